@@ -1,0 +1,110 @@
+"""Gathers the JSON results of many runs into one tidy scores.csv."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workflow.common.contracts import METRICS, format_epsilon, parse_epsilon
+from workflow.common.errors import UserError, command
+from workflow.common.files import read_json
+from workflow.common.scores import Score, write_scores
+
+FILES = ("run.json", "fidelity.json", "utility.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder `<root>/runs/<dataset>/<run>/eps<e>/seed<s>`, read from its path."""
+
+    path: Path
+    dataset: str
+    run: str
+    epsilon: float
+    seed: int
+
+
+def parse_run_folder(path: str | Path) -> RunFolder:
+    """Reads data set, run, epsilon and seed from a run folder's path. Raises UserError if it has another shape."""
+    path = Path(path)
+    parts = path.resolve().parts[-5:]
+    epsilon, seed = (re.fullmatch(p, t) for p, t in zip((r"eps(.+)", r"seed(\d+)"), parts[-2:], strict=True))
+    if len(parts) < 5 or parts[0] != "runs" or not (epsilon and seed):
+        raise UserError(f"not a run folder: {path}; expected .../runs/<dataset>/<run>/eps<e>/seed<s>")
+    return RunFolder(path, parts[1], parts[2], parse_epsilon(epsilon[1]), int(seed[1]))
+
+
+def find_run_folders(root: str | Path) -> list[RunFolder]:
+    """Returns all run folders under `<root>/runs`, sorted by path."""
+    return [parse_run_folder(path) for path in sorted(Path(root).glob("runs/*/*/eps*/seed*"))]
+
+
+def _accounting(folder: RunFolder, run: dict[str, Any] | None) -> str:
+    if run is not None:
+        return run.get("accounting", "none")
+    if math.isinf(folder.epsilon):
+        return "none"
+    raise UserError(f"{folder.path} has no run.json: a run at epsilon {format_epsilon(folder.epsilon)} must state it")
+
+
+def _check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
+    expected = {"dataset": folder.dataset, "run": folder.run, "epsilon": folder.epsilon, "seed": folder.seed}
+    for key, value in expected.items():
+        found = run.get(key, value)
+        if (parse_epsilon(found) if key == "epsilon" else found) != value:
+            raise UserError(f"{folder.path}/run.json says {key} {found!r}, but its folder says {value!r}")
+
+
+def _number(path: Path, metric: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: {metric} must be a number, got {value!r}") from None
+
+
+def collect_run(folder: RunFolder, preset: str) -> list[Score]:
+    """Returns the scores of one run. A metric that is absent or null gives no row.
+
+    Raises:
+        UserError: no result file at all, a value that is not finite, or a run.json of another run.
+    """
+    found = {name: read_json(folder.path / name) for name in FILES if (folder.path / name).is_file()}
+    if not found:
+        raise UserError(f"{folder.path} holds none of {', '.join(FILES)}")
+    run = found.get("run.json")
+    if run is not None:
+        _check_same_run(folder, run)
+    key = (preset, folder.dataset, folder.run, folder.epsilon, _accounting(folder, run), folder.seed)
+    scores = []
+    for name, content in found.items():
+        for metric in METRICS:
+            if content.get(metric) is None:
+                continue
+            try:
+                scores.append(Score(*key, metric, _number(folder.path / name, metric, content[metric]), "measured"))
+            except UserError as error:
+                raise UserError(f"{folder.path / name}: {error}") from None
+    return scores
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.report.collect`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", required=True, help="name written to the preset column")
+    parser.add_argument("--root", type=Path, required=True, help="results/<preset>; searched when no folder is given")
+    parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")
+    parser.add_argument("folders", nargs="*", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
+    options = parser.parse_args(argv)
+    folders = [parse_run_folder(path) for path in options.folders] or find_run_folders(options.root)
+    if not folders:
+        raise UserError(f"no run folders under {options.root}/runs")
+    write_scores(options.out, [score for folder in folders for score in collect_run(folder, options.preset)])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

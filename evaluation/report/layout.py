@@ -1,0 +1,171 @@
+"""The layout of tables and figures as data: which rows, columns and labels; read from YAML or JSON and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflow.common.contracts import METRICS
+from workflow.common.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A row: the measured run, the name its published numbers have, and the printed label."""
+
+    run: str
+    published: str
+    label: str
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """How a metric is printed: label, decimals of measured and of published values."""
+
+    label: str
+    decimals: int
+    published_decimals: int
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table. `per_dataset`: a row per run and data set; without `rows`, every measured run."""
+
+    title: str
+    metrics: list[str]
+    datasets: list[str] = field(default_factory=list)
+    when_measured: list[str] = field(default_factory=list)
+    rows: list[RowSpec] = field(default_factory=list)
+    per_dataset: bool = False
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure: a panel per data set, a row per run, `images_per_class` images of each class."""
+
+    title: str
+    datasets: list[str]
+    rows: list[RowSpec]
+    further_datasets: bool = False
+    images_per_class: int = 1
+    max_classes: int = 10
+    class_labels: list[str] = field(default_factory=list)
+    when_empty: str = "No data set of this figure has samples."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Labels of runs, references, data sets and metrics, and the tables and figures by file name."""
+
+    runs: dict[str, str]
+    references: dict[str, str]
+    datasets: dict[str, str]
+    metrics: dict[str, MetricSpec]
+    tables: dict[str, TableSpec]
+    figures: dict[str, FigureSpec]
+
+    def run_label(self, run: str) -> str:
+        """Returns the printed label of a run; its own name if the layout does not know it."""
+        return self.runs.get(run) or self.references.get(run) or run
+
+    def dataset_label(self, dataset: str) -> str:
+        """Returns the printed label of a data set; its own name if the layout does not know it."""
+        return self.datasets.get(dataset, dataset)
+
+    @property
+    def placed_runs(self) -> set[str]:
+        """The runs that have a place: a row of some table, or a reference. All others are added everywhere."""
+        return set(self.references) | {row.run for table in self.tables.values() for row in table.rows}
+
+
+def _expect(where: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"layout {where}: must be a {kind.__name__}, got {value!r}")
+    return value
+
+
+def _build(cls: type, where: str, value: Any) -> Any:
+    """Builds a dataclass from a mapping: unknown and missing keys, wrong types and negative counts are errors."""
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    for key, content in _expect(where, value, dict).items():
+        if key not in fields:
+            raise unknown(f"key of layout {where}", key, fields)
+        kind = {"str": str, "int": int, "bool": bool}.get(fields[key].type)
+        if kind:
+            _expect(f"{where}.{key}", content, kind)
+        if kind is int and content < 0:
+            raise UserError(f"layout {where}.{key}: must not be negative, got {content}")
+    required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    absent = [name for name in required if name not in value]
+    if absent:
+        raise UserError(f"layout {where}: missing {', '.join(absent)}")
+    return cls(**value)
+
+
+def _row(where: str, value: Any, labels: dict[str, str]) -> RowSpec:
+    entry = {"run": value} if isinstance(value, str) else dict(_expect(where, value, dict))
+    run = entry.get("run")
+    if "label" not in entry and run not in labels:
+        raise unknown(f"run in layout {where}", run, labels, "name it under `runs:` or give the row a label")
+    return _build(RowSpec, where, {"published": run, "label": labels.get(run), **entry})
+
+
+def _names(where: str, value: Any, valid: Any, kind: str) -> list[str]:
+    for name in _expect(where, value, list):
+        if name not in valid:
+            raise unknown(f"{kind} in layout {where}", name, valid)
+    return value
+
+
+def _section(cls: type, where: str, value: Any, labels: dict[str, str], known: dict[str, Any]) -> Any:
+    entry = dict(_expect(where, value, dict))
+    for key in ("datasets", "when_measured"):
+        if key in entry:
+            _names(f"{where}.{key}", entry[key], known["datasets"], "data set")
+    if "metrics" in entry:
+        _names(f"{where}.metrics", entry["metrics"], known["metrics"], "metric")
+    if "rows" in entry:
+        rows = _expect(f"{where}.rows", entry["rows"], list)
+        entry["rows"] = [_row(f"{where}.rows", row, labels) for row in rows]
+    return _build(cls, where, entry)
+
+
+def _labels(where: str, value: Any) -> dict[str, str]:
+    return {name: _expect(f"{where}.{name}", label, str) for name, label in _expect(where, value, dict).items()}
+
+
+def parse_layout(value: Any) -> Layout:
+    """Checks a layout given as plain data. Raises UserError naming the place, the value and the valid choices."""
+    known = {item.name for item in dataclasses.fields(Layout)}
+    for key in _expect("(top level)", value, dict):
+        if key not in known:
+            raise unknown("key of layout (top level)", key, known)
+    runs, references, datasets = (_labels(key, value.get(key, {})) for key in ("runs", "references", "datasets"))
+    metrics = _expect("metrics", value.get("metrics", {}), dict)
+    _names("metrics", list(metrics), METRICS, "metric")
+    metrics = {name: _build(MetricSpec, f"metrics.{name}", item) for name, item in metrics.items()}
+    names = {"datasets": datasets, "metrics": metrics}
+    built = {
+        key: {
+            name: _section(cls, f"{key}.{name}", item, {**runs, **references}, names)
+            for name, item in _expect(key, value.get(key, {}), dict).items()
+        }
+        for key, cls in (("tables", TableSpec), ("figures", FigureSpec))
+    }
+    return Layout(runs=runs, references=references, datasets=datasets, metrics=metrics, **built)
+
+
+def load_layout(text_or_path: str) -> Layout:
+    """Reads a layout from inline JSON or from the path of a YAML or JSON file. Raises UserError if it is not valid."""
+    inline = text_or_path.lstrip().startswith("{")
+    try:
+        text = text_or_path if inline else Path(text_or_path).read_text(encoding="utf-8")
+        return parse_layout(yaml.safe_load(text))
+    except OSError as error:
+        raise UserError(f"cannot read the layout {text_or_path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"the layout is not valid YAML or JSON: {error}") from None
