@@ -1,0 +1,63 @@
+"""Classifiers of one dataset, trained once on its real train split: IS and FID features, and real2gen's MLP and CNN."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from evaluation import nets, utility
+from evaluation.protocol import Protocol
+from evaluation.training import CnnSettings, accuracy, fit_cnn
+from workflow.common.contracts import LabelledImages, load_images
+from workflow.common.errors import UserError, command
+from workflow.common.files import sha256, write_json
+
+
+def train(
+    train_split: LabelledImages, test_split: LabelledImages, protocol: Protocol, seed: int, threads: int, out: Path
+) -> dict[str, Any]:
+    """Trains the feature network, real2gen's CNN and MLP; writes their files into `out` and returns the card.
+
+    The feature network keeps its last epoch, as the paper's does; the others keep the epoch that does best on held-out
+    train images. The test split is read once, for the accuracies on the card.
+    """
+    num_classes = int(train_split.labels.max()) + 1
+    settings = CnnSettings(
+        protocol.feature_epochs, protocol.feature_lr, protocol.batch_size, protocol.schedule, crop=protocol.feature_crop
+    )
+    features, _, details = fit_cnn(protocol.feature_network, train_split, num_classes, settings, seed, threads)
+    nets.save(features, out / "features.safetensors")
+    card = {"features": details | {"test_accuracy": accuracy(features, test_split)}}
+    fitted = utility.fit("r2g", train_split, num_classes, protocol, seed, threads)
+    for name, (model, details, _) in fitted.items():
+        card[name] = details | {"test_accuracy": accuracy(model, test_split)}
+    fitted["mlp"][0].save(out / "mlp.npz")
+    nets.save(fitted["cnn"][0], out / "cnn.safetensors")
+    return card | {"image_shape": list(train_split.image_shape), "num_classes": num_classes}
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Runs `python -m evaluation.classifiers`."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.classifiers", description=__doc__)
+    parser.add_argument("--train", type=Path, required=True, help="npz of the real train split")
+    parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
+    parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    arguments = parser.parse_args(argv)
+    protocol = Protocol.parse(arguments.protocol)
+    train_split, test_split = load_images(arguments.train), load_images(arguments.test)
+    utility.check_alike(train_split, test_split, (str(arguments.train), str(arguments.test)))
+    if test_split.labels.max() > train_split.labels.max():
+        raise UserError(f"{arguments.test} has labels up to {test_split.labels.max()}, beyond those of the train split")
+    card = train(train_split, test_split, protocol, arguments.seed, arguments.threads, arguments.out)
+    # Last, so that a card means a complete folder.
+    write_json(arguments.out / "classifiers.json", card | {"train_sha256": sha256(arguments.train)})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""Utility of a sample set: gen2real trains on samples and tests on real images, real2gen the other way round."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import nets
+from evaluation.nets import Classifier
+from evaluation.protocol import Protocol
+from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, fit_mlp
+from workflow.common.contracts import LabelledImages, load_images
+from workflow.common.errors import UserError, command, unknown
+from workflow.common.files import write_json
+from workflow.common.seeds import numpy_stream
+
+DIRECTIONS = ("g2r", "r2g")
+Model = Classifier | Mlp
+
+
+def fit(
+    direction: str, data: LabelledImages, num_classes: int, protocol: Protocol, seed: int, threads: int = 1
+) -> dict[str, tuple[Model, dict[str, Any], Model]]:
+    """Trains the MLP and the CNN of one direction on `data`: the samples (g2r) or the real train split (r2g).
+
+    Returns:
+        By name ("mlp", "cnn"): the model of the epoch chosen on held-out images of `data`, details of its training,
+        and the last epoch's model.
+    """
+    setting = {name: getattr(protocol, name) for name in ("batch_size", "schedule", "holdout")}
+    epochs, lr = (getattr(protocol, f"cnn_{direction}_{name}") for name in ("epochs", "lr"))
+    mlp, mlp_details = fit_mlp(
+        data, getattr(protocol, f"mlp_{direction}_iterations"), protocol.holdout, seed, threads
+    )
+    cnn, last, cnn_details = fit_cnn(
+        nets.utility_cnn(data.image_shape), data, num_classes, CnnSettings(epochs, lr, **setting), seed, threads
+    )
+    return {"mlp": (mlp, mlp_details, mlp), "cnn": (cnn, cnn_details, last)}
+
+
+def score(
+    direction: str,
+    samples: LabelledImages,
+    test: LabelledImages,
+    protocol: Protocol,
+    seed: int,
+    stored: dict[str, Model] | None = None,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Scores one direction: accuracies `<direction>_mlp` and `<direction>_cnn`, and details of each classifier.
+
+    Args:
+        direction: "g2r" trains on `samples` and tests once on `test`; "r2g" tests classifiers trained on the real train
+            split on `samples`.
+        samples: synthetic images with the labels they were made for.
+        test: the real test split; only g2r reads it.
+        protocol: evaluation settings.
+        seed: root seed of initial weights, batch order and holdout.
+        stored: r2g's classifiers ("mlp", "cnn"), from `evaluation.classifiers`; unused by g2r.
+        threads: CPU threads.
+
+    Source: GS-WGAN and DP-GAN-DPAC evaluation code. Departures: DPAC trains real2gen's CNN on the real test split, here
+    both classifiers see the train split; the epoch is chosen on held-out training images instead of on test images.
+    """
+    if direction == "g2r":
+        num_classes = int(max(samples.labels.max(), test.labels.max())) + 1
+        models = fit(direction, samples, num_classes, protocol, seed, threads)
+    else:
+        models = {name: (model, {}, model) for name, model in (stored or {}).items()}
+    target = test if direction == "g2r" else samples
+    result: dict[str, Any] = {}
+    for name, (model, details, last) in models.items():
+        result[f"{direction}_{name}"] = accuracy(model, target)
+        if details:
+            result[f"{direction}_{name}_details"] = details
+        if last is not model:
+            result[f"{direction}_{name}_details"] |= {"last_epoch_accuracy": accuracy(last, target)}
+    return result
+
+
+def capped(data: LabelledImages, count: int, *names: object) -> LabelledImages:
+    """Returns at most `count` records, drawn without replacement by a fixed stream that `names` identify."""
+    if len(data) <= count:
+        return data
+    return data.take(np.sort(numpy_stream(0, *names).choice(len(data), count, replace=False)))
+
+
+def load_stored(folder: Path) -> dict[str, Model]:
+    """Reads real2gen's classifiers from the folder of `evaluation.classifiers`."""
+    return {"mlp": Mlp.load(folder / "mlp.npz"), "cnn": nets.load(folder / "cnn.safetensors")}
+
+
+def check_alike(samples: LabelledImages, other: LabelledImages, names: tuple[str, str]) -> None:
+    """Raises UserError if either set is empty, has negative labels, or the image shapes differ."""
+    for data, name in zip((samples, other), names, strict=True):
+        if len(data) == 0:
+            raise UserError(f"{name} holds no images")
+        if data.labels.min() < 0:
+            raise UserError(f"{name} has the label {data.labels.min()}; labels are 0 .. classes - 1")
+    if samples.image_shape != other.image_shape:
+        shapes = [list(data.image_shape) for data in (samples, other)]
+        raise UserError(f"{names[0]} has images {shapes[0]} but {names[1]} has {shapes[1]}: not of one dataset")
+
+
+def _directions(text: str) -> list[str]:
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in DIRECTIONS:
+            raise unknown("direction", name, DIRECTIONS, "separate several by a comma")
+    return chosen
+
+
+def _check_labels(samples: LabelledImages, cnn: Classifier, folder: Path) -> None:
+    if samples.image_shape != cnn.image_shape or samples.labels.max() >= cnn.num_classes:
+        raise UserError(
+            f"samples {list(samples.image_shape)} with labels up to {samples.labels.max()} do not fit the classifiers in "
+            f"{folder}, made for {list(cnn.image_shape)} and {cnn.num_classes} classes"
+        )
+
+
+def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[str, Any]:
+    """Returns the content of utility.json for parsed command-line arguments."""
+    protocol = Protocol.parse(arguments.protocol)
+    samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")
+    test = load_images(arguments.test)
+    check_alike(samples, test, (str(arguments.samples), str(arguments.test)))
+    stored = None
+    if "r2g" in directions:
+        if arguments.classifiers is None:
+            raise UserError("direction r2g needs --classifiers, the folder that `python -m evaluation.classifiers` wrote")
+        stored = load_stored(arguments.classifiers)
+        _check_labels(samples, stored["cnn"], arguments.classifiers)
+    result: dict[str, Any] = {"num_samples": len(samples), "seed": arguments.seed}
+    for direction in directions:
+        result |= score(direction, samples, test, protocol, arguments.seed, stored, arguments.threads)
+    return result
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Runs `python -m evaluation.utility`."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.utility", description=__doc__)
+    parser.add_argument("--samples", type=Path, required=True, help="npz of synthetic (or real) images and labels")
+    parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
+    parser.add_argument("--classifiers", type=Path, help="folder of evaluation.classifiers; only r2g needs it")
+    parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
+    parser.add_argument("--directions", default=",".join(DIRECTIONS), help="g2r, r2g or both (default)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="utility.json to write")
+    arguments = parser.parse_args(argv)
+    write_json(arguments.out, evaluate(arguments, _directions(arguments.directions)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
