@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from workflow.common.errors import UserError, unknown
@@ -33,51 +33,47 @@ def folders(given: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def subfolders(given: Iterable[str | Path], names: Sequence[str]) -> list[Path]:
+def subfolders(given: Iterable[str | Path], names: Iterable[str]) -> list[Path]:
     """Returns the existing `folder/name` of each folder to search, and the folder itself last."""
     return [path for folder in folders(given) for path in (*(folder / name for name in names), folder) if path.is_dir()]
 
 
-def celeba_folder(name: str, given: Iterable[str | Path]) -> Path | None:
-    """Returns the first folder with aligned faces whose attribute file counts the images of `name`.
-
-    A folder with faces but without an attribute or partition file is returned as well, if no better one
-    is there, so that the loader can say which file is missing.
-    """
-    incomplete = None
-    for folder in subfolders(given, (name, name.replace("celeba10k", "celeba-10k"), "celeba")):
-        if not ((folder / "img_align_celeba.zip").is_file() or (folder / "img_align_celeba").is_dir()):
-            continue
-        count = attribute_count(folder / "list_attr_celeba.txt")
-        if count == CELEBA_SIZES[name] and (folder / "list_eval_partition.txt").is_file():
-            return folder
-        incomplete = incomplete or folder
-    return incomplete
+def celeba_folders(name: str, given: Iterable[str | Path]) -> list[Path]:
+    """Returns the folders that hold aligned faces, as a zip or unpacked, whatever else they lack."""
+    candidates = subfolders(given, dict.fromkeys((name, "celeba", "celeba-10k")))
+    return [
+        folder for folder in candidates
+        if (folder / "img_align_celeba.zip").is_file() or (folder / "img_align_celeba").is_dir()
+    ]  # fmt: skip
 
 
-def attribute_count(path: Path) -> int | None:
-    """Returns the image count on the first line of a CelebA attribute file; None if the file is missing or broken."""
+def celeba_problem(name: str, folder: Path) -> str | None:
+    """Returns what a folder with faces lacks to be data set `name`, in words, or None; reads one line of one file."""
+    for required in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        if not (folder / required).is_file():
+            return f"{folder} has the faces but no {required}; put CelebA's {required} beside them"
     try:
-        with path.open(encoding="utf-8") as handle:
-            return int(handle.readline())
-    except (OSError, ValueError):
-        return None
+        with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
+            count = int(handle.readline())
+    except ValueError:
+        return f"{folder}/list_attr_celeba.txt does not begin with its number of images; fetch CelebA's own file again"
+    if count != CELEBA_SIZES[name]:
+        other = next((known for known, size in CELEBA_SIZES.items() if size == count), None)
+        mend = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use image_folder"
+        return f"{folder} lists {count} images, but {name} has {CELEBA_SIZES[name]}; {mend}"
+    return None
 
 
 def available(name: str, sources: Iterable[str | Path] = ()) -> bool:
-    """Returns whether the data stage can make `name` without asking for files, judged in milliseconds.
+    """Returns whether the data stage can make `name` from what is at hand, judged in milliseconds.
 
-    CelebA needs its files in a folder, with as many images as the name promises; `image_folder` needs one folder.
-    The others have a source of their own. Raises UserError for an unknown name or a folder that does not exist.
+    CelebA needs its files in a folder, with as many images as the name promises (its download is slow and often
+    refused, so it does not count here); `image_folder` needs a given folder. The others bring their own source.
+    Raises UserError for an unknown name or a folder that does not exist.
     """
     check_name(name)
     if name == "image_folder":
-        return bool(folders(sources))
+        return bool(list(sources))
     if name not in CELEBA_SIZES:
         return True
-    folder = celeba_folder(name, sources)
-    return (
-        folder is not None
-        and attribute_count(folder / "list_attr_celeba.txt") == CELEBA_SIZES[name]
-        and (folder / "list_eval_partition.txt").is_file()
-    )
+    return any(celeba_problem(name, folder) is None for folder in celeba_folders(name, sources))

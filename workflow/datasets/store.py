@@ -1,0 +1,88 @@
+"""What every loader returns, and how it is written: train.npz, test.npz, then card.json."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow.common.contracts import LabelledImages
+from workflow.common.errors import UserError
+from workflow.common.files import write_json, write_npz
+from workflow.common.seeds import numpy_stream
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Both splits (uint8 [N, C, H, W], int64 [N] in 0..len(class_names)-1) and where they came from.
+
+    `files` maps each raw file to its SHA-256 (of the decompressed content for IDX); `details` goes into the card.
+    """
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    source: str
+    files: dict[str, str]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def labelled(images: np.ndarray, labels: np.ndarray) -> LabelledImages:
+    """Returns contiguous uint8 images and int64 labels; images [N, H, W] get a channel axis."""
+    images = images[:, None] if images.ndim == 3 else images
+    return LabelledImages(np.ascontiguousarray(images, np.uint8), labels.astype(np.int64))
+
+
+def stratified(data: LabelledImages, name: str, fraction: float = 0.2) -> tuple[LabelledImages, LabelledImages]:
+    """Returns (train, test) with `fraction` of each class, at least one image, in test; order is kept.
+
+    The draw depends only on `name`, so the split is the same everywhere. Raises UserError if a class has one image.
+    """
+    chosen = np.zeros(len(data), bool)
+    for label in np.unique(data.labels):
+        members = np.flatnonzero(data.labels == label)
+        if len(members) < 2:
+            raise UserError(f"{name}: class {label} has one image; each class needs at least 2 for train and test")
+        shuffled = numpy_stream(0, "datasets", name, "split", int(label)).permutation(members)
+        chosen[shuffled[: max(1, round(fraction * len(members)))]] = True
+    return data.take(np.flatnonzero(~chosen)), data.take(np.flatnonzero(chosen))
+
+
+def _describe(split: LabelledImages, classes: int) -> dict[str, Any]:
+    content = hashlib.sha256(split.images.tobytes())
+    content.update(split.labels.astype("<i8").tobytes())
+    return {
+        "count": len(split),
+        "per_class": np.bincount(split.labels, minlength=classes).tolist(),
+        "sha256": content.hexdigest(),
+    }
+
+
+def card(dataset: Dataset) -> dict[str, Any]:
+    """Returns the card: shape, classes, counts per class, source and hashes.
+
+    A split's `sha256` is of its image bytes followed by its little-endian int64 labels: the same on every machine,
+    unlike the hash of a compressed npz.
+    """
+    classes = len(dataset.class_names)
+    return {
+        "dataset": dataset.name,
+        "image_shape": list(dataset.train.image_shape),
+        "num_classes": classes,
+        "class_names": list(dataset.class_names),
+        "splits": {"train": _describe(dataset.train, classes), "test": _describe(dataset.test, classes)},
+        "source": dataset.source,
+        "files": dataset.files,
+        **dataset.details,
+    }
+
+
+def save(dataset: Dataset, out: Path) -> None:
+    """Writes the two splits and, last, the card, each atomically: a card means that the data are complete."""
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        write_npz(out / f"{name}.npz", images=split.images, labels=split.labels)
+    write_json(out / "card.json", card(dataset))
