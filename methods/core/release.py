@@ -1,0 +1,138 @@
+"""What a method declares about privacy before it runs: its public facts, its budget, its kinds of noisy release."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workflow.common.errors import UserError, unknown
+
+ACCOUNTINGS = ("published", "sound", "none")
+_CHOICES = {
+    "kind": ("gaussian", "laplace", "none"),
+    "bounded": ("sum", "function"),
+    "sampling": ("poisson", "one_shard_of_k", "all"),
+    "draws": ("per_step", "per_row"),
+    "state": ("public", "hidden"),
+    "adjacency": ("replace_one", "add_or_remove"),
+}
+
+
+@dataclass(frozen=True)
+class PublicSpec:
+    """What is public by assumption: image_shape is (C, H, W), num_train the number of training records."""
+
+    dataset: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A target (epsilon, delta) and the accountant that holds a run to it.
+
+    `accounting` is "published" (the method's authors' count), "sound", or "none", which is for epsilon infinity and
+    for that alone. Raises UserError for epsilon <= 0, delta outside (0, 1) or an accounting that does not go with
+    epsilon.
+    """
+
+    epsilon: float
+    delta: float
+    accounting: str
+
+    def __post_init__(self) -> None:
+        if self.accounting not in ACCOUNTINGS:
+            raise unknown("accounting", self.accounting, ACCOUNTINGS)
+        if not self.epsilon > 0:
+            raise UserError(f"epsilon must be positive, got {self.epsilon}; use inf for a non-private run")
+        if not 0 < self.delta < 1:
+            raise UserError(f"delta must lie strictly between 0 and 1, got {self.delta}")
+        if math.isinf(self.epsilon) != (self.accounting == "none"):
+            raise UserError(
+                f"epsilon {self.epsilon} does not go with accounting {self.accounting!r}; "
+                "epsilon inf takes accounting none, a finite epsilon takes published or sound"
+            )
+
+
+@dataclass(frozen=True)
+class Release:
+    """One kind of noisy answer that leaves the private side: the claim every accountant reads.
+
+    Attributes:
+        name: unique in a plan.
+        kind: "gaussian", "laplace", or "none": no clip and no noise, allowed only without a budget.
+        clip: bound on the norm of each row, L2 for gaussian, L1 for laplace.
+        noise: noise multiplier relative to `sensitivity`; the noise scale is `noise * sensitivity`.
+        bounded: "sum", the answer is the sum of per-record rows, each clipped, one row per record; or "function", each
+            row is an arbitrary function of private data, clipped and noised on its own.
+        rows: most rows of one use. It costs privacy for "function" only; for a "sum" num_train is a safe value.
+        rate: probability that one record is drawn: 1 / K for one_shard_of_k, q for poisson, 1.0 for all.
+        sampling: "poisson", each record (or fixed shard, if a "sum" has one row per shard) is drawn independently;
+            "one_shard_of_k", one of K fixed disjoint shards is drawn uniformly; "all", no draw.
+        max_uses: most uses in a whole run.
+        draws: "per_step", the rows of a use share one draw; "per_row", each row has its own.
+        state: "hidden" where an answer may depend on private state that remembers which records earlier hidden draws
+            chose, as when only the drawn critic trains; amplification by the draw is then not claimed, except for a
+            poisson "sum" whose units remember only their own draws.
+        adjacency: the relation the claim is made for. "replace_one" with fixed shards and public num_train.
+    """
+
+    name: str
+    kind: str
+    clip: float
+    noise: float
+    bounded: str
+    rows: int
+    rate: float
+    sampling: str
+    max_uses: int
+    draws: str = "per_step"
+    state: str = "public"
+    adjacency: str = "replace_one"
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise unknown(f"{field} of release {self.name}", getattr(self, field), choices)
+        if self.kind != "none" and not (0 < self.clip < math.inf and 0 <= self.noise < math.inf):
+            raise UserError(
+                f"release {self.name} needs a positive clip and a noise >= 0, got {self.clip} and {self.noise}"
+            )
+        if self.rows < 1 or self.max_uses < 0:
+            raise UserError(f"release {self.name} needs rows >= 1 and max_uses >= 0, got {self.rows}, {self.max_uses}")
+        if not 0 < self.rate <= 1 or (self.sampling == "all" and self.rate != 1):
+            raise UserError(f"release {self.name} needs 0 < rate <= 1, and rate 1 for sampling all; got {self.rate}")
+        if self.bounded == "sum" and self.draws == "per_row":
+            raise UserError(f"release {self.name}: the rows of a sum share one draw, use draws per_step")
+
+    @property
+    def sensitivity(self) -> float:
+        """How far one row (function) or the answer (sum) moves between neighbours, in the norm of `kind`."""
+        if self.bounded == "sum" and self.adjacency == "add_or_remove":
+            return self.clip
+        return 2 * self.clip
+
+    @property
+    def scale(self) -> float:
+        """Scale of the noise: standard deviation for gaussian, b for laplace, in the units of the rows."""
+        return 0.0 if self.kind == "none" else self.noise * self.sensitivity
+
+    def used(self, uses: int) -> Release:
+        """Returns the same release with `uses` uses."""
+        return dataclasses.replace(self, max_uses=uses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Release:
+        """Returns the release that `to_dict` described. Raises UserError for missing or unknown fields."""
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise UserError(f"not a release: {error}") from None
