@@ -1,0 +1,36 @@
+# The benchmark as a graph of files: data -> critics -> training -> samples -> scores -> tables and figures.
+#
+#   snakemake --cores 2                                  preset quick, everything
+#   snakemake --cores 2 --config preset=smoke            another preset (smoke, quick, long, paper)
+#   snakemake --cores 2 --config datasets=mnist runs=dpac,gs_wgan epsilons=1,10 seeds=0,1
+#   snakemake --cores 2 results/quick/runs/mnist/dpac/eps10/seed0/utility.json
+#
+# Every step is a `python -m ...` command of its own; `snakemake -n -p` prints them.
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/methods.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+        f"{OUT}/scores.csv",
+        f"{OUT}/report.html",
+        f"{OUT}/provenance.json",
+
+
+onstart:
+    PROGRESS.start(workflow)
+
+
+onsuccess:
+    PROGRESS.stop()
+
+
+onerror:
+    PROGRESS.stop()

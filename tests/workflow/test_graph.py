@@ -1,0 +1,155 @@
+"""What Snakemake runs, reruns and leaves alone, on a project with toy stages."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.workflow.conftest import Project
+
+REPORT = {"scores.csv", "report.html", "provenance.json"} | {
+    f"{name}.{kind}"
+    for names, kinds in (
+        (["tables/table%d" % n for n in range(1, 6)], ["csv", "md", "tex"]),
+        (["figures/figure3", "figures/figure4"], ["png", "pdf"]),
+    )
+    for name in names
+    for kind in kinds
+}
+
+
+def runs_touched(planned: set[str]) -> set[str]:
+    return {path.split("/")[2] for path in planned if path.startswith("runs/")}
+
+
+def test_one_call_makes_every_table_figure_and_run(finished: Project):
+    made = {str(path.relative_to(finished.folder / "results/quick")) for path in finished.folder.glob("results/quick/**/*")}
+    assert made >= REPORT
+    for run in ("alpha", "beta", "beta_short", "gamma"):
+        assert f"runs/mnist/{run}/eps10/seed0/utility.json" in made
+    assert {"runs/mnist/real/epsinf/seed0/fidelity.json", "runs/mnist/real/epsinf/seed0/utility.json"} <= made
+
+
+def test_progress_and_the_time_left_are_shown(finished: Project):
+    shown = [line for line in (finished.folder / "output.txt").read_text().splitlines() if line.startswith("progress:")]
+    assert shown[0].startswith("progress: 0/") and "left" in shown[0]
+    done, total = shown[-1].removeprefix("progress: ").split(" steps")[0].split("/")
+    assert done == total
+
+
+def test_runs_with_equal_warm_starts_share_one(finished: Project):
+    assert len(list(finished.folder.glob("results/quick/private/critics/mnist/*/done.json"))) == 1
+
+
+def test_missing_optional_data_are_left_out_with_one_notice(finished: Project):
+    notices = [line for line in (finished.folder / "output.txt").read_text().splitlines() if line.startswith("notice:")]
+    assert len(notices) == 1
+    assert "celeba is left out" in notices[0] and "list_attr_celeba.txt" in notices[0]
+
+
+def test_a_second_call_does_nothing_and_says_so_soon(finished: Project):
+    begun = time.monotonic()
+    done = finished.snakemake()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+    assert "progress:" not in done.stdout
+    assert time.monotonic() - begun < 15
+
+
+def test_touching_a_method_reruns_nothing(finished: Project):
+    (finished.folder / "methods/beta.py").touch()
+    assert finished.planned() == set()
+
+
+def test_editing_one_method_reruns_its_runs_and_the_report_only(finished: Project):
+    finished.edit("methods/beta.py", "warm: int = 0", "warm: int = 0  # edited")
+    planned = finished.planned()
+    assert runs_touched(planned) == {"beta", "beta_short"}
+    assert {path for path in planned if not path.startswith("runs/")} == REPORT
+
+
+def test_changing_one_runs_settings_reruns_only_it(finished: Project):
+    finished.edit("workflow/config/quick.yaml", "{method: beta, steps: 1, warm: 5}", "{method: beta, steps: 2, warm: 5}")
+    planned = finished.planned()
+    assert runs_touched(planned) == {"beta_short"}
+    assert not any("critics" in path for path in planned)
+
+
+def test_changing_the_protocol_trains_nothing(finished: Project):
+    planned = finished.planned("--config", "protocol={batch_size: 64}")
+    assert not any(path.endswith("run.json") for path in planned)
+    assert "runs/mnist/alpha/eps10/seed0/fidelity.json" in planned
+
+
+def test_choosing_other_runs_does_not_remake_a_shared_warm_start(finished: Project):
+    assert not any("critics" in path for path in finished.planned("--config", "runs=gamma"))
+
+
+def test_a_method_dropped_in_with_one_line_of_config_joins_everything(finished: Project):
+    (finished.folder / "methods/foo.py").write_text((finished.folder / "methods/alpha.py").read_text())
+    finished.edit("workflow/config/quick.yaml", "  alpha:", "  foo: {}\n  alpha:")
+    done = finished.snakemake()
+    assert done.returncode == 0, done.stdout
+    collected = (finished.folder / "results/quick/scores.csv").read_text()
+    assert "runs/mnist/foo/eps10/seed0" in collected
+    assert '"methods.core.train"' in (finished.folder / "results/quick/runs/mnist/foo/eps10/seed0/run.json").read_text()
+
+
+def test_any_file_can_be_made_by_name_and_only_what_it_needs(fresh: Project):
+    planned = fresh.planned("results/quick/runs/mnist/alpha/eps3/seed7/utility.json")
+    run = "runs/mnist/alpha/eps3/seed7"
+    assert runs_touched(planned) == {"alpha"}
+    assert f"{run}/utility.json" in planned and f"{run}/fidelity.json" not in planned
+
+
+def test_a_file_by_name_brings_its_preset(fresh: Project):
+    text = (fresh.folder / "workflow/config/quick.yaml").read_text()
+    (fresh.folder / "workflow/config/long.yaml").write_text(text.replace("preset: quick", "preset: long"))
+    done = fresh.snakemake("-n", "results/long/runs/mnist/alpha/eps10/seed0/run.json")
+    assert done.returncode == 0, done.stdout
+    assert "results/long/runs/mnist/alpha/eps10/seed0/run.json" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--config", "preset=qiuck"], ["unknown preset 'qiuck'", "quick"]),
+        (["--config", "epsilns=3"], ["unknown key 'epsilns'", "did you mean 'epsilons'"]),
+        (["--config", "epsilons=0"], ["epsilon must be a number above 0"]),
+        (["--config", "datasets=mnits"], ["unknown data set 'mnits'", "fashion_mnist"]),
+        (["--config", "runs={foo: {}}"], ["unknown method 'foo'", "alpha, beta, gamma"]),
+        (["--config", "runs={alpha: {stpes: 1}}"], ["unknown key 'stpes'", "did you mean 'steps'"]),
+        (["--config", "runs={alpha: {steps: 0}}"], ["alpha.steps must be at least 1"]),
+        (["--config", "protocol={batch_size: 0}"], ["protocol batch_size must be at least"]),
+        (["--config", "datasets=celeba"], ["celeba are missing", "img_align_celeba", "DPAC_BENCH_DATA"]),
+        (["--config", "data_sources=/no/such/folder"], ["no such data folder: /no/such/folder"]),
+        (["results/quick/runs/mnist/alpah/eps10/seed0/run.json"], ["unknown run 'alpah'"]),
+        (["results/quick/runs/mnist/alpha/eps0/seed0/run.json"], ["epsilon must be a number above 0"]),
+        (["results/long/scores.csv", "--config", "preset=quick"], ["belongs to preset 'long'"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, parts):
+    done = fresh.snakemake("-n", *arguments)
+    assert done.returncode == 2, done.stdout
+    errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in done.stdout
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_a_failing_step_shows_its_error_and_keeps_its_checkpoints(fresh: Project):
+    run = fresh.folder / "results/quick/runs/mnist/alpha/eps10/seed0"
+    (run / "private").mkdir(parents=True)
+    (run / "private/checkpoint.safetensors").write_text("state")
+    (run / "ledger.jsonl").write_text("spent\n")
+    fresh.edit("workflow/config/quick.yaml", "preset: quick", "preset: quick\ndata_sources: [FAIL]")
+    (fresh.folder / "FAIL").mkdir()
+    fresh.edit("methods/core/plan.py", "toy.main('methods.core.plan')",
+               "toy.main('methods.core.plan'); import pathlib, sys; "
+               "pathlib.Path(sys.argv[-1]).write_text('FAIL')")  # fmt: skip
+    done = fresh.snakemake("--quiet", "rules", "progress", "--", str(run.relative_to(fresh.folder) / "run.json"))
+    assert done.returncode != 0
+    assert "error: the training data are not what the plan says" in done.stdout
+    assert (run / "private/checkpoint.safetensors").exists()
+    assert (run / "ledger.jsonl").read_text() == "spent\n"

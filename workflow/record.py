@@ -1,0 +1,71 @@
+"""`python -m workflow.record --root results/P --settings JSON --out provenance.json`: what made a set of results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from workflow.common.errors import UserError, command
+from workflow.common.files import read_json, sha256, write_json
+from workflow.common.provenance import provenance
+from workflow.progress import measured_seconds
+
+
+def rule_seconds(logs: Path) -> dict[str, float]:
+    """Returns rule -> wall seconds of its jobs together, from the benchmark files `logs/<rule>/*.tsv`."""
+    totals: dict[str, float] = {}
+    for path in sorted(logs.glob("*/*.tsv")):
+        seconds = measured_seconds(path)
+        if seconds is not None:
+            totals[path.parent.name] = round(totals.get(path.parent.name, 0.0) + seconds, 1)
+    return totals
+
+
+def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the provenance of the results under `root`: versions, machine, settings, data and time per rule.
+
+    Seconds are wall seconds of jobs; jobs run side by side, so the sum exceeds the time that a person waited.
+    """
+    seconds = rule_seconds(root / "logs")
+    cards = {path.parent.name: read_json(path) for path in sorted((root / "data").glob("*/card.json"))}
+    data = {
+        name: {"source": card.get("source"), "splits": {s: v["sha256"] for s, v in card["splits"].items()}}
+        for name, card in cards.items()
+    }
+    runs = [read_json(path) for path in sorted((root / "runs").glob("*/*/*/*/run.json"))]
+    return {
+        **provenance(),
+        "settings": settings,
+        "data": data,
+        "scores_sha256": sha256(root / "scores.csv"),
+        "job_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        "train_seconds": round(sum(run.get("train_seconds", 0.0) for run in runs), 1),
+        "runs": len(runs),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow.record", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="results/<preset>, with scores.csv")
+    parser.add_argument("--settings", default="{}", help="the configuration, as JSON text")
+    parser.add_argument("--out", type=Path, required=True, help="provenance.json to write")
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    if not (arguments.root / "scores.csv").is_file():
+        raise UserError(f"{arguments.root} has no scores.csv: collect the scores first")
+    try:
+        settings = json.loads(arguments.settings)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings is not valid JSON: {error}") from None
+    write_json(arguments.out, record(arguments.root, settings))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+# The configuration, the methods found, and what every rule shares.
+
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+os.environ["PYTHONUNBUFFERED"] = "1"
+
+from evaluation.protocol import Protocol
+from methods.core import registry
+from workflow import datasets as dataset_stage
+from workflow.common import config as grid
+from workflow.common.errors import UserError
+from workflow.datasets.sources import ENVIRONMENT, celeba_folders, celeba_problem
+from workflow.progress import Progress
+
+PYTHON = sys.executable
+NAME = r"[a-z][a-z0-9_]*"
+
+
+class Methods:
+    """Answers the configuration's questions about methods from the registry."""
+
+    names = staticmethod(registry.names)
+
+    def fields(self, method):
+        return [field.name for field in dataclasses.fields(registry.load(method).Hyper)]
+
+    def check(self, method, overrides):
+        registry.hyper(method, overrides)
+
+
+def requested_files():
+    """Returns the files under results/ that the command line asks for by name."""
+    settings = workflow.dag_settings
+    asked = [*settings.targets, *settings.forcerun] if settings else []
+    return [str(target) for target in asked if str(target).startswith("results/")]
+
+
+def chosen_preset():
+    """Returns the overrides of --config, with the preset taken from the files asked for where it is not given."""
+    named = {Path(target).parts[1] for target in requested_files()}
+    if "preset" not in config and len(named) == 1 and named <= set(grid.presets()):
+        return {**config, "preset": named.pop()}
+    return dict(config)
+
+
+def check_requested(configuration):
+    """Raises UserError for a file asked for by name whose preset, data set, run, epsilon or seed cannot be."""
+    for target in requested_files():
+        parts = Path(target).parts
+        if parts[1] != configuration.preset:
+            raise UserError(
+                f"{target} belongs to preset {parts[1]!r}, but the preset is {configuration.preset!r}; "
+                f"valid: {', '.join(grid.presets())}; choose one by --config preset=NAME"
+            )
+        match = re.match(r"runs/([^/]+)/([^/]+)/eps([^/]+)/seed([^/]+)/", "/".join(parts[2:]))
+        if match and match[2] != grid.REAL:
+            configuration.job(*match.groups())
+
+
+def missing_files(name, sources):
+    """Returns what is wrong with the folders searched for a data set whose files are missing, and how to mend it."""
+    found = [celeba_problem(name, folder) for folder in celeba_folders(name, sources)]
+    if found:
+        return "; ".join(found)
+    return (
+        "put img_align_celeba.zip (or the folder img_align_celeba), list_attr_celeba.txt and list_eval_partition.txt "
+        f"into one folder and give it by --config data_sources=FOLDER, in the preset's data_sources, or in ${ENVIRONMENT}"
+    )
+
+
+def leave_out_missing(configuration):
+    """Returns the configuration without optional data sets whose files are missing, after one notice for each."""
+    sources = configuration.data_sources
+    missing = [name for name in configuration.datasets if not dataset_stage.available(name, sources)]
+    for name in missing:
+        if name not in configuration.optional:
+            raise UserError(f"the files of data set {name} are missing: {missing_files(name, sources)}")
+        print(f"notice: data set {name} is left out: {missing_files(name, sources)}", file=sys.stderr)
+    return configuration.without(missing)
+
+
+def fail(error):
+    """Ends with one line and exit code 2, as every command does; Snakemake itself would add its own report."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)
+
+
+try:
+    CONFIG = grid.load(
+        chosen_preset(),
+        datasets=dataset_stage.NAMES,
+        methods=Methods(),
+        protocol_keys=[field.name for field in dataclasses.fields(Protocol)],
+    )
+    Protocol.parse(grid.canonical(CONFIG.protocol))
+    check_requested(CONFIG)
+    CONFIG = leave_out_missing(CONFIG)
+except UserError as error:
+    fail(error)
+
+OUT = CONFIG.root
+JOBS = CONFIG.jobs
+PROGRESS = Progress(CONFIG.cost, lambda wildcards: CONFIG.runs[wildcards.run].method)
+
+
+def code(path):
+    """Returns a source file as seen from the working folder, so that it can be an input of a rule."""
+    return os.path.relpath(ROOT / path)
+
+
+def job(wildcards):
+    """Returns the training that a rule's wildcards name."""
+    return CONFIG.job(wildcards.dataset, wildcards.run, wildcards.epsilon, wildcards.seed)
+
+
+def logged(command):
+    """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails."""
+    return (
+        "export OMP_NUM_THREADS={threads}; "
+        + command
+        + " > {log} 2>&1 || {{ status=$?; echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2; exit $status; }}"
+    )
+
+
+wildcard_constraints:
+    dataset=NAME,
+    run=rf"(?!{grid.REAL}/){NAME}",
+    epsilon=r"[0-9][0-9.e+-]*|inf",
+    seed=r"\d+",
+    key="[0-9a-f]{12}",
+
+
+RUN = f"{OUT}/runs/{{dataset}}/{{run}}/eps{{epsilon}}/seed{{seed}}"
+REAL = f"{OUT}/runs/{{dataset}}/{grid.REAL}/epsinf/seed0"
+DATA = f"{OUT}/data/{{dataset}}"
+CLASSIFIERS = f"{OUT}/private/classifiers/{{dataset}}"
+CRITICS = f"{OUT}/private/critics/{{dataset}}/{{key}}"
+LOGS = f"{OUT}/logs"
+RUN_LOG = "{dataset}-{run}-eps{epsilon}-seed{seed}"

@@ -1,0 +1,101 @@
+# scores.csv, tables, figures, the page that shows them, and where they came from.
+
+import yaml
+
+LAYOUT = code("workflow/config/report.yaml")
+SHOWN = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text(encoding="utf-8"))
+TABLES = expand(f"{OUT}/tables/{{name}}.{{kind}}", name=SHOWN["tables"], kind=["csv", "md", "tex"])
+FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN["figures"], kind=["png", "pdf"])
+REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
+RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
+
+
+rule collect:
+    input:
+        runs=[f"{folder}/run.json" for folder in RUN_FOLDERS],
+        fidelity=[f"{folder}/fidelity.json" for folder in RUN_FOLDERS + REAL_FOLDERS],
+        utility=[f"{folder}/utility.json" for folder in RUN_FOLDERS + REAL_FOLDERS],
+    output:
+        f"{OUT}/scores.csv",
+    params:
+        preset=CONFIG.preset,
+        root=OUT,
+        folders=RUN_FOLDERS + REAL_FOLDERS,
+    log:
+        f"{LOGS}/report/collect.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.collect --preset {params.preset} --root {params.root} --out {output}"
+            " {params.folders}"
+        )
+
+
+rule tables:
+    input:
+        scores=f"{OUT}/scores.csv",
+        published=code("results/published/scores.csv"),
+        layout=LAYOUT,
+    output:
+        TABLES,
+    params:
+        folder=f"{OUT}/tables",
+    log:
+        f"{LOGS}/report/tables.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.tables --scores {input.scores} --published {input.published}"
+            " --layout {input.layout} --out {params.folder}"
+        )
+
+
+rule figures:
+    input:
+        samples=[f"{folder}/samples.npz" for folder in RUN_FOLDERS],
+        real=[f"{DATA}/test.npz".format(dataset=dataset) for dataset in CONFIG.datasets],
+        layout=LAYOUT,
+    output:
+        FIGURES,
+    params:
+        root=OUT,
+        folder=f"{OUT}/figures",
+    log:
+        f"{LOGS}/report/figures.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout} --out {params.folder}"
+        )
+
+
+rule provenance:
+    input:
+        scores=f"{OUT}/scores.csv",
+    output:
+        f"{OUT}/provenance.json",
+    params:
+        root=OUT,
+        settings=grid.canonical(CONFIG.summary()),
+    log:
+        f"{LOGS}/report/provenance.log",
+    threads: 1
+    shell:
+        logged("{PYTHON} -m workflow.record --root {params.root} --settings {params.settings:q} --out {output}")
+
+
+rule report:
+    input:
+        TABLES,
+        FIGURES,
+        f"{OUT}/scores.csv",
+        f"{OUT}/provenance.json",
+    output:
+        f"{OUT}/report.html",
+    params:
+        root=OUT,
+    log:
+        f"{LOGS}/report/html.log",
+    threads: 1
+    shell:
+        logged("{PYTHON} -m evaluation.report.html --root {params.root} --out {output}")
