@@ -1,0 +1,117 @@
+"""DP-SGD through Opacus: ghost clipping and noise from the kept library, the noise scale from the ledger's release."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from methods.core.privacy import Budget, Grant, PublicSpec, Release, UnaccountedAccess, calibrate
+from workflow.common.seeds import derive
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+
+# Clip of a run without privacy: above any gradient norm that is not a failure already.
+_NO_CLIP = 1e12
+
+
+def plan(name: str, *, clip: float, batch_size: int, steps: int, public: PublicSpec, budget: Budget) -> Release:
+    """Returns the release of `steps` sums of per-example gradients over Poisson batches, its noise found for `budget`.
+
+    Every record joins a batch on its own with probability batch_size / num_train; adjacency is add-or-remove, so the
+    sensitivity of the sum is `clip`. Raises UserError where no noise fits.
+    """
+    rate = min(1.0, batch_size / public.num_train)
+    kind = "none" if budget.accounting == "none" else "gaussian"
+
+    def release(noise: float) -> Release:
+        return Release(
+            name, kind, clip, noise, "sum", public.num_train, rate, "poisson", steps, adjacency="add_or_remove"
+        )
+
+    return release(calibrate(lambda noise: (release(noise),), budget))
+
+
+def poisson_batch(num_train: int, rate: float, generator: torch.Generator) -> torch.Tensor:
+    """Returns the indices int64 [B] of a Poisson batch; B may be 0."""
+    return (torch.rand(num_train, generator=generator, dtype=torch.float64) < rate).nonzero().flatten()
+
+
+class PrivateOptimizer:
+    """Trains a network by DP-SGD with one clip over the whole per-example gradient, on private and public examples.
+
+    Per-example norms come from Opacus' ghost clipping, so per-example gradients are never stored. The network must not
+    mix examples: no batch norm.
+
+    Args:
+        network: the network; train it through `step` alone, and call it directly for anything else.
+        optimizer: a torch optimiser of its parameters, which receives the sanitised gradient.
+        release: a "sum" release; its clip and noise are used, whatever the caller's settings say.
+        expected_batch: by what the noisy sum is divided. Public: the true Poisson batch size is not.
+        seed: root seed of the noise. It must be secret in a real deployment; torch keeps 32 bits of it on CPU.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, release: Release, expected_batch: int, seed: int
+    ) -> None:
+        self._release, self._seed = release, seed
+        clip = release.clip if release.kind == "gaussian" else _NO_CLIP
+        self._hooks = GradSampleModuleFastGradientClipping(network, max_grad_norm=clip, loss_reduction="sum")
+        self._hooks.disable_hooks()
+        self._optimizer = DPOptimizerFastGradientClipping(
+            optimizer,
+            # Opacus adds std = multiplier * clip; the release states its noise relative to the sensitivity.
+            noise_multiplier=release.scale / clip,
+            max_grad_norm=clip,
+            expected_batch_size=expected_batch,
+        )
+
+    def step(
+        self, grant: Grant, use: int, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor
+    ) -> None:
+        """Adds each example's clipped gradient, adds noise once, divides by the expected batch, and updates.
+
+        `losses(network, batch)` returns one loss per row, [B], each a function of its own row. Rows of `batch` [B, ...]
+        are private records, or public examples (fakes), whose clipped gradients join the sum without touching its
+        sensitivity. A batch without a row still makes a noisy step. `use` numbers the use and names the noise, so a
+        repeated step never repeats noise. Rows with a non-finite gradient count as zero.
+
+        Raises UnaccountedAccess unless `grant` is open and of this optimiser's release.
+        """
+        if not grant.open or grant.release != self._release:
+            raise UnaccountedAccess("a DP-SGD step needs an open grant of its own release")
+        device = next(self._hooks.parameters()).device
+        noise_seed = derive(self._seed, self._release.name, "noise", use)
+        self._optimizer.generator = torch.Generator(device).manual_seed(noise_seed)
+        self._clipped_sum(losses, batch)
+        grant.close()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _clipped_sum(self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor) -> None:
+        while len(batch):
+            each = self._norms(losses, batch)
+            factors = self._hooks.get_clipping_coef()
+            finite = torch.isfinite(self._hooks.per_sample_gradient_norms) & torch.isfinite(each)
+            if finite.all():
+                (factors * each).sum().backward()
+                return
+            # A factor of 0 would not do: 0 times inf is not zero in the backward pass.
+            batch = batch[finite]
+        for parameter in self._hooks.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def _norms(self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+        self._hooks.enable_hooks()
+        try:
+            each = losses(self._hooks, batch)
+            each.sum().backward(retain_graph=True)
+        finally:
+            self._hooks.disable_hooks()
+        self._optimizer.zero_grad(set_to_none=True)
+        return each
