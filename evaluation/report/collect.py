@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ def parse_run_folder(path: str | Path) -> RunFolder:
     return RunFolder(path, parts[1], parts[2], parse_epsilon(epsilon[1]), int(seed[1]))
 
 
-def find_run_folders(root: str | Path) -> list[RunFolder]:
-    """Returns all run folders under `<root>/runs`, sorted by path."""
-    return [parse_run_folder(path) for path in sorted(Path(root).glob("runs/*/*/eps*/seed*"))]
+def select_run_folders(root: Path, paths: Sequence[str] | None) -> list[RunFolder]:
+    """Returns the run folders at `paths`; without any, all under `<root>/runs`, sorted by path."""
+    return [parse_run_folder(path) for path in paths or sorted(root.glob("runs/*/*/eps*/seed*"))]
 
 
 def _accounting(folder: RunFolder, run: dict[str, Any] | None) -> str:
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")
     parser.add_argument("folders", nargs="*", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     options = parser.parse_args(argv)
-    folders = [parse_run_folder(path) for path in options.folders] or find_run_folders(options.root)
+    folders = select_run_folders(options.root, options.folders)
     if not folders:
         raise UserError(f"no run folders under {options.root}/runs")
     write_scores(options.out, [score for folder in folders for score in collect_run(folder, options.preset)])

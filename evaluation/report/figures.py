@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.report.collect import RunFolder, find_run_folders, parse_run_folder
+from evaluation.report.collect import RunFolder, select_run_folders
 from evaluation.report.layout import FigureSpec, Layout, load_layout
 from workflow.common.contracts import LabelledImages, format_epsilon, load_images
 from workflow.common.errors import command
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder with <dataset>/test.npz for the real row; default ROOT/data")
     parser.add_argument("--out", type=Path, required=True, help="folder for figure*.{png,pdf}")
     options = parser.parse_args(argv)
-    folders = [parse_run_folder(path) for path in options.runs] if options.runs else find_run_folders(options.root)
+    folders = select_run_folders(options.root, options.runs)
     write_figures(load_layout(options.layout), folders, options.data or options.root / "data", options.out)
 
 

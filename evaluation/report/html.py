@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.collect import RunFolder, find_run_folders
+from evaluation.report.collect import RunFolder, select_run_folders
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command
 from workflow.common.files import read_json, write_text
@@ -123,8 +123,8 @@ def _provenance(runs: list[tuple[RunFolder, dict[str, Any]]]) -> str:
     return f"<ul>{lines}</ul>{span}<details><summary>All {len(runs)} runs and their settings</summary>{table}</details>"
 
 
-def build_report(root: Path) -> str:
-    """Returns the report of `results/<preset>` as one HTML page.
+def build_report(root: Path, folders: Iterable[RunFolder]) -> str:
+    """Returns the report of `results/<preset>` as one HTML page; `folders` are the runs whose origin is shown.
 
     Raises:
         UserError: there are no tables under `root`.
@@ -132,8 +132,8 @@ def build_report(root: Path) -> str:
     tables, figures = sorted(root.glob("tables/*.md")), sorted(root.glob("figures/*.png"))
     if not tables:
         raise UserError(f"no tables under {root}/tables; make them with `python -m evaluation.report.tables`")
-    folders = [folder for folder in find_run_folders(root) if (folder.path / "run.json").is_file()]
-    runs = [(folder, read_json(folder.path / "run.json")) for folder in folders]
+    made = [folder for folder in folders if (folder.path / "run.json").is_file()]
+    runs = [(folder, read_json(folder.path / "run.json")) for folder in made]
     title = f"DP image generation benchmark: preset {escape(root.resolve().name)}"
     parts = [
         f"<h1>{title}</h1>",
@@ -147,8 +147,8 @@ def build_report(root: Path) -> str:
         _provenance(runs),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = "\n".join(parts)
-    return f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n'
+    page = ["<!doctype html>", '<html lang="en">', f"<head>{head}<style>{STYLE}</style></head>", "<body>", *parts]
+    return "\n".join([*page, "</body>", "</html>", ""])
 
 
 @command
@@ -156,9 +156,10 @@ def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.html`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with tables/, figures/ and runs/")
+    parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     options = parser.parse_args(argv)
-    write_text(options.out, build_report(options.root))
+    write_text(options.out, build_report(options.root, select_run_folders(options.root, options.runs)))
 
 
 if __name__ == "__main__":

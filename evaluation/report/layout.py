@@ -84,7 +84,7 @@ class Layout:
 
 def _expect(where: str, value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"layout {where}: must be a {kind.__name__}, got {value!r}")
+        raise UserError(f"layout {where}: must be of type {kind.__name__}, got {value!r}")
     return value
 
 

@@ -116,7 +116,8 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         lead = _lead(table, row)
         lead[-2] = format_epsilon(row.epsilon)
-        writer.writerow(lead + [text for pair in zip(row.cells, table.columns, strict=True) for text in _numbers(*pair)])
+        pairs = zip(row.cells, table.columns, strict=True)
+        writer.writerow(lead + [text for pair in pairs for text in _numbers(*pair)])
     return text.getvalue()
 
 
