@@ -112,9 +112,7 @@ def _kind(metric: str, old: float, new: float) -> str:
     return "improvement" if (new > old) == HIGHER_IS_BETTER[metric] else "regression"
 
 
-def compare(
-    old: Mapping[Key, float], new: Mapping[Key, float], tolerances: Mapping[str, Tolerance]
-) -> list[Change]:
+def compare(old: Mapping[Key, float], new: Mapping[Key, float], tolerances: Mapping[str, Tolerance]) -> list[Change]:
     """Returns what moved beyond its tolerance, what is missing and what is new, regressions first."""
     changes = [Change("new", key, None, new[key]) for key in new.keys() - old.keys()]
     for key, value in old.items():

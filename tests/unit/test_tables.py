@@ -219,7 +219,7 @@ def test_a_misspelt_layout_is_named_with_what_is_valid(place, value, message):
 
 def test_a_missing_or_malformed_layout_is_bad_input(tmp_path, capsys):
     write_scores(tmp_path / "s.csv", [score("dpac", "is", 3.0)])
-    base = ["--scores", str(tmp_path / "s.csv"), "--published", str(PUBLISHED), "--out", str(tmp_path / "o"), "--layout"]
+    paths = ["--scores", str(tmp_path / "s.csv"), "--published", str(PUBLISHED), "--out", str(tmp_path / "o")]
     for layout in (str(tmp_path / "none.yaml"), '{"tables": ', "[]"):
-        assert main([*base, layout]) == 2
+        assert main([*paths, "--layout", layout]) == 2
     assert capsys.readouterr().err.count("error: ") == 3
