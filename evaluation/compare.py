@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.compare",
         description="Compare two scores.csv. Exit code: 0 no regression, 1 regression, 2 bad input.",
-        epilog=f"Default tolerances: {defaults}. A percentage is a share of A's value.".replace("%", "%%"),
+        epilog=f"Default tolerances: {defaults}. A percentage is a share of A's value.",
     )
     parser.add_argument("a", type=Path, metavar="A.csv", help="the reference")
     parser.add_argument("b", type=Path, metavar="B.csv", help="the new scores")

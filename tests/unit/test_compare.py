@@ -142,3 +142,12 @@ def test_bad_files_are_one_clear_line_and_exit_code_2(tmp_path, capsys, text, me
     assert main([str(bad), good]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_help_documents_every_default_tolerance(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    assert all(f"{metric}={tolerance}" in text for metric, tolerance in DEFAULT_TOLERANCES.items())
+    assert "is=5%," in text

@@ -89,7 +89,7 @@ def test_the_smallest_seed_is_shown(root):
 
 def test_faces_stand_female_left_and_male_right(root):
     add(root, "dpac", "celeba10k")
-    labels, (panel,) = panels(root, "figure4")
+    _, (panel,) = panels(root, "figure4")
     assert (panel.title, panel.classes) == ("CelebA-10k", ["female", "male"])
     row = panel.rows["DP-GAN-DPAC\nε = 10"]
     assert [None if image is None else image[0, 0, 0] for image in row] == [0, 1, None, None, None, None] + [
