@@ -2,7 +2,7 @@
 
 The registry's torchvision wheel is built against CUDA torch. Beside a CPU-only torch its compiled library does not
 load, and the import then fails on "operator torchvision::nms does not exist". Nothing here calls these operators, so
-declaring their schemas is enough.
+declaring their schemas is enough. Import this module before torchvision, or before what imports it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _declared: list[Any] = []  # a torch.library.Library withdraws its schemas when 
 
 
 def ensure_torchvision() -> bool:
-    """Call before the first `import torchvision`; returns whether the schemas had to be declared by this module.
+    """Declares the schemas where they are needed; returns whether this module did.
 
     Does nothing where torchvision is absent, already imported, or able to load its own operators.
     """
@@ -49,3 +49,6 @@ def _loads_operators(torch: Any, folders: Any) -> bool:
             continue
         return True
     return False
+
+
+ensure_torchvision()

@@ -23,6 +23,4 @@ def load() -> Dataset:
     enlarged = np.pad(grey.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (2, 2), (2, 2)))
     train, test = stratified(labelled(enlarged, bundle.target), "digits")
     raw = Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
-    return Dataset(
-        "digits", train, test, tuple("0123456789"), "scikit-learn's bundled digits", {raw.name: sha256(raw)}
-    )
+    return Dataset("digits", train, test, tuple("0123456789"), "scikit-learn's bundled digits", {raw.name: sha256(raw)})

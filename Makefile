@@ -1,0 +1,47 @@
+# make tables   set up .venv once, then train, score and print every table and figure (preset quick)
+# make test     the same set-up, then the default test suite
+# make lock     resolve requirements.in anew (maintainers)
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready
+CORES ?= all
+PRESET ?= quick
+SNAKEMAKE ?= $(BIN)/python -m snakemake --quiet rules host
+PYTEST_ARGS ?=
+
+export PATH := $(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: setup tables test lint lock
+.DEFAULT_GOAL := tables
+
+setup: $(READY)
+
+# Hashes cover all but torch, see requirements.in. torch comes last, when what it depends on is there and pinned.
+$(READY): requirements.lock requirements-torch.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up $(VENV) with $(PYTHON): about 1 GB with a CPU build of torch, a few minutes" >&2
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -qq -r requirements-torch.txt
+	@$(BIN)/python -m pip check
+	@touch $@
+
+tables: $(READY)
+	$(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+# One resolution for every Python >= 3.11, with the hashes of all published files of each version.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	echo torch | $(BIN)/uv pip compile requirements.in --excludes /dev/stdin --universal --python-version 3.11 \
+		--prerelease disallow --generate-hashes --no-annotate --no-header --upgrade --output-file requirements.lock
+	$(BIN)/python -m workflow.environment
