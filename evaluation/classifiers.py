@@ -10,7 +10,7 @@ from evaluation import nets, utility
 from evaluation.protocol import Protocol
 from evaluation.training import CnnSettings, accuracy, fit_cnn
 from workflow.common.contracts import LabelledImages, load_images
-from workflow.common.errors import UserError, command
+from workflow.common.errors import command
 from workflow.common.files import sha256, write_json
 
 
@@ -50,9 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     protocol = Protocol.parse(arguments.protocol)
     train_split, test_split = load_images(arguments.train), load_images(arguments.test)
-    utility.check_alike(train_split, test_split, (str(arguments.train), str(arguments.test)))
-    if test_split.labels.max() > train_split.labels.max():
-        raise UserError(f"{arguments.test} has labels up to {test_split.labels.max()}, beyond those of the train split")
+    utility.check_alike(test_split, train_split, (str(arguments.test), str(arguments.train)))
     card = train(train_split, test_split, protocol, arguments.seed, arguments.threads, arguments.out)
     # Last, so that a card means a complete folder.
     write_json(arguments.out / "classifiers.json", card | {"train_sha256": sha256(arguments.train)})

@@ -22,8 +22,8 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
 class Protocol:
     """Every evaluation setting. Defaults are preset `quick`: all of one sample set in about a minute on one core.
 
-    The utility settings follow the released code of GS-WGAN and DP-GAN-DPAC except for fewer epochs: 50 epochs, schedule
-    `step`, `cnn_g2r_lr` 0.05, `cnn_r2g_lr` 0.02 and `mlp_*_iterations` 1000 are the authors' (DPAC's README).
+    The utility settings follow the released code of GS-WGAN and DP-GAN-DPAC except for the epochs: the authors have 50,
+    schedule `step`, `cnn_g2r_lr` 0.05, `cnn_r2g_lr` 0.02 and `mlp_*_iterations` 1000 (DPAC's README).
 
     Raises:
         UserError: a value of the wrong type or outside its range.

@@ -67,18 +67,17 @@ def score(
     both classifiers see the train split; the epoch is chosen on held-out training images instead of on test images.
     """
     if direction == "g2r":
-        num_classes = int(max(samples.labels.max(), test.labels.max())) + 1
-        models = fit(direction, samples, num_classes, protocol, seed, threads)
+        models = fit(direction, samples, int(test.labels.max()) + 1, protocol, seed, threads)
     else:
         models = {name: (model, {}, model) for name, model in (stored or {}).items()}
     target = test if direction == "g2r" else samples
     result: dict[str, Any] = {}
     for name, (model, details, last) in models.items():
         result[f"{direction}_{name}"] = accuracy(model, target)
+        if last is not model:
+            details = details | {"last_epoch_accuracy": accuracy(last, target)}
         if details:
             result[f"{direction}_{name}_details"] = details
-        if last is not model:
-            result[f"{direction}_{name}_details"] |= {"last_epoch_accuracy": accuracy(last, target)}
     return result
 
 
@@ -94,16 +93,20 @@ def load_stored(folder: Path) -> dict[str, Model]:
     return {"mlp": Mlp.load(folder / "mlp.npz"), "cnn": nets.load(folder / "cnn.safetensors")}
 
 
-def check_alike(samples: LabelledImages, other: LabelledImages, names: tuple[str, str]) -> None:
-    """Raises UserError if either set is empty, has negative labels, or the image shapes differ."""
-    for data, name in zip((samples, other), names, strict=True):
-        if len(data) == 0:
+def check_alike(data: LabelledImages, reference: LabelledImages, names: tuple[str, str]) -> None:
+    """Raises UserError unless `data` has the image shape and only classes of `reference`, and neither is empty."""
+    for each, name in zip((data, reference), names, strict=True):
+        if len(each) == 0:
             raise UserError(f"{name} holds no images")
-        if data.labels.min() < 0:
-            raise UserError(f"{name} has the label {data.labels.min()}; labels are 0 .. classes - 1")
-    if samples.image_shape != other.image_shape:
-        shapes = [list(data.image_shape) for data in (samples, other)]
+        if each.labels.min() < 0:
+            raise UserError(f"{name} has the label {each.labels.min()}; labels are 0 .. classes - 1")
+    if data.image_shape != reference.image_shape:
+        shapes = [list(each.image_shape) for each in (data, reference)]
         raise UserError(f"{names[0]} has images {shapes[0]} but {names[1]} has {shapes[1]}: not of one dataset")
+    if data.labels.max() > reference.labels.max():
+        raise UserError(
+            f"{names[0]} has labels up to {data.labels.max()} but {names[1]} only up to {reference.labels.max()}"
+        )
 
 
 def _directions(text: str) -> list[str]:
@@ -114,11 +117,12 @@ def _directions(text: str) -> list[str]:
     return chosen
 
 
-def _check_labels(samples: LabelledImages, cnn: Classifier, folder: Path) -> None:
+def check_fit(samples: LabelledImages, cnn: Classifier, folder: Path) -> None:
+    """Raises UserError unless the stored classifier `cnn` of `folder` takes the images and classes of `samples`."""
     if samples.image_shape != cnn.image_shape or samples.labels.max() >= cnn.num_classes:
         raise UserError(
-            f"samples {list(samples.image_shape)} with labels up to {samples.labels.max()} do not fit the classifiers in "
-            f"{folder}, made for {list(cnn.image_shape)} and {cnn.num_classes} classes"
+            f"samples {list(samples.image_shape)} with labels up to {samples.labels.max()} do not fit the classifiers "
+            f"in {folder}, made for {list(cnn.image_shape)} and {cnn.num_classes} classes"
         )
 
 
@@ -131,9 +135,9 @@ def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[s
     stored = None
     if "r2g" in directions:
         if arguments.classifiers is None:
-            raise UserError("direction r2g needs --classifiers, the folder that `python -m evaluation.classifiers` wrote")
+            raise UserError("direction r2g needs --classifiers, the folder `python -m evaluation.classifiers` wrote")
         stored = load_stored(arguments.classifiers)
-        _check_labels(samples, stored["cnn"], arguments.classifiers)
+        check_fit(samples, stored["cnn"], arguments.classifiers)
     result: dict[str, Any] = {"num_samples": len(samples), "seed": arguments.seed}
     for direction in directions:
         result |= score(direction, samples, test, protocol, arguments.seed, stored, arguments.threads)
