@@ -106,6 +106,14 @@ def job_name(rule: str, wildcards: Mapping[str, str]) -> str:
     return " ".join([rule, *(parts.get(key, "{}").format(value) for key, value in wildcards.items())])
 
 
+class Brief(logging.Filter):
+    """Leaves out Snakemake's messages that the progress line makes superfluous."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        superfluous = str(getattr(record, "event", "") or "") in ("job_started", "job_finished", "progress")
+        return not superfluous and record.getMessage() != "Select jobs to execute..."
+
+
 class Progress(logging.Handler):
     """Watches Snakemake's log events; prints a line after each job and once a minute in between.
 
@@ -134,7 +142,10 @@ class Progress(logging.Handler):
         return float(cost)
 
     def start(self, workflow: Any) -> None:
-        """Reads the jobs to run from the workflow's graph and begins to report; for Snakemake's `onstart`."""
+        """Reads the jobs to run from the workflow's graph and begins to report; for Snakemake's `onstart`.
+
+        Under `--quiet rules` Snakemake's own messages about jobs give way to the progress line.
+        """
         dag = workflow.dag
         tasks = {
             dag.jobid(job): Task(
@@ -147,7 +158,11 @@ class Progress(logging.Handler):
         }
         self.schedule = Schedule(tasks, max(int(workflow.cores or 1), 1))
         self.begun = time.monotonic()
-        logging.getLogger("snakemake.logging").addHandler(self)
+        logger = logging.getLogger("snakemake.logging")
+        if "RULES" in {part.name for part in workflow.output_settings.quiet or ()}:
+            for handler in logger.handlers:
+                handler.addFilter(Brief())
+        logger.addHandler(self)
         threading.Thread(target=self._tick, daemon=True).start()
         self.report()
 

@@ -46,7 +46,7 @@ def load(tmp_path: Path):
     """Loads the preset `tiny`, with top-level keys replaced by `changes`, merged with `overrides`."""
 
     def loaded(overrides: dict[str, Any] | None = None, **changes: Any) -> config.Config:
-        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**PRESET, **changes}))
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**PRESET, **changes}, sort_keys=False))
         return config.load(
             {"preset": "tiny", **(overrides or {})},
             datasets=DATASETS, methods=Methods(), protocol_keys=["num_samples", "batch_size"], folder=tmp_path,

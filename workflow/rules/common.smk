@@ -37,10 +37,8 @@ class Methods:
 
 
 def requested_files():
-    """Returns the files under results/ that the command line asks for by name."""
-    settings = workflow.dag_settings
-    asked = [*settings.targets, *settings.forcerun] if settings else []
-    return [str(target) for target in asked if str(target).startswith("results/")]
+    """Returns the files under results/ that the command line names; Snakemake reads its targets only after this."""
+    return [argument for argument in sys.argv[1:] if len(Path(argument).parts) > 2 and argument.startswith("results/")]
 
 
 def chosen_preset():

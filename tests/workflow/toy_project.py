@@ -1,0 +1,148 @@
+"""A project with the real Snakefile, rules and configuration code, whose stages are toys that end at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PRESET = """
+preset: quick
+datasets: {mnist: {}, celeba: {optional: true}}
+delta: 1.0e-5
+epsilons: [10]
+seeds: [0]
+methods: {beta: {steps: 3}}
+runs:
+  alpha: {accounting: sound}
+  beta: {}
+  beta_short: {method: beta, steps: 1, warm: 5}
+  gamma: {warm: 5}
+protocol: {num_samples: 10}
+"""
+
+REGISTRY = """
+import importlib, pathlib
+from dataclasses import asdict, dataclass
+from workflow.common.errors import UserError
+
+class Shared:
+    @classmethod
+    def make_warm_start(cls): ...
+
+def names():
+    return sorted(path.stem for path in pathlib.Path(__file__).parents[1].glob("*.py") if path.stem != "__init__")
+
+def load(name):
+    return importlib.import_module(f"methods.{name}").Method
+
+def hyper(name, overrides):
+    made = load(name).Hyper(**overrides)
+    if made.steps < 1:
+        raise UserError(f"{name}.steps must be at least 1, got {made.steps}")
+    return made
+
+def paper_settings(name, dataset, epsilon):
+    return {}
+"""
+
+METHOD = """
+from dataclasses import dataclass
+from methods.core import registry
+
+class Method(registry.Shared):
+    @dataclass(frozen=True)
+    class Hyper:
+        steps: int = 2
+        warm: int = 0
+
+    @classmethod
+    def warm_start(cls, hp):
+        return {"steps": hp.warm} if hp.warm else None
+"""
+
+STAGE = """
+import argparse, json, pathlib, sys
+OUTPUTS = {
+    "workflow.datasets": ["train.npz", "test.npz", "card.json"], "methods.core.warmstart": ["done.json"],
+    "methods.core.train": ["run.json", "log.csv", "generator.safetensors"],
+    "evaluation.classifiers": ["classifiers.json"],
+    "evaluation.report.tables": [f"table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")],
+    "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
+}
+
+def main(module):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--plan", type=pathlib.Path)
+    known, rest = parser.parse_known_args()
+    if known.plan and "FAIL" in known.plan.read_text():
+        print("error: the training data are not what the plan says", file=sys.stderr)
+        raise SystemExit(2)
+    card = {"source": "toy", "splits": {"train": {"sha256": "0"}, "test": {"sha256": "1"}}}
+    for path in [known.out / name for name in OUTPUTS[module]] if module in OUTPUTS else [known.out]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"module": module, "arguments": sys.argv[1:], **card}))
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working folder in which Snakemake runs."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs Snakemake here on two cores; `output` of the result holds stdout and stderr together."""
+        # A folder of its own for Snakemake's caches, and no data folder of the machine.
+        environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / ".cache")}
+        environment.pop("DPAC_BENCH_DATA", None)
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+            cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+
+    def planned(self, *arguments: str) -> set[str]:
+        """Returns the outputs that a dry run would make, relative to results/quick/."""
+        done = self.snakemake("-n", *arguments, "--quiet", "host")
+        assert done.returncode == 0, done.stdout
+        made = [line.split("output:", 1)[1] for line in done.stdout.splitlines() if "output:" in line]
+        return {path.strip().removeprefix("results/quick/") for line in made for path in line.split(",")}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replaces text in a file, which must hold it."""
+        file = self.folder / path
+        text = file.read_text()
+        assert old in text, f"{path} has no {old!r}"
+        file.write_text(text.replace(old, new))
+
+
+def make_project(folder: Path) -> Project:
+    """Writes the toy project into `folder`."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=ignore)
+    shutil.copytree(ROOT / "results/published", folder / "results/published")
+    for package in ("methods", "methods/core", "evaluation", "evaluation/report"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+    (folder / "workflow/config/quick.yaml").write_text(PRESET)
+    (folder / "methods/core/registry.py").write_text(REGISTRY)
+    for name in ("alpha", "beta", "gamma"):
+        (folder / f"methods/{name}.py").write_text(METHOD)
+    shutil.copy(ROOT / "evaluation/protocol.py", folder / "evaluation")
+    (folder / "toy.py").write_text(STAGE)
+    stages = [f"methods.core.{name}" for name in ("plan", "warmstart", "train", "sample")]
+    stages += [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
+    stages += [f"evaluation.report.{name}" for name in ("collect", "tables", "figures", "html")]
+    for module in stages:
+        path = folder / (module.replace(".", "/") + ".py")
+        path.write_text(f"import toy\nif __name__ == '__main__':\n    toy.main({module!r})\n")
+    (folder / "workflow/datasets/__main__.py").write_text("import toy\ntoy.main('workflow.datasets')\n")
+    return Project(folder)
