@@ -23,7 +23,10 @@ from workflow.common.errors import UserError, unknown
 
 # Integer orders of the published count: all small ones, then a geometric grid for small epsilon.
 _ORDERS = np.unique(np.concatenate([np.arange(2, 129), np.geomspace(129, 8192, 80).astype(int)]))
-_GRID, _GRID_TOLERANCE, _FINEST = 1.6e-2, 1e-3, 1e-4
+# Orders of the Poisson count: Opacus's, and larger ones for small epsilon.
+_REAL_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [80, 128, 256, 512]
+# Losses are rounded to multiples of a grid, halved until epsilon moves by less than a relative tolerance.
+_GRID, _GRID_TOLERANCE, _FINEST, _MOST_POINTS = 1.6e-2, 1e-3, 1e-4, 1e5
 _NOISE_TOLERANCE = 1e-3
 
 
@@ -114,10 +117,12 @@ def _published(releases: tuple[Release, ...], delta: float) -> float:
         return float(np.min(curve + math.log(1 / delta) / (_ORDERS - 1)))
     if all(release.sampling == "all" and release.kind == "gaussian" for release in releases):
         return _revealed([_query(release) for release in releases], delta)
-    accountant = rdp.RdpAccountant()
-    for release in releases:
-        accountant.compose(_event(release), _published_count(release))
-    return float(accountant.get_epsilon(delta))
+    accountant = rdp.RdpAccountant(_REAL_ORDERS)
+    # Orders that overflow become infinite and are passed over.
+    with np.errstate(over="ignore"):
+        for release in releases:
+            accountant.compose(_event(release), _published_count(release))
+        return float(accountant.get_epsilon(delta))
 
 
 def _published_count(release: Release) -> int:
@@ -192,15 +197,19 @@ def _sound(releases: tuple[Release, ...], delta: float) -> float:
     if len(relations) > 1:
         raise UserError("no sound bound for a plan that mixes adjacencies; declare one for all its releases")
     queries = [_query(release) for release in releases]
-    if all(query.pair == "revealed" for query in queries):
-        return _revealed(queries, delta)
-    grid = _GRID
+    # Giving the draws away bounds every Gaussian query, and is exact where nothing is drawn in secret.
+    gaussian = all(query.pair != "laplace" for query in queries)
+    bound = _revealed(queries, delta) if gaussian else math.inf
+    widest = max(_widest_loss(1 / query.sigma) for query in queries)
+    if all(query.pair == "revealed" for query in queries) or widest > _MOST_POINTS:
+        return bound
+    grid = max(_GRID, widest / _MOST_POINTS, bound / _MOST_POINTS if gaussian else 0.0)
     coarse, fine = _composed(queries, delta, grid), _composed(queries, delta, grid / 2)
     # Both are upper bounds, so stopping early is loose, never wrong.
     while abs(coarse - fine) > _GRID_TOLERANCE * fine and grid > _FINEST:
         grid /= 2
         coarse, fine = fine, _composed(queries, delta, grid / 2)
-    return min(coarse, fine)
+    return min(bound, coarse, fine)
 
 
 def _query(release: Release) -> Query:
@@ -214,11 +223,13 @@ def _query(release: Release) -> Query:
       as the sensitivity, so by advanced joint convexity (Balle, Barthe, Gaboardi 2018) the curve is at most
       q * delta_gauss(log(1 + (e^eps - 1) / q)) for eps >= 0, and its mirror below. Replace-one, fixed shards.
     - the same with hidden state, or with a sum (whose undrawn shards may differ by more than the sensitivity):
-      "revealed". Nothing is claimed from the draw's secrecy, only that a record's visits are binomial.
+      "revealed". Nothing is claimed from the draw's secrecy, only that a record's visits are binomial. Each shard's
+      state remembers that shard alone.
     - poisson, add-or-remove: the Poisson-subsampled Gaussian pair of dp_accounting.
     - poisson, sum, replace-one ("substitution"): the undrawn record adds nothing, so both drawn answers lie within half
       the sensitivity of the undrawn one. Holds with hidden state too if each unit remembers only its own draws.
     - poisson, function, replace-one: the undrawn answer is only known to lie in the same ball: "one_draw".
+    - poisson, function, hidden state: the state may carry any record into any answer, so the draw counts for nothing.
 
     Raises UserError for Laplace noise on drawn records.
     """
@@ -231,7 +242,8 @@ def _query(release: Release) -> Query:
         if release.rate < 1:
             raise UserError(f"no sound bound for Laplace release {release.name} on drawn records; use sampling all")
         return Query("laplace", 1.0, sigma, count)
-    return Query(_pair(release), release.rate, sigma, count)
+    forgets = release.sampling != "poisson" or release.bounded == "sum" or release.state == "public"
+    return Query(_pair(release), release.rate if forgets else 1.0, sigma, count)
 
 
 def _pair(release: Release) -> str:
@@ -287,8 +299,10 @@ def _visits(count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _composed(queries: Sequence[Query], delta: float, grid: float) -> float:
     total = pld.identity(grid)
-    for query in queries:
-        total = total.compose(_loss(query, grid).self_compose(query.count))
+    # dp_accounting's tail bounds may overflow at large orders, which it then does not choose.
+    with np.errstate(over="ignore"):
+        for query in queries:
+            total = total.compose(_loss(query, grid).self_compose(query.count))
     return float(total.get_epsilon_for_delta(delta))
 
 
@@ -309,6 +323,11 @@ def _loss(query: Query, grid: float) -> pld.PrivacyLossDistribution:
     return _mirrored(query, grid)
 
 
+def _widest_loss(mu: float) -> float:
+    # Ten standard deviations above the mean of the undrawn loss; what lies beyond is counted as infinity mass.
+    return mu**2 / 2 + 10 * mu
+
+
 def _mirrored(query: Query, grid: float) -> pld.PrivacyLossDistribution:
     """Loss of a pair that is its own mirror image, from its curve delta(eps) at eps >= 0 ("one_draw", "revealed").
 
@@ -316,8 +335,7 @@ def _mirrored(query: Query, grid: float) -> pld.PrivacyLossDistribution:
     is linear in e^eps between them, hence above it.
     """
     q, mu = query.rate, 1 / query.sigma
-    # Beyond ten standard deviations of the unsampled loss what is left is infinity mass.
-    top = mu**2 / 2 + 10 * mu
+    top = _widest_loss(mu)
     if query.pair == "one_draw":
         top = np.logaddexp(math.log1p(-q), math.log(q) + top)
     eps = grid * np.arange(math.ceil(top / grid) + 2)

@@ -21,7 +21,9 @@ def clip_rows(rows: torch.Tensor, clip: float, kind: str) -> torch.Tensor:
         rows = rows.float()
     norms = torch.linalg.vector_norm(rows, ord=_NORM[kind], dim=1, dtype=torch.float64)
     finite = torch.isfinite(norms)
-    factors = torch.where(finite, (clip / norms.clamp_min(clip)), 0.0).to(rows.dtype)
+    # A hair below the clip, so that rounding in the rows' own precision cannot end above it.
+    limit = clip * (1 - 1e-6)
+    factors = torch.where(finite, limit / norms.clamp_min(limit), 0.0).to(rows.dtype)
     return torch.where(finite[:, None], rows * factors[:, None], 0.0)
 
 

@@ -89,8 +89,11 @@ class Method(ABC):
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         """Work before step 0; not called again on resume. `warm_start` is the artifact's folder."""
 
-    def resume(self, data: PrivateData, ledger: Ledger) -> None:
-        """Work after `load` before the next step, such as rebuilding what a checkpoint need not hold."""
+    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        """Work before `load` of a checkpoint, in place of `prepare`: rebuilds what a checkpoint need not hold.
+
+        It charges nothing; the default does nothing.
+        """
 
     @abstractmethod
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:

@@ -165,6 +165,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab+", buffering=0)
         try:
+            # Against a second process; within one, `_append` notices lines it did not write.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
@@ -294,7 +295,7 @@ class Ledger:
         self._file.seek(0)
         text = self._file.read() or b""
         self._end = len(text)
-        lines = text.splitlines()
+        lines = text.removesuffix(b"\n").split(b"\n")
         # A header cut short was never followed by a charge: charges wait until it is on disk.
         if len(lines) <= 1 and not text.endswith(b"\n"):
             os.ftruncate(self._file.fileno(), 0)

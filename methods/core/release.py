@@ -77,7 +77,8 @@ class Release:
         draws: "per_step", the rows of a use share one draw; "per_row", each row has its own.
         state: "hidden" where an answer may depend on private state that remembers which records earlier hidden draws
             chose, as when only the drawn critic trains; amplification by the draw is then not claimed, except for a
-            poisson "sum" whose units remember only their own draws.
+            poisson "sum" whose units remember only their own draws. State that has read every record (one critic
+            trained on all data) lets each record into each answer: declare sampling "all".
         adjacency: the relation the claim is made for. "replace_one" with fixed shards and public num_train.
     """
 

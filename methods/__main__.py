@@ -1,0 +1,45 @@
+"""`python -m methods list` and `python -m methods describe NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import get_type_hints
+
+from methods.core import registry
+from workflow.common.contracts import format_epsilon
+from workflow.common.errors import command
+
+
+def describe(name: str) -> str:
+    """Returns a method's summary, hyper-parameters with defaults and units, published settings and sources."""
+    cls = registry.load(name)
+    hints = get_type_hints(cls.Hyper)
+    lines = [f"{name}: {(cls.__doc__ or '').strip().splitlines()[0]}", "", "hyper-parameters:"]
+    for field in dataclasses.fields(cls.Hyper):
+        text = field.metadata.get("help", "")
+        lines.append(f"  {field.name} ({hints[field.name].__name__}, default {field.default}): {text}")
+    lines += ["", "published settings (overrides of the defaults):"]
+    for (dataset, epsilon), overrides in cls.PAPER.items():
+        lines.append(f"  {dataset}, epsilon {format_epsilon(epsilon)}: {dict(overrides) or 'the defaults'}")
+    if not cls.PAPER:
+        lines.append("  none")
+    return "\n".join([*lines, "", "sources:", *(f"  {source}" for source in cls.SOURCES)])
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m methods", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="one line per method")
+    actions.add_parser("describe", help="everything about one method").add_argument("name")
+    arguments = parser.parse_args(argv)
+    if arguments.action == "describe":
+        print(describe(arguments.name))
+        return
+    for name in registry.names():
+        print(f"{name}: {(registry.load(name).__doc__ or '').strip().splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,307 @@
+"""Gradient-sanitised Wasserstein GAN on disjoint shards: what GS-WGAN, DP-GAN-DPAC and their noiseless twin share.
+
+A step draws one shard, trains that shard's critic on it, and sends the generator one noisy clipped gradient per
+generated image. Critics never leave the run's private folder. Source: GS-WGAN source/main.py, rewritten; departures
+are listed in the methods' SOURCES.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from methods.core.method import Context, Method, StepLog
+from methods.core.nets import GENERATORS, Critic, DCGANGenerator, ResNetGenerator, draw_latents
+from methods.core.optimisers import adam, update_average
+from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
+from methods.core.private_data import PrivateData
+from methods.core.shards import ShardNetworks, assign, chunks, write_chunk
+from methods.core.wasserstein import critic_update, image_gradients, mixed_precision
+from workflow.common.errors import UserError, unknown
+from workflow.common.seeds import derive
+
+RELEASE = "image_gradient"
+SAMPLE_BATCH = 500
+
+
+def described(default: Any, text: str) -> Any:
+    """Returns a dataclass field with a default and its meaning, unit included."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class ShardedHyper:
+    """Hyper-parameters of the gradient-sanitised GAN; the defaults are GS-WGAN's for MNIST."""
+
+    steps: int = described(20000, "generator steps")
+    batch_size: int = described(32, "generated images per generator step, each with its own noisy gradient")
+    num_shards: int = described(1000, "disjoint shards of the records, one critic each")
+    critic_batch: int = described(32, "records per critic update")
+    critic_steps: int = described(5, "critic updates before each generator step")
+    warm_start_steps: int = described(2000, "private generator steps each critic is trained for beforehand; 0: none")
+    warm_start_width: int = described(64, "width of the throw-away warm-start generators; 64 is the paper's")
+    generator: str = described("resnet", "resnet or dcgan")
+    generator_width: int = described(64, "base channels of the generator; 64 is the paper's")
+    critic_width: int = described(64, "base channels of critic and classifier; 64 is the paper's")
+    spectral_norm: bool = described(True, "spectral normalisation of critic, classifier and resnet generator")
+    generator_learning_rate: float = described(1e-4, "Adam step size of the generator")
+    critic_learning_rate: float = described(1e-4, "Adam step size of critics and classifier")
+    clip: float = described(1.0, "L2 bound on one image's gradient, in units of score per [0, 1] image")
+    gradient_penalty: float = described(10.0, "weight of the gradient penalty")
+    drift: float = described(0.001, "weight of the mean squared score")
+    average_decay: float = described(0.999, "largest decay of the generator's running average, which samples")
+    precision: str = described("fp32", "fp32 or bf16 (autocast; penalties, noise and optimisers stay fp32)")
+
+
+class _ShardedGAN(Method):
+    """Base of the methods whose generator learns from shard critics; subclasses may add to the image gradient."""
+
+    Hyper = ShardedHyper
+
+    @classmethod
+    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+        """Returns the one release of a run: `batch_size` image gradients per step from one shard, noise calibrated."""
+        check(hp, public)
+
+        def releases(noise: float) -> tuple[Release, ...]:
+            return (
+                Release(
+                    name=RELEASE, kind="gaussian", clip=hp.clip, noise=noise, bounded="function",
+                    rows=hp.batch_size, rate=1 / hp.num_shards, sampling="one_shard_of_k", max_uses=hp.steps,
+                    draws="per_step", state="hidden",
+                ),
+            )  # fmt: skip
+
+        return releases(calibrate(releases, budget))
+
+    @classmethod
+    def warm_start(cls, hp: Any) -> dict[str, Any] | None:
+        """Returns what determines the warm-started critics, or None if the critics start untrained."""
+        if not hp.warm_start_steps:
+            return None
+        shared = (
+            "num_shards", "critic_batch", "critic_steps", "warm_start_steps", "warm_start_width", "generator",
+            "critic_width", "spectral_norm", "critic_learning_rate", "gradient_penalty", "drift", "precision",
+        )  # fmt: skip
+        return {name: getattr(hp, name) for name in shared}
+
+    @classmethod
+    def make_warm_start(
+        cls, settings: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
+    ) -> None:
+        """Trains every critic on its own shard against its own throw-away generator, as both papers do off-line."""
+        hp = ShardedHyper(**settings)
+        check(hp, context.public)
+        shards = assign(context.public.num_train, hp.num_shards, context.seed)
+        build = _critic_builder(hp, context)
+        with tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None) as progress:
+            for path, members in chunks(out, hp.num_shards):
+                if not path.exists():
+                    write_chunk(
+                        path,
+                        [_warm_critic(hp, context, build(), shards[shard], shard, data, ledger) for shard in members],
+                    )
+                progress.update(len(members))
+
+    def __init__(self, hp: Any, context: Context) -> None:
+        super().__init__(hp, context)
+        check(hp, context.public)
+        self.generator = build_generator(hp, context, hp.generator_width, "generator")
+        self.average = build_generator(hp, context, hp.generator_width, "generator")
+        self.optimizer = adam(self.generator.parameters(), hp.generator_learning_rate)
+        self.shards = assign(context.public.num_train, hp.num_shards, context.seed)
+        self.critics: ShardNetworks | None = None
+
+    @property
+    def num_steps(self) -> int:
+        return self.hp.steps
+
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        self.critics = ShardNetworks(_critic_builder(self.hp, self.context), self.hp.critic_learning_rate, warm_start)
+
+    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        self.prepare(data, ledger, warm_start)
+
+    def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
+        """Draws a shard, trains its critic, and moves the generator by one noisy gradient."""
+        stream = self.stream("step", t)
+        with ledger.charge(RELEASE) as grant:
+            shard = int(torch.randint(self.hp.num_shards, (), generator=stream))
+            critic, optimizer = self.critics.lend(shard)
+            self._train_critic(critic, optimizer, shard, data, grant, stream)
+            self.critics.keep(shard, optimizer)
+            labels = self.uniform_labels(self.hp.batch_size, stream)
+            fakes = self.generator(draw_latents(self.hp.batch_size, stream).to(self.device), labels)
+            gradients = self.private_gradients(t, critic, fakes, labels, shard, data, grant, stream)
+            noisy = grant.gaussian(gradients.flatten(1)).view_as(fakes)
+        self.optimizer.zero_grad(set_to_none=True)
+        fakes.backward(noisy / self.hp.batch_size)
+        self.optimizer.step()
+        update_average(self.average, self.generator, t + 1, self.hp.average_decay)
+        return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
+
+    def private_gradients(
+        self,
+        t: int,
+        critic: nn.Module,
+        fakes: torch.Tensor,
+        labels: torch.Tensor,
+        shard: int,
+        data: PrivateData,
+        grant: Grant,
+        stream: torch.Generator,
+    ) -> torch.Tensor:
+        """Returns one gradient [B, C, H, W] per fake, not yet private, from the shard that this step drew."""
+        return image_gradients(critic, fakes, labels, self.hp.precision)
+
+    def stream(self, *names: object) -> torch.Generator:
+        """Returns a CPU generator keyed by names, so that a resumed step draws what the straight run drew."""
+        return torch.Generator().manual_seed(derive(self.context.seed, *names))
+
+    def uniform_labels(self, count: int, stream: torch.Generator) -> torch.Tensor:
+        """Returns labels int64 [N], uniform over classes: the true frequencies stay private."""
+        return torch.randint(self.public.num_classes, (count,), generator=stream).to(self.device)
+
+    def read_batch(
+        self, shard: int, size: int, data: PrivateData, grant: Grant, stream: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns up to `size` distinct random records of a shard: images [B, C, H, W] in [0, 1], labels [B]."""
+        return _read(self.shards[shard], size, data, grant, stream, self.device)
+
+    @torch.no_grad()
+    def fakes_for(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+        """Returns current fakes [N, C, H, W] for labels [N], without a graph."""
+        with mixed_precision(self.device, self.hp.precision):
+            return self.generator(draw_latents(len(labels), stream).to(self.device), labels).float()
+
+    def _train_critic(
+        self,
+        critic: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        shard: int,
+        data: PrivateData,
+        grant: Grant,
+        stream: torch.Generator,
+    ) -> None:
+        hp = self.hp
+        batches = [self.read_batch(shard, hp.critic_batch, data, grant, stream) for _ in range(hp.critic_steps)]
+        # The generator does not move in between, so one pass makes the fakes of all updates.
+        fakes = self.fakes_for(torch.cat([labels for _, labels in batches]), stream).split([len(y) for _, y in batches])
+        for (images, labels), fake in zip(batches, fakes, strict=True):
+            critic_update(
+                critic, optimizer, images, fake, labels, stream, hp.gradient_penalty, hp.drift, hp.precision
+            )
+
+    @torch.no_grad()
+    def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+        """Returns uint8 images [N, C, H, W] of the averaged generator."""
+        self.average.eval()
+        made = []
+        for part in labels.split(SAMPLE_BATCH):
+            images = self.average(draw_latents(len(part), stream).to(self.device), part.to(self.device))
+            made.append((images * 255).round().to(torch.uint8).cpu())
+        return torch.cat(made)
+
+    def public_state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().contiguous() for name, value in self.average.state_dict().items()}
+
+    def private_state(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critics": self.critics.state() if self.critics else {},
+        }
+
+    def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
+        self.average.load_state_dict(dict(public))
+        if private is not None:
+            self.generator.load_state_dict(private["generator"])
+            self.optimizer.load_state_dict(private["optimizer"])
+            self.critics.load(private["critics"])
+
+
+def check(hp: Any, public: PublicSpec) -> None:
+    """Raises UserError for hyper-parameters that do not go together or an image size the networks do not make."""
+    if hp.generator not in GENERATORS:
+        raise unknown("generator", hp.generator, GENERATORS)
+    if hp.precision not in ("fp32", "bf16"):
+        raise unknown("precision", hp.precision, ("fp32", "bf16"))
+    if tuple(public.image_shape[1:]) not in ((28, 28), (32, 32)):
+        raise UserError(f"the GAN networks make 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
+    if not 1 <= hp.num_shards <= public.num_train:
+        raise UserError(f"num_shards must be 1 to {public.num_train} (the records), got {hp.num_shards}")
+    for name in ("steps", "batch_size", "critic_batch"):
+        if getattr(hp, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(hp, name)}")
+
+
+def build_generator(hp: Any, context: Context, width: int, *names: object) -> nn.Module:
+    """Returns a generator on the context's device, its weights drawn from the named stream."""
+    shape, classes = context.public.image_shape, context.public.num_classes
+    with seeded(context.seed, *names):
+        if hp.generator == "dcgan":
+            return DCGANGenerator(shape, classes, width).to(context.device)
+        return ResNetGenerator(shape, classes, width, hp.spectral_norm).to(context.device)
+
+
+def _critic_builder(hp: Any, context: Context) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        with seeded(context.seed, "critic"):
+            critic = Critic(context.public.image_shape, context.public.num_classes, hp.critic_width, hp.spectral_norm)
+        return critic.to(context.device)
+
+    return build
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *names: object) -> Iterator[None]:
+    """Seeds torch's global CPU generator from names for a block, and restores it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, *names))
+        yield
+
+
+def _read(
+    records: torch.Tensor, size: int, data: PrivateData, grant: Grant, stream: torch.Generator, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = records[torch.randperm(len(records), generator=stream)[:size]]
+    images, labels = data.read(grant, chosen)
+    return images.to(device).float() / 255, labels.to(device)
+
+
+def _warm_critic(
+    hp: ShardedHyper,
+    context: Context,
+    critic: nn.Module,
+    records: torch.Tensor,
+    shard: int,
+    data: PrivateData,
+    ledger: Ledger,
+) -> dict[str, torch.Tensor]:
+    stream = torch.Generator().manual_seed(derive(context.seed, "warm start", shard))
+    generator = build_generator(hp, context, hp.warm_start_width, "warm start generator", shard)
+    critic_adam = adam(critic.parameters(), hp.critic_learning_rate)
+    generator_adam = adam(generator.parameters(), hp.critic_learning_rate)
+    device = context.device
+    for _ in range(hp.warm_start_steps):
+        for _ in range(hp.critic_steps):
+            with ledger.internal("critic warm start") as grant:
+                images, labels = _read(records, hp.critic_batch, data, grant, stream, device)
+            with torch.no_grad():
+                fake = generator(draw_latents(len(labels), stream).to(device), labels)
+            critic_update(
+                critic, critic_adam, images, fake, labels, stream, hp.gradient_penalty, hp.drift, hp.precision
+            )
+        labels = torch.randint(context.public.num_classes, (hp.critic_batch,), generator=stream).to(device)
+        fakes = generator(draw_latents(hp.critic_batch, stream).to(device), labels)
+        generator_adam.zero_grad(set_to_none=True)
+        fakes.backward(image_gradients(critic, fakes, labels, hp.precision) / hp.critic_batch)
+        generator_adam.step()
+    return {name: value.detach().cpu() for name, value in critic.state_dict().items()}

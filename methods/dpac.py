@@ -1,0 +1,148 @@
+"""DP-GAN-DPAC: private image generation with a dual-purpose auxiliary classifier (Chen et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from methods.core.method import Context
+from methods.core.nets import Classifier
+from methods.core.optimisers import adam
+from methods.core.privacy import Grant, Ledger
+from methods.core.private_data import PrivateData
+from methods.core.sharded_gan import ShardedHyper, _ShardedGAN, described, seeded
+from methods.core.shards import ShardNetworks
+from methods.core.wasserstein import image_gradients, score_update
+
+
+@dataclass(frozen=True)
+class Hyper(ShardedHyper):
+    """GS-WGAN's hyper-parameters and the auxiliary classifier's; the defaults are the paper's for MNIST."""
+
+    g2r: bool = described(True, "the classifier's fake phase (gen2real); false is the ablation w/o g2r")
+    r2g: bool = described(True, "the classifier's real phase (real2gen); false is the ablation w/o r2g")
+    mix_phases: bool = described(False, "one mixed phase of fakes and reals instead of fakes, then reals: a w/o seq")
+    fresh_classifier: bool = described(True, "a new classifier each step; false keeps one per shard: w/o init")
+    classifier_start: int = described(6000, "generator steps before the classifier joins; 0 is another w/o seq")
+    classifier_fake_steps: int = described(10, "classifier updates on fakes each generator step")
+    classifier_real_steps: int = described(10, "classifier updates on records each generator step")
+    fakes_per_class: int = described(100, "fakes per class in the classifier's fake phase")
+    critic_weight: float = described(0.8, "weight of the critic's image gradient once the classifier has joined")
+    classifier_weight: float = described(0.2, "weight of the classifier's image gradient; the two sum to 1")
+
+
+class DPAC(_ShardedGAN):
+    """GS-WGAN with a third player: a classifier taught on fakes, then on records of the step's shard.
+
+    Critic and classifier gradients are weighted, summed per image and sanitised once: one release per image, at
+    GS-WGAN's cost.
+    """
+
+    Hyper = Hyper
+    PAPER = {
+        ("mnist", 10.0): {},
+        ("fashion_mnist", 10.0): {},
+        ("celeba", 10.0): {
+            "num_shards": 2543, "critic_steps": 10, "warm_start_steps": 12000, "classifier_start": 1000,
+            "fakes_per_class": 500,
+        },
+    }  # fmt: skip
+    SOURCES = (
+        "Paper: Chen, Liu, Ma, Nepal, Xu, CVPR 2023; repository files source/main.py, main_celeba_gender.py, models.py,"
+        " config.py.",
+        "Departure: one sanitised gradient per image; the repository noises the critic's and the classifier's apart and"
+        " counts one.",
+        "Departure: the generator batch stays at batch_size; the repository's grows to 1000 once the classifier joins"
+        " and is counted as 32.",
+        "Departure: the classifier's fake phase clears its gradients between updates.",
+        "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init keeps"
+        " one classifier per shard, since one for all shards would let each record into every step.",
+        "Departures shared with GS-WGAN: see methods/gs_wgan.py.",
+    )
+
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        super().prepare(data, ledger, warm_start)
+        self.classifiers = ShardNetworks(self._build_classifier(0), self.hp.critic_learning_rate)
+
+    def private_gradients(
+        self,
+        t: int,
+        critic: nn.Module,
+        fakes: torch.Tensor,
+        labels: torch.Tensor,
+        shard: int,
+        data: PrivateData,
+        grant: Grant,
+        stream: torch.Generator,
+    ) -> torch.Tensor:
+        """Returns the weighted sum [B, C, H, W] of the critic's and the classifier's gradients."""
+        hp = self.hp
+        gradients = image_gradients(critic, fakes, labels, hp.precision)
+        if t < hp.classifier_start:
+            return gradients
+        classifier, optimizer = self._classifier(t, shard)
+        self._train_classifier(classifier, optimizer, shard, data, grant, stream)
+        if not hp.fresh_classifier:
+            self.classifiers.keep(shard, optimizer)
+        scores = image_gradients(classifier, fakes, labels, hp.precision)
+        total = hp.critic_weight + hp.classifier_weight
+        return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
+
+    def private_state(self) -> dict[str, Any]:
+        return super().private_state() | {"classifiers": self.classifiers.state()}
+
+    def load(self, public: Any, private: Any) -> None:
+        super().load(public, private)
+        if private is not None:
+            self.classifiers.load(private["classifiers"])
+
+    def _build_classifier(self, t: int) -> Any:
+        context: Context = self.context
+
+        def build() -> nn.Module:
+            with seeded(context.seed, "classifier", t):
+                shape, classes = context.public.image_shape, context.public.num_classes
+                return Classifier(shape, classes, self.hp.critic_width, self.hp.spectral_norm).to(context.device)
+
+        return build
+
+    def _classifier(self, t: int, shard: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        if not self.hp.fresh_classifier:
+            return self.classifiers.lend(shard)
+        classifier = self._build_classifier(t)()
+        return classifier, adam(classifier.parameters(), self.hp.critic_learning_rate)
+
+    def _train_classifier(
+        self,
+        classifier: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        shard: int,
+        data: PrivateData,
+        grant: Grant,
+        stream: torch.Generator,
+    ) -> None:
+        hp = self.hp
+        fakes = [self._fake_batch(stream)] * hp.classifier_fake_steps if hp.g2r else []
+        reals = [
+            self.read_batch(shard, hp.critic_batch, data, grant, stream)
+            for _ in range(hp.classifier_real_steps if hp.r2g else 0)
+        ]
+        batches = [*fakes, *reals]
+        if hp.mix_phases:
+            batches = [_joined(fake, real) for fake, real in zip(fakes, reals, strict=True)]
+        for images, labels in batches:
+            score_update(classifier, optimizer, images, labels, hp.gradient_penalty, hp.drift, hp.precision)
+
+    def _fake_batch(self, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(self.public.num_classes).repeat(self.hp.fakes_per_class).to(self.device)
+        return self.fakes_for(labels, stream), labels
+
+
+def _joined(
+    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])

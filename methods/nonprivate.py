@@ -1,0 +1,39 @@
+"""The same GAN without clipping, noise or shards: the upper bound a reader compares the private rows with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from methods.core.privacy import Budget, PublicSpec, Release
+from methods.core.sharded_gan import RELEASE, ShardedHyper, _ShardedGAN, check, described
+from workflow.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hyper(ShardedHyper):
+    """The gradient-sanitised GAN's hyper-parameters with one shard that holds every record."""
+
+    num_shards: int = described(1, "1: one critic sees every record")
+    warm_start_steps: int = described(0, "0: the only critic trains with the generator")
+
+
+class NonPrivate(_ShardedGAN):
+    """A conditional WGAN-GP with GS-WGAN's networks and optimisers, and no privacy at all."""
+
+    Hyper = Hyper
+    SOURCES = ("GS-WGAN without its sanitiser (methods/gs_wgan.py) on one shard; no published row.",)
+
+    @classmethod
+    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+        """Returns one release without noise. Raises UserError for a finite epsilon: this method keeps no promise."""
+        check(hp, public)
+        if not math.isinf(budget.epsilon):
+            raise UserError(f"nonprivate has no privacy: give it epsilon inf and accounting none, not {budget.epsilon}")
+        return (
+            Release(
+                name=RELEASE, kind="none", clip=hp.clip, noise=0.0, bounded="function", rows=hp.batch_size,
+                rate=1.0, sampling="all", max_uses=hp.steps,
+            ),
+        )  # fmt: skip
