@@ -1,0 +1,181 @@
+"""The two counts against numbers from other accountants and other code."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from opacus.accountants import PRVAccountant
+
+from methods.core.accountants import calibrate, epsilon
+from methods.core.release import Budget, Release
+from workflow.common.errors import UserError
+
+DELTA = 1e-5
+REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text())
+
+
+def shard_query(**changes) -> Release:
+    """GS-WGAN's released gradient at its published setting, with its epsilon counted at critics on a public schedule."""
+    fields = dict(
+        name="gradient", kind="gaussian", clip=1.0, noise=1.07, bounded="function", rows=32, rate=1 / 1000,
+        sampling="one_shard_of_k", max_uses=20000,
+    )  # fmt: skip
+    return Release(**(fields | changes))
+
+
+def dp_sgd(**changes) -> Release:
+    fields = dict(
+        bounded="sum", rows=60000, rate=0.01, noise=1.12, sampling="poisson", max_uses=1000, adjacency="add_or_remove"
+    )
+    return shard_query(**(fields | changes))
+
+
+def all_records(**changes) -> Release:
+    return shard_query(**(dict(bounded="sum", rows=60000, rate=1.0, noise=5.0, sampling="all", max_uses=1) | changes))
+
+
+@pytest.mark.parametrize("row", REFERENCE, ids=lambda row: f"{row['name']}-{row['accounting']}-{row['epsilon']:.4g}")
+def test_reference_numbers_are_met(row):
+    releases = [Release.from_dict(fields) for fields in row["releases"]]
+    cost = epsilon(releases, row["delta"], row["accounting"])
+    assert cost == pytest.approx(row["epsilon"], abs=row["tolerance"])
+
+
+@pytest.mark.parametrize("noise, shards, printed", [(1.07, 1000, 9.9926), (0.61135, 2543, 9.9993)])
+def test_published_count_of_gs_wgan_is_the_authors(noise, shards, printed):
+    cost = epsilon([shard_query(noise=noise, rate=1 / shards)], DELTA, "published")
+    assert cost == pytest.approx(printed, abs=1e-3)
+
+
+def test_published_count_is_autodps_where_it_is_installed():
+    rdp_acct = pytest.importorskip("autodp.rdp_acct")
+    for noise, rate, count in [(2.0, 0.01, 3000), (0.8, 0.002, 50000), (4.0, 0.05, 400)]:
+        accountant = rdp_acct.anaRDPacct()
+        accountant.compose_subsampled_mechanism(lambda order, s=noise: order / (2 * s**2), rate, coeff=count)
+        ours = epsilon([shard_query(noise=noise, rate=rate, rows=1, max_uses=count)], DELTA, "published")
+        assert ours == pytest.approx(accountant.get_eps(DELTA), rel=1e-3)
+
+
+def test_rows_that_share_a_draw_are_one_query_and_cost_more_than_published():
+    joint = epsilon([shard_query()], DELTA, "sound")
+    assert joint == pytest.approx(epsilon([shard_query(rows=1, noise=1.07 / math.sqrt(32))], DELTA, "sound"), rel=1e-9)
+    assert joint > 30 * epsilon([shard_query()], DELTA, "published")
+
+
+def test_rows_that_each_draw_a_shard_are_uses_of_their_own():
+    per_row = epsilon([shard_query(rows=8, max_uses=50, draws="per_row")], DELTA, "sound")
+    assert per_row == pytest.approx(epsilon([shard_query(rows=1, max_uses=400)], DELTA, "sound"), rel=1e-9)
+
+
+def test_hidden_state_costs_more_than_public_state():
+    public, hidden = (epsilon([shard_query(state=state)], DELTA, "sound") for state in ("public", "hidden"))
+    assert hidden > 1.5 * public
+
+
+def test_hidden_state_of_a_poisson_function_claims_no_amplification():
+    hidden = dict(sampling="poisson", rate=0.01, rows=1, noise=20.0, max_uses=50, state="hidden")
+    whole = dict(sampling="all", rate=1.0, rows=1, noise=20.0, max_uses=50)
+    assert epsilon([shard_query(**hidden)], DELTA, "sound") == epsilon([shard_query(**whole)], DELTA, "sound")
+
+
+def test_a_drawn_batch_that_is_no_sum_is_not_given_the_cheaper_pair_of_sums():
+    function, total = (dp_sgd(bounded=kind, rows=1, adjacency="replace_one") for kind in ("function", "sum"))
+    assert epsilon([function], DELTA, "sound") > 1.5 * epsilon([total], DELTA, "sound")
+
+
+def test_symmetric_pair_is_not_below_the_one_sided_pair_nor_above_the_revealed_draw():
+    """One-sided composition of the mixture pair is a lower bound on any sound answer (add-or-remove's own pair)."""
+    setting = dict(sampling="poisson", bounded="function", rate=0.01, rows=1, noise=1.0, max_uses=300)
+    one_sided = epsilon([shard_query(**setting, adjacency="add_or_remove")], DELTA, "sound")
+    symmetric = epsilon([shard_query(**setting)], DELTA, "sound")
+    revealed = epsilon([shard_query(**setting | {"sampling": "one_shard_of_k"}, state="hidden")], DELTA, "sound")
+    assert one_sided < symmetric < revealed
+
+
+@pytest.mark.parametrize("noise, rate, steps", [(1.12, 0.01, 30304), (0.8, 0.005, 1000), (3.0, 0.1, 500)])
+def test_dp_sgd_agrees_with_opacus(noise, rate, steps):
+    opacus = PRVAccountant()
+    opacus.history = [(noise, rate, steps)]
+    cost = epsilon([dp_sgd(noise=noise, rate=rate, max_uses=steps)], DELTA, "sound")
+    # Opacus reports the upper end of an interval 0.02 wide.
+    assert cost == pytest.approx(opacus.get_epsilon(DELTA), abs=0.025)
+
+
+def test_gaussians_without_a_draw_compose_as_one():
+    parts = [all_records(name="a", noise=3.0), all_records(name="b", noise=4.0, adjacency="replace_one")]
+    assert epsilon(parts, DELTA, "sound") == pytest.approx(epsilon([all_records(noise=2.4)], DELTA, "sound"), rel=1e-9)
+
+
+def test_mixed_plans_compose_to_more_than_each_part_and_less_than_their_sum():
+    parts = [all_records(noise=2.0), shard_query(name="shards", noise=8.0, max_uses=5000)]
+    alone = [epsilon([part], DELTA, "sound") for part in parts]
+    halves = [epsilon([part], DELTA / 2, "sound") for part in parts]
+    assert max(alone) < epsilon(parts, DELTA, "sound") < sum(halves)
+
+
+def test_pure_laplace_composition_is_below_basic_composition():
+    release = shard_query(kind="laplace", bounded="sum", sampling="all", rate=1.0, noise=50.0, max_uses=400)
+    assert epsilon([release.used(1)], 1e-12, "sound") == pytest.approx(1 / 50, rel=0.01)
+    assert epsilon([release], DELTA, "sound") < 0.5 * 400 / 50
+
+
+@pytest.mark.parametrize("accounting", ["published", "sound"])
+def test_unused_releases_are_free_and_noiseless_ones_cost_everything(accounting):
+    assert epsilon([dp_sgd(max_uses=0)], DELTA, accounting) == 0
+    assert epsilon([dp_sgd(noise=0.0)], DELTA, accounting) == math.inf
+    assert epsilon([dp_sgd(kind="none")], DELTA, accounting) == math.inf
+
+
+def test_where_no_sound_bound_is_known_none_is_invented():
+    with pytest.raises(UserError, match="Laplace"):
+        epsilon([dp_sgd(kind="laplace")], DELTA, "sound")
+    with pytest.raises(UserError, match="adjacenc"):
+        epsilon([dp_sgd(), all_records(name="other")], DELTA, "sound")
+    with pytest.raises(UserError, match="published, sound"):
+        epsilon([dp_sgd()], DELTA, "exact")
+
+
+@pytest.mark.parametrize("make", [shard_query, dp_sgd, all_records])
+@pytest.mark.parametrize("accounting", ["published", "sound"])
+def test_calibrated_noise_fits_the_budget_and_less_would_not(make, accounting):
+    budget = Budget(3.0, DELTA, accounting)
+    noise = calibrate(lambda noise: (make(noise=noise),), budget)
+    assert epsilon([make(noise=noise)], DELTA, accounting) <= 3.0
+    assert epsilon([make(noise=noise * 0.998)], DELTA, accounting) > 3.0
+
+
+def test_calibration_knows_the_classical_answers():
+    assert calibrate(lambda noise: (all_records(noise=noise),), Budget(1.0, DELTA, "sound")) == pytest.approx(
+        3.73063, rel=2e-3
+    )
+    assert calibrate(lambda noise: (shard_query(noise=noise),), Budget(10.0, DELTA, "published")) == pytest.approx(
+        1.07, rel=2e-3
+    )
+    assert calibrate(lambda noise: (all_records(noise=noise),), Budget(math.inf, DELTA, "none")) == 0
+
+
+def test_a_budget_no_noise_can_meet_is_refused():
+    with pytest.raises(UserError, match="no noise fits"):
+        calibrate(lambda noise: (all_records(noise=0.1),), Budget(1.0, DELTA, "sound"))
+
+
+@pytest.mark.parametrize(
+    "epsilon_, delta, accounting",
+    [(0, DELTA, "sound"), (-1, DELTA, "sound"), (math.nan, DELTA, "sound"), (1, 0, "sound"), (1, 1, "published"),
+     (math.inf, DELTA, "sound"), (1, DELTA, "none"), (1, DELTA, "rdp")],
+)  # fmt: skip
+def test_senseless_budgets_are_refused(epsilon_, delta, accounting):
+    with pytest.raises(UserError):
+        Budget(epsilon_, delta, accounting)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(kind="gauss"), dict(bounded="rows"), dict(sampling="shuffle"), dict(clip=0.0), dict(clip=math.inf),
+     dict(noise=-1.0), dict(noise=math.nan), dict(rows=0), dict(max_uses=-1), dict(rate=0.0), dict(rate=1.5),
+     dict(sampling="all", rate=0.5), dict(bounded="sum", draws="per_row"), dict(state="secret"), dict(adjacency="x")],
+)  # fmt: skip
+def test_senseless_releases_are_refused(changes):
+    with pytest.raises(UserError):
+        shard_query(**changes)

@@ -1,0 +1,286 @@
+"""The ledger never shows less than was spent, and nothing is read that it does not show."""
+
+import json
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from methods.core.privacy import Budget, BudgetExhausted, Ledger, Release, UnaccountedAccess, epsilon
+from methods.core.private_data import PrivateData
+from workflow.common.errors import UserError
+
+DELTA = 1e-5
+BUDGET = Budget(2.0, DELTA, "sound")
+
+
+def gradient(**changes) -> Release:
+    fields = dict(
+        name="gradient", kind="gaussian", clip=1.0, noise=8.0, bounded="function", rows=4, rate=1.0, sampling="all",
+        max_uses=3,
+    )  # fmt: skip
+    return Release(**(fields | changes))
+
+
+PLAN = (gradient(), gradient(name="count", bounded="sum", rows=10, noise=20.0, max_uses=2))
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "run" / "ledger.jsonl"
+
+
+@pytest.fixture
+def data() -> PrivateData:
+    return PrivateData(torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_charge_is_on_disk_before_the_block_runs(path, data):
+    with Ledger.open(path, PLAN, BUDGET) as ledger, ledger.charge("gradient") as grant:
+        assert lines(path)[-1] == {"charge": "gradient", "use": 1}
+        data.read(grant, [0])
+
+
+def test_the_charge_reaches_the_disk_and_not_only_the_cache(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    with Ledger.open(path, PLAN, BUDGET) as ledger, ledger.charge("gradient"):
+        assert synced[-1] == path.stat().st_size
+
+
+def test_the_first_line_is_the_plan_and_the_budget(path):
+    Ledger.open(path, PLAN, BUDGET).close()
+    header = lines(path)[0]
+    assert tuple(Release.from_dict(fields) for fields in header["plan"]) == PLAN
+    assert header["budget"] == {"epsilon": 2.0, "delta": DELTA, "accounting": "sound"}
+
+
+@pytest.mark.parametrize("accounting", ["published", "sound"])
+def test_a_plan_over_budget_is_refused_before_a_ledger_exists(path, accounting):
+    with pytest.raises(UserError, match="over the budget of 2"):
+        Ledger.open(path, [gradient(max_uses=1000)], Budget(2.0, DELTA, accounting))
+    assert not path.exists()
+
+
+def test_noiseless_releases_need_an_infinite_budget(path):
+    with pytest.raises(UserError, match="no noise"):
+        Ledger.open(path, [gradient(kind="none")], BUDGET)
+    with Ledger.open(path, [gradient(kind="none")], Budget(float("inf"), DELTA, "none")) as ledger:
+        assert ledger.epsilon("sound") == 0
+        with ledger.charge("gradient"):
+            pass
+        assert ledger.epsilon("sound") == float("inf")
+    assert lines(path)[0]["budget"]["epsilon"] == "inf"
+
+
+def test_names_in_a_plan_are_distinct(path):
+    with pytest.raises(UserError, match="distinct"):
+        Ledger.open(path, [gradient(), gradient()], BUDGET)
+
+
+def test_uses_end_with_the_plan(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        for _ in range(3):
+            with ledger.charge("gradient"):
+                pass
+        with pytest.raises(BudgetExhausted), ledger.charge("gradient"):
+            pytest.fail("a fourth use was granted")
+        assert ledger.uses("gradient") == 3 and ledger.uses("count") == 0
+        with pytest.raises(UserError, match="count, gradient"), ledger.charge("gradeint"):
+            pass
+
+
+def test_epsilon_is_that_of_what_is_spent(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        assert ledger.epsilon("sound") == 0
+        with ledger.charge("gradient"):
+            pass
+        assert ledger.epsilon("sound") == epsilon([gradient(max_uses=1)], DELTA, "sound") > 0
+
+
+def test_an_exception_refunds_nothing(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        with pytest.raises(KeyError), ledger.charge("gradient"):
+            raise KeyError
+        assert ledger.uses("gradient") == 1
+    with Ledger.open(path, PLAN, BUDGET, resume=True) as ledger:
+        assert ledger.uses("gradient") == 1
+
+
+def test_reading_needs_an_open_grant(path, data):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        with ledger.charge("gradient") as spent:
+            spent.gaussian(torch.zeros(1, 2))
+            with pytest.raises(UnaccountedAccess):
+                data.read(spent, [0])
+        with ledger.internal("critic") as internal:
+            data.read(internal, [0])
+        for grant in (None, spent, internal, "grant"):
+            with pytest.raises(UnaccountedAccess):
+                data.read(grant, [0])
+
+
+def test_a_grant_answers_once_and_only_while_open(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        with ledger.charge("gradient") as grant:
+            assert grant.release == PLAN[0]
+            grant.gaussian(torch.zeros(1, 2))
+            with pytest.raises(UnaccountedAccess):
+                grant.gaussian(torch.zeros(1, 2))
+        with ledger.charge("count") as late:
+            pass
+        with pytest.raises(UnaccountedAccess):
+            late.gaussian_sum([torch.zeros(1, 2)])
+        with ledger.internal("critic") as internal:
+            assert internal.release is None
+            with pytest.raises(UnaccountedAccess):
+                internal.gaussian(torch.zeros(1, 2))
+
+
+def test_internal_reads_are_free_and_logged_once_with_their_count(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        for _ in range(5):
+            with ledger.internal("critic"):
+                pass
+        assert ledger.epsilon("sound") == 0
+    assert lines(path)[1:] == [{"internal": "critic"}, {"internal": "critic", "count": 5}]
+
+
+def test_starting_over_does_not_refund(path):
+    Ledger.open(path, PLAN, BUDGET).close()
+    with pytest.raises(UserError, match="stays spent"):
+        Ledger.open(path, PLAN, BUDGET)
+
+
+def test_resuming_needs_the_ledger_and_its_own_plan(path):
+    with pytest.raises(UserError, match="no ledger"):
+        Ledger.open(path, PLAN, BUDGET, resume=True)
+    Ledger.open(path, PLAN, BUDGET).close()
+    for plan, budget in [(PLAN[:1], BUDGET), ((gradient(noise=9.0), PLAN[1]), BUDGET), (PLAN, Budget(3, DELTA, "sound"))]:
+        with pytest.raises(UserError, match="another plan or budget"):
+            Ledger.open(path, plan, budget, resume=True)
+
+
+def test_lines_by_another_writer_stop_the_run(path):
+    with Ledger.open(path, PLAN, BUDGET) as ledger:
+        with path.open("a") as other:
+            other.write('{"charge": "gradient", "use": 1}\n')
+        with pytest.raises(UserError, match="another writer"), ledger.charge("gradient"):
+            pytest.fail("granted on a stale count")
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Runs `work` in a forked process; returns its wait status: 0 if it returned, 256 if it raised UserError."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    status = 2
+    try:
+        work()
+        status = 0
+    except UserError:
+        status = 1
+    finally:
+        os._exit(status)
+
+
+def test_a_second_process_cannot_open_the_ledger(path):
+    with Ledger.open(path, PLAN, BUDGET):
+        assert in_child(lambda: Ledger.open(path, PLAN, BUDGET, resume=True)) == 256
+    assert in_child(lambda: Ledger.open(path, PLAN, BUDGET, resume=True)) == 0
+
+
+def test_a_killed_process_has_spent_what_it_read(path):
+    def train() -> None:
+        ledger = Ledger.open(path, PLAN, BUDGET)
+        with ledger.charge("gradient"):
+            pass
+        with ledger.charge("gradient"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(train) == signal.SIGKILL
+    with Ledger.open(path, PLAN, BUDGET, resume=True) as ledger:
+        assert ledger.uses("gradient") == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_file_cut_anywhere_shows_at_least_what_was_granted(draw):
+    """Cut at byte n: every charge whose line begins before n may have been granted, so it must count."""
+    names = draw.draw(st.lists(st.sampled_from(["gradient", "count"]), max_size=4).filter(fits))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        with Ledger.open(path, PLAN, BUDGET) as ledger:
+            starts = []
+            for name in names:
+                starts.append((path.stat().st_size, name))
+                with ledger.charge(name):
+                    pass
+        size = draw.draw(st.integers(0, path.stat().st_size))
+        os.truncate(path, size)
+        started = Counter(name for start, name in starts if start < size)
+        for _ in range(2):
+            with Ledger.open(path, PLAN, BUDGET, resume=True) as ledger:
+                for release in PLAN:
+                    assert started[release.name] <= ledger.uses(release.name) <= release.max_uses
+
+
+def fits(names: list[str]) -> bool:
+    return all(names.count(release.name) <= release.max_uses for release in PLAN)
+
+
+EVENTS = st.lists(
+    st.sampled_from(["gradient", "count", "fail", "crash", "torn", "resume"]), min_size=1, max_size=25
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(EVENTS)
+def test_no_sequence_of_charges_crashes_and_resumes_spends_more_than_the_plan(events):
+    """Grants handed out over all lives of a run stay within max_uses, and are never more than the file shows."""
+    granted: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        ledger = Ledger.open(path, PLAN, BUDGET)
+        for event in events:
+            if event in ("gradient", "count", "fail"):
+                spend(ledger, granted, event)
+            else:
+                ledger = restart(ledger, path, event)
+            for release in PLAN:
+                assert granted[release.name] <= ledger.uses(release.name) <= release.max_uses
+        assert ledger.epsilon("sound") <= BUDGET.epsilon
+        ledger.close()
+
+
+def spend(ledger: Ledger, granted: Counter[str], event: str) -> None:
+    name = "gradient" if event == "fail" else event
+    try:
+        with ledger.charge(name):
+            granted[name] += 1
+            if event == "fail":
+                raise RuntimeError
+    except (BudgetExhausted, RuntimeError):
+        pass
+
+
+def restart(ledger: Ledger, path: Path, event: str) -> Ledger:
+    if event == "crash":
+        ledger._file.close()
+    else:
+        ledger.close()
+    if event == "torn":
+        with path.open("a") as file:
+            file.write('{"charge": "gra')
+    return Ledger.open(path, PLAN, BUDGET, resume=True)

@@ -1,0 +1,183 @@
+"""What a grant releases: how far one record can move it, and how much noise it gets."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from methods.core.mechanisms import clip_rows
+from methods.core.privacy import Budget, Grant, Ledger, Release
+from methods.core.private_data import PrivateData
+
+NONE = Budget(float("inf"), 1e-5, "none")
+ADVERSARIAL = {
+    "inf": [float("inf"), 1.0, 0.0],
+    "minus inf": [0.0, float("-inf"), 0.0],
+    "nan": [float("nan")] * 3,
+    "overflowing norm": [1e30, -1e30, 1e30],
+    "largest float": [3.4e38] * 3,
+    "tiny": [1e-40, 0.0, 0.0],
+    "zero": [0.0, 0.0, 0.0],
+    "opposite": [-5.0, 0.0, 0.0],
+    "on the bound": [0.7, 0.0, 0.0],
+}
+
+
+def a_release(**changes) -> Release:
+    fields = dict(
+        name="answer", kind="gaussian", clip=0.7, noise=2.0, bounded="function", rows=100_000, rate=1.0, sampling="all",
+        max_uses=1000,
+    )  # fmt: skip
+    return Release(**(fields | changes))
+
+
+def answer(tmp_path, rows, seed=0, uses=1, **changes) -> torch.Tensor:
+    """What a fresh run releases in its use number `uses` for rows [R, D]."""
+    release = a_release(**changes)
+    stream = torch.Generator().manual_seed(seed)
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+    with Ledger.open(path, [release], NONE, noise_stream=stream) as ledger:
+        for _ in range(uses):
+            with ledger.charge("answer") as grant:
+                if release.bounded == "function":
+                    out = getattr(grant, release.kind)(rows)
+                else:
+                    out = getattr(grant, f"{release.kind}_sum")(rows.split(2))
+    return out
+
+
+def norm(rows: torch.Tensor, kind: str) -> float:
+    return float(rows.double().norm(p=2 if kind == "gaussian" else 1))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+@pytest.mark.parametrize("bounded", ["function", "sum"])
+@pytest.mark.parametrize("before", ADVERSARIAL)
+@pytest.mark.parametrize("after", ["inf", "nan", "overflowing norm", "opposite", "on the bound"])
+def test_replacing_a_record_moves_the_answer_at_most_the_sensitivity(tmp_path, kind, bounded, before, after):
+    others = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    changes = dict(kind=kind, bounded=bounded, noise=0.0)
+    answers = [
+        answer(tmp_path, torch.cat([others, torch.tensor([ADVERSARIAL[name]])]), **changes) for name in (before, after)
+    ]
+    assert all(torch.isfinite(one).all() for one in answers)
+    moved = norm(answers[0] - answers[1], kind)
+    assert moved <= a_release(**changes).sensitivity * (1 + 1e-5)
+
+
+def test_the_declared_sensitivity_is_reached():
+    rows = clip_rows(torch.tensor([[9.0, 0.0], [-9.0, 0.0]]), 0.7, "gaussian")
+    assert float((rows[0] - rows[1]).norm()) == pytest.approx(a_release().sensitivity, rel=1e-5)
+
+
+@pytest.mark.parametrize("record", ADVERSARIAL)
+def test_removing_a_record_moves_a_sum_at_most_the_clip(tmp_path, record):
+    others = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    changes = dict(bounded="sum", noise=0.0, adjacency="add_or_remove")
+    with_it = answer(tmp_path, torch.cat([others, torch.tensor([ADVERSARIAL[record]])]), **changes)
+    moved = norm(with_it - answer(tmp_path, others, **changes), "gaussian")
+    assert moved <= a_release(**changes).sensitivity * (1 + 1e-5) == pytest.approx(0.7, rel=1e-4)
+
+
+def test_rows_within_the_bound_pass_unchanged_and_longer_ones_keep_their_direction():
+    rows = torch.tensor([[0.3, 0.4], [30.0, 40.0]])
+    assert torch.allclose(clip_rows(rows, 1.0, "gaussian"), torch.tensor([[0.3, 0.4], [0.6, 0.8]]), atol=1e-5)
+    assert torch.allclose(clip_rows(rows, 1.4, "laplace"), torch.tensor([[0.3, 0.4], [0.6, 0.8]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind, law", [("gaussian", stats.norm), ("laplace", stats.laplace)])
+@pytest.mark.parametrize("bounded, adjacency, sensitivity", [
+    ("function", "replace_one", 1.4), ("sum", "replace_one", 1.4), ("sum", "add_or_remove", 0.7),
+])  # fmt: skip
+def test_noise_has_the_declared_scale_and_no_other(tmp_path, kind, law, bounded, adjacency, sensitivity):
+    rows = torch.zeros(1, 20_000)
+    noise = answer(tmp_path, rows, kind=kind, bounded=bounded, adjacency=adjacency).flatten().numpy()
+    scale = 2.0 * sensitivity
+    assert stats.kstest(noise, law(scale=scale).cdf).pvalue > 1e-3
+    for wrong in (2 / 3, 3 / 2):
+        assert stats.kstest(noise, law(scale=wrong * scale).cdf).pvalue < 1e-6
+
+
+def test_rows_get_independent_noise(tmp_path):
+    noise = answer(tmp_path, torch.zeros(2, 20_000)).numpy()
+    assert abs(np.corrcoef(noise)[0, 1]) < 0.03
+
+
+def test_noise_is_the_same_for_a_seed_and_new_for_each_use(tmp_path):
+    rows = torch.zeros(2, 50)
+    assert torch.equal(answer(tmp_path, rows, seed=5), answer(tmp_path, rows, seed=5))
+    assert not torch.equal(answer(tmp_path, rows, seed=5), answer(tmp_path, rows, seed=6))
+    first, second = answer(tmp_path, rows, uses=1), answer(tmp_path, rows, uses=2)
+    assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 0.5
+
+
+def test_a_resumed_run_continues_the_straight_runs_noise(tmp_path):
+    straight = answer(tmp_path, torch.zeros(2, 50), uses=3)
+    path, stream = tmp_path / "resumed.jsonl", torch.Generator().manual_seed(0)
+    for part, uses in enumerate([2, 1]):
+        with Ledger.open(path, [a_release()], NONE, resume=part == 1, noise_stream=stream) as ledger:
+            for _ in range(uses):
+                with ledger.charge("answer") as grant:
+                    out = grant.gaussian(torch.zeros(2, 50))
+    assert torch.equal(out, straight)
+
+
+@pytest.mark.parametrize("chunks, width", [([torch.zeros(0, 50)], None), ([], 50)])
+def test_an_empty_poisson_batch_still_gets_a_noisy_answer(tmp_path, chunks, width):
+    release = a_release(bounded="sum", sampling="poisson", rate=0.1)
+    with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
+        out = grant.gaussian_sum(chunks, width=width)
+    assert out.shape == (50,) and float(out.std()) > 0.5 * release.scale
+
+
+def test_a_sum_is_noised_once_however_it_is_cut(tmp_path):
+    rows = torch.randn(9, 50)
+    changes = dict(bounded="sum")
+    noise = answer(tmp_path, torch.zeros(1, 50), **changes)
+    assert torch.allclose(answer(tmp_path, rows, **changes), clip_rows(rows, 0.7, "gaussian").sum(0) + noise, atol=1e-4)
+
+
+def test_half_precision_rows_are_noised_in_single_precision(tmp_path):
+    assert answer(tmp_path, torch.ones(2, 5, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_without_privacy_rows_pass_unclipped(tmp_path):
+    release = a_release(kind="none")
+    with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
+        assert torch.equal(grant.gaussian(torch.full((2, 3), 50.0)), torch.full((2, 3), 50.0))
+
+
+@pytest.mark.parametrize("bounded, method", [("function", "gaussian"), ("sum", "gaussian_sum")])
+def test_more_rows_than_declared_are_refused(tmp_path, bounded, method):
+    release = a_release(bounded=bounded, rows=3)
+    with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
+        rows = torch.zeros(4, 2)
+        with pytest.raises(ValueError, match="allows 3 rows"):
+            getattr(grant, method)(rows if bounded == "function" else rows.split(1))
+
+
+def test_a_release_answers_only_as_declared(tmp_path):
+    with Ledger.open(tmp_path / "ledger.jsonl", [a_release()], NONE) as ledger, ledger.charge("answer") as grant:
+        for wrong in (grant.laplace, grant.gaussian_sum, grant.laplace_sum):
+            with pytest.raises(ValueError, match="not"):
+                wrong(torch.zeros(1, 2))
+
+
+def test_private_data_shows_its_size_and_nothing_else():
+    data = PrivateData(torch.full((3, 1, 2, 2), 7, dtype=torch.uint8), torch.tensor([4, 5, 6]))
+    public = {name: getattr(data, name) for name in dir(data) if not name.startswith("_")}
+    assert len(data) == 3 and list(public) == ["read"]
+    assert repr(data) == "PrivateData(3 records)"
+
+
+def test_private_data_reads_what_is_asked(tmp_path):
+    images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1)
+    data = PrivateData(images, torch.arange(6))
+    with Ledger.open(tmp_path / "ledger.jsonl", [a_release()], NONE) as ledger, ledger.charge("answer") as grant:
+        assert isinstance(grant, Grant)
+        got, labels = data.read(grant, np.array([4, 1]))
+        assert got.flatten().tolist() == labels.tolist() == [4, 1]
+        assert data.read(grant, [])[0].shape == (0, 1, 1, 1)
+        for index in ([6], [-1]):
+            with pytest.raises(IndexError):
+                data.read(grant, index)
