@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,8 +20,15 @@ def _closed_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DPAC_BENCH_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("the default suite uses no network; mark the test `network`")
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, _only_loopback(getattr(socket, name)))
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+def _only_loopback(function: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(address: Any, *rest: Any, **named: Any) -> Any:
+        host = address[0] if isinstance(address, tuple) else address
+        if host not in ("127.0.0.1", "localhost"):
+            raise OSError("the default suite uses no network; mark the test `network`")
+        return function(address, *rest, **named)
+
+    return guarded

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -87,7 +88,7 @@ def torchvision_idx(class_name: str, folder: Path) -> None:
     socket.setdefaulttimeout(30)
     try:
         raw = Path(kind(folder, download=True).raw_folder)
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, HTTPException) as error:
         raise Unavailable(f"download failed: {_first_line(error)}") from None
     finally:
         socket.setdefaulttimeout(before)
