@@ -24,8 +24,9 @@ def train(
     """
     num_classes = int(train_split.labels.max()) + 1
     settings = CnnSettings(
-        protocol.feature_epochs, protocol.feature_lr, protocol.batch_size, protocol.schedule, crop=protocol.feature_crop
-    )
+        protocol.feature_epochs, protocol.feature_lr, protocol.batch_size, protocol.schedule,
+        crop=protocol.feature_crop, min_steps=protocol.min_steps,
+    )  # fmt: skip
     features, _, details = fit_cnn(protocol.feature_network, train_split, num_classes, settings, seed, threads)
     nets.save(features, out / "features.safetensors")
     card = {"features": details | {"test_accuracy": accuracy(features, test_split)}}

@@ -31,6 +31,7 @@ class Protocol:
 
     num_samples: int = _setting(10_000, "images of a sample set that are scored; more are left out by a fixed draw", 1)
     batch_size: int = _setting(128, "images per optimiser step of each CNN", 2)
+    min_steps: int = _setting(1000, "optimiser steps that small data sets get by more epochs than asked for below", 0)
     schedule: str = _setting("onecycle", "learning rate over the steps: one cycle, or x0.1 after 80% of the epochs")
     feature_network: str = _setting("small", f"network behind IS, FID, precision and recall: {FEATURE_NETWORKS}")
     feature_epochs: int = _setting(3, "epochs of the feature network on the real train split", 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from workflow.common.files import write_npz
 from workflow.common.seeds import derive
 
 EVALUATION_BATCH = 512
+MLP_BATCH = 200  # MLPClassifier's own choice
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class CnnSettings:
         schedule: "onecycle" (peak after 20% of the steps, then down to 0) or "step" (x0.1 after 80% of the epochs).
         holdout: fraction of the images kept out of training to choose the epoch; 0 keeps the last epoch.
         crop: pixels of zero padding for random crops; 0 for none.
+        min_steps: fewest optimiser steps; a small data set gets more epochs for it.
     """
 
     epochs: int
@@ -47,6 +50,12 @@ class CnnSettings:
     schedule: str = "onecycle"
     holdout: float = 0.0
     crop: int = 0
+    min_steps: int = 0
+
+
+def enough_epochs(epochs: int, count: int, batch_size: int, min_steps: int) -> int:
+    """Returns the epochs of `count` images that make at least `min_steps` steps, and at least `epochs`."""
+    return max(epochs, math.ceil(min_steps / _steps(count, batch_size)))
 
 
 def fit_cnn(
@@ -64,6 +73,9 @@ def fit_cnn(
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, held_out = split(data, settings.holdout, seed) if settings.holdout else (data, None)
+    settings = replace(
+        settings, epochs=enough_epochs(settings.epochs, len(train), settings.batch_size, settings.min_steps)
+    )
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, network, "fit"))
@@ -195,12 +207,12 @@ class Mlp:
 
 
 def fit_mlp(
-    data: LabelledImages, iterations: int, holdout: float, seed: int, threads: int = 1
+    data: LabelledImages, iterations: int, holdout: float, seed: int, threads: int = 1, min_steps: int = 0
 ) -> tuple[Mlp, dict[str, Any]]:
     """Trains scikit-learn's MLPClassifier as GS-WGAN's and DPAC's code does: one hidden layer of 100, alpha 0.01.
 
     It holds `holdout` of `data` out, stops after 10 epochs without a better accuracy there, or after `iterations`
-    epochs, and restores its best epoch.
+    epochs (more where these make fewer than `min_steps` steps of 200 images), and restores its best epoch.
 
     Returns:
         The perceptron, and details: `epochs`, `best_epoch` (1-based), `validation` (held-out accuracy) and `stopped`
@@ -210,6 +222,7 @@ def fit_mlp(
     if len(classes) == 1:
         return Mlp((), (), classes), {"epochs": 0, "stopped": "one class"}
     check_splittable(data, holdout)
+    iterations = enough_epochs(iterations, len(data), MLP_BATCH, min_steps)
     model = MLPClassifier(
         hidden_layer_sizes=(100,), alpha=0.01, early_stopping=True, validation_fraction=holdout,
         max_iter=iterations, random_state=derive(seed, "mlp", "fit") % 2**32,

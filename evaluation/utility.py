@@ -31,11 +31,10 @@ def fit(
         By name ("mlp", "cnn"): the model of the epoch chosen on held-out images of `data`, details of its training,
         and the last epoch's model.
     """
-    setting = {name: getattr(protocol, name) for name in ("batch_size", "schedule", "holdout")}
+    setting = {name: getattr(protocol, name) for name in ("batch_size", "schedule", "holdout", "min_steps")}
     epochs, lr = (getattr(protocol, f"cnn_{direction}_{name}") for name in ("epochs", "lr"))
-    mlp, mlp_details = fit_mlp(
-        data, getattr(protocol, f"mlp_{direction}_iterations"), protocol.holdout, seed, threads
-    )
+    iterations = getattr(protocol, f"mlp_{direction}_iterations")
+    mlp, mlp_details = fit_mlp(data, iterations, protocol.holdout, seed, threads, protocol.min_steps)
     cnn, last, cnn_details = fit_cnn(
         nets.utility_cnn(data.image_shape), data, num_classes, CnnSettings(epochs, lr, **setting), seed, threads
     )

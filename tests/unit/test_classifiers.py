@@ -12,7 +12,7 @@ from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, random_crop
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_npz
 
-PROTOCOL = '{"batch_size": 32, "feature_epochs": 2, "cnn_r2g_epochs": 3, "mlp_r2g_iterations": 8, "feature_crop": 1}'
+PROTOCOL = '{"batch_size": 32, "min_steps": 20, "feature_crop": 1}'
 # Products of the channels of VGG11's consecutive convolutions after the first; a scale and a shift per output channel.
 VGG_PAIRS = 64 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 3 * 512 * 512
 VGG_NORMS = 2 * (64 + 128 + 2 * 256 + 4 * 512)

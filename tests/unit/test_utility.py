@@ -1,6 +1,8 @@
 """Utility: one function with a direction, an epoch chosen without the images it is scored on, clear errors."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_npz
 
 FAST = Protocol(
-    batch_size=32, cnn_g2r_epochs=3, cnn_r2g_epochs=3, mlp_g2r_iterations=8, mlp_r2g_iterations=8, feature_epochs=2
+    min_steps=0, batch_size=32, cnn_g2r_epochs=3, cnn_r2g_epochs=3, mlp_g2r_iterations=8, mlp_r2g_iterations=8
 )
 
 
@@ -142,15 +144,23 @@ def test_the_cap_on_the_mlps_epochs_is_reported_and_does_not_warn(recwarn):
     assert not [warning for warning in recwarn if "converge" in str(warning.message)]
 
 
+def test_small_sets_get_the_epochs_that_make_the_fewest_steps():
+    settings = replace(FAST, min_steps=40)
+    fitted = utility.fit("g2r", squares(240, 1), 3, settings, seed=0)
+    assert fitted["cnn"][1]["epochs"] == math.ceil(40 / (216 // 32))
+    assert fitted["mlp"][1]["epochs"] > FAST.mlp_g2r_iterations
+    assert training.enough_epochs(4, 54_000, 128, 1000) == 4
+
+
 def test_gen2real_needs_no_stored_classifiers_and_scores_no_other_direction(folder):
-    assert run(folder, "--directions", "g2r", "--protocol", '{"cnn_g2r_epochs": 1, "mlp_g2r_iterations": 2}') == 0
+    assert run(folder, "--directions", "g2r", "--protocol", '{"cnn_g2r_epochs": 1, "min_steps": 0}') == 0
     scores = read_json(folder / "utility.json")
     assert {"g2r_mlp", "g2r_cnn", "num_samples"} <= set(scores)
     assert not [name for name in scores if name.startswith("r2g")]
 
 
 def test_samples_beyond_the_protocols_number_are_left_out(folder):
-    settings = {"num_samples": 120, "cnn_g2r_epochs": 1, "mlp_g2r_iterations": 1}
+    settings = {"num_samples": 120, "cnn_g2r_epochs": 1, "min_steps": 0}
     assert run(folder, "--directions", "g2r", "--protocol", json.dumps(settings)) == 0
     assert read_json(folder / "utility.json")["num_samples"] == 120
 
