@@ -12,11 +12,12 @@ from torch import nn
 from methods.core.method import Context
 from methods.core.nets import Classifier
 from methods.core.optimisers import adam
-from methods.core.privacy import Grant, Ledger
+from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.sharded_gan import ShardedHyper, _ShardedGAN, described, seeded
 from methods.core.shards import ShardNetworks
 from methods.core.wasserstein import image_gradients, score_update
+from workflow.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,17 @@ class DPAC(_ShardedGAN):
         "Departure: the generator batch stays at batch_size; the repository's grows to 1000 once the classifier joins"
         " and is counted as 32.",
         "Departure: the classifier's fake phase clears its gradients between updates.",
-        "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init keeps"
-        " one classifier per shard, since one for all shards would let each record into every step.",
+        "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init"
+        " keeps one classifier per shard, since one for all shards would let each record into every step.",
         "Departures shared with GS-WGAN: see methods/gs_wgan.py.",
     )
+
+    @classmethod
+    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+        """Returns GS-WGAN's plan: the classifier adds to the same rows and costs nothing more."""
+        if hp.mix_phases and not (hp.g2r and hp.r2g and hp.classifier_fake_steps == hp.classifier_real_steps):
+            raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
+        return super().plan(hp, public, budget)
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         super().prepare(data, ledger, warm_start)
