@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ from workflow.common import config as grid
 from workflow.common.errors import UserError
 from workflow.datasets.sources import ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.progress import Progress
+
+# A library among the methods' imports gives the root logger a handler, which would print Snakemake's messages again.
+logging.getLogger("snakemake.logging").propagate = False
 
 PYTHON = sys.executable
 NAME = r"[a-z][a-z0-9_]*"

@@ -1,0 +1,91 @@
+"""The whole benchmark at preset smoke, with a method nobody has seen before: one new file and one line of config."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The class of dp_merf under another name: a method file imports no other method file, so this one is a copy.
+FOO = "methods/dp_merf.py"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tracked and new source files with `methods/foo.py` dropped in, after one run of smoke."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("workflow", "methods", "evaluation", "profiles", "results/published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(ROOT / FOO, folder / "methods/foo.py")
+    preset = folder / "workflow/config/smoke.yaml"
+    preset.write_text(preset.read_text().replace("runs:\n", "runs:\n  foo: {accounting: sound}\n"))
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder
+
+
+def snakemake(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache"), "PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "preset=smoke"],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_run_is_scored_in_both_directions(project):
+    scores = pd.read_csv(project / "results/smoke/scores.csv")
+    measured = scores[scores.source == "measured"].groupby("method").metric.agg(set)
+    runs = {"dp_merf", "dp_cgan", "gs_wgan", "dpac", "dpac_wo_g2r", "dpac_wo_init", "nonprivate", "foo", "real"}
+    assert set(measured.index) == runs
+    for run in runs:
+        assert {"is", "fid_classifier", "g2r_mlp", "g2r_cnn"} <= measured[run], run
+        assert ({"r2g_mlp", "r2g_cnn"} <= measured[run]) == (run != "real"), run
+
+
+@pytest.mark.slow
+def test_private_runs_stay_within_their_budget(project):
+    scores = pd.read_csv(project / "results/smoke/scores.csv")
+    for row in scores[scores.metric == "eps_sound"].itertuples():
+        assert row.accounting != "sound" or row.value <= 10
+    for row in scores[scores.metric == "eps_published"].itertuples():
+        assert row.accounting != "published" or row.value <= 10
+
+
+@pytest.mark.slow
+def test_the_dropped_in_method_is_in_every_table_of_methods(project):
+    for number in (1, 2, 3, 5):
+        assert "foo" in (project / f"results/smoke/tables/table{number}.md").read_text(), number
+
+
+@pytest.mark.slow
+def test_tables_figures_and_page_are_whole(project):
+    folder = project / "results/smoke"
+    assert (folder / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figures/figure3.pdf").read_bytes().startswith(b"%PDF")
+    assert "foo" in (folder / "report.html").read_text()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["settings"]["preset"] == "smoke" and provenance["runs"] == 8
+
+
+@pytest.mark.slow
+def test_what_is_private_stays_in_private_folders(project):
+    released = {path.name for path in (project / "results/smoke/runs/digits/dpac/eps10/seed0").iterdir() if path.is_file()}
+    names = ["plan.json", "ledger.jsonl", "run.json", "log.csv", "generator.safetensors", "samples.npz", "fidelity.json",
+             "utility.json"]  # fmt: skip
+    assert released == set(names)
+
+
+@pytest.mark.slow
+def test_a_second_call_does_nothing(project):
+    done = snakemake(project)
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout
