@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class _Generator(nn.Module):
         )  # fmt: skip
         widths = [max(1, hp.channels >> i) for i in range(doublings)] + [shape[0]]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 5, padding=2) for before, after in pairwise(widths)
         )
         # Half the time of the default layout for convolutions this thin on a CPU.
         self.convolutions.to(memory_format=torch.channels_last)

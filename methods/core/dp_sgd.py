@@ -46,7 +46,7 @@ class PrivateOptimizer:
     """Trains a network by DP-SGD with one clip over the whole per-example gradient, on private and public examples.
 
     Per-example norms come from Opacus' ghost clipping, so per-example gradients are never stored. The network must not
-    mix examples: no batch norm.
+    mix examples (no batch norm), and each of its layers has a bias.
 
     Args:
         network: the network; train it through `step` alone, and call it directly for anything else.
@@ -63,6 +63,7 @@ class PrivateOptimizer:
         clip = release.clip if release.kind == "gaussian" else _NO_CLIP
         self._hooks = GradSampleModuleFastGradientClipping(network, max_grad_norm=clip, loss_reduction="sum")
         self._hooks.disable_hooks()
+        self._biases = [parameter for name, parameter in network.named_parameters() if name.endswith("bias")]
         self._optimizer = DPOptimizerFastGradientClipping(
             optimizer,
             # Opacus adds std = multiplier * clip; the release states its noise relative to the sensitivity.
@@ -88,7 +89,10 @@ class PrivateOptimizer:
         device = next(self._hooks.parameters()).device
         noise_seed = derive(self._seed, self._release.name, "noise", use)
         self._optimizer.generator = torch.Generator(device).manual_seed(noise_seed)
-        self._clipped_sum(losses, batch)
+        with warnings.catch_warnings():
+            # True of every first layer, and what Opacus' hooks expect.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            self._clipped_sum(losses, batch)
         grant.close()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -110,7 +114,8 @@ class PrivateOptimizer:
         self._hooks.enable_hooks()
         try:
             each = losses(self._hooks, batch)
-            each.sum().backward(retain_graph=True)
+            # The hooks see every layer on the way; weight gradients of this pass would be thrown away.
+            each.sum().backward(retain_graph=True, inputs=self._biases)
         finally:
             self._hooks.disable_hooks()
         self._optimizer.zero_grad(set_to_none=True)

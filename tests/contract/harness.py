@@ -1,0 +1,139 @@
+"""Runs any method at toy size, straight through its interface: no command, no data file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.core import checkpoint, registry
+from methods.core.method import Context, Method
+from methods.core.privacy import Budget, Ledger, PublicSpec, Release
+from methods.core.private_data import PrivateData
+from methods.core.streams import stream
+from workflow.common.errors import UserError
+
+SHAPES = {"grey": ((1, 28, 28), 10, 80), "colour": ((3, 32, 32), 2, 48)}
+BUDGETS = (Budget(10.0, 1e-5, "sound"), Budget(10.0, 1e-5, "published"), Budget(math.inf, 1e-5, "none"))
+STEPS = 4
+# Sizes that suit a test, for whichever fields a method has: a new method needs no entry of its own.
+TINY: dict[str, Any] = {
+    "steps": STEPS, "batch_size": 4, "num_shards": 2, "warm_start_steps": 1, "critic_steps": 1,
+    "critic_batch": 4, "width": 4, "critic_width": 4, "generator_width": 4, "classifier_width": 4,
+    "warm_start_width": 4, "hidden": 8, "channels": 4, "features": 32, "num_teachers": 4,
+}  # fmt: skip
+
+
+def tiny(name: str, **overrides: Any) -> Any:
+    """Returns the method's Hyper with every field named in TINY shrunk."""
+    fields = {field.name for field in dataclasses.fields(registry.load(name).Hyper)}
+    return registry.hyper(name, {key: value for key, value in TINY.items() if key in fields} | overrides)
+
+
+def public(shape: str) -> PublicSpec:
+    """Returns the public facts of the toy data set "grey" or "colour"."""
+    image_shape, classes, count = SHAPES[shape]
+    return PublicSpec(shape, image_shape, classes, count)
+
+
+class Door:
+    """Private data of random pixels that can be read, counted, and nothing else: an attribute would be a leak."""
+
+    __slots__ = ("__data",)
+
+    def __init__(self, spec: PublicSpec, seed: int = 0) -> None:
+        draws = stream(seed, "toy data")
+        images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=draws).to(torch.uint8)
+        self.__data = PrivateData(images, torch.arange(spec.num_train) % spec.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.__data)
+
+    def read(self, grant: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads as PrivateData does."""
+        return self.__data.read(grant, index)
+
+
+def plan(name: str, spec: PublicSpec, hp: Any) -> tuple[Budget, tuple[Release, ...]]:
+    """Returns the first budget of BUDGETS that the method takes, and its plan for it."""
+    for budget in BUDGETS:
+        try:
+            return budget, registry.load(name).plan(hp, spec, budget)
+        except UserError:
+            continue
+    raise AssertionError(f"{name} has no plan for any of {BUDGETS}")
+
+
+@dataclass
+class Run:
+    """One training run at toy size, in a folder of its own."""
+
+    name: str
+    spec: PublicSpec
+    folder: Path
+    seed: int = 0
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.hp = tiny(self.name, **self.overrides)
+        self.budget, self.releases = plan(self.name, self.spec, self.hp)
+        self.context = Context(self.spec, self.releases, self.seed, torch.device("cpu"))
+        self.data = Door(self.spec)
+        self.method = self.new()
+
+    def new(self) -> Method:
+        """Returns an untrained instance of the method."""
+        return registry.load(self.name)(self.hp, self.context)
+
+    def ledger(self, resume: bool = False) -> Ledger:
+        """Opens the run's ledger with the run's noise."""
+        noise = stream(self.seed, "noise")
+        return Ledger.open(self.folder / "ledger.jsonl", self.releases, self.budget, resume, noise)
+
+    def warm_start(self) -> Path | None:
+        """Makes the method's warm start, if it has one, and returns its folder."""
+        cls = registry.load(self.name)
+        settings = cls.warm_start(self.hp)
+        if settings is None:
+            return None
+        out = self.folder / "warm"
+        if out.exists():
+            return out
+        out.mkdir(parents=True, exist_ok=True)
+        context = Context(self.spec, (), self.seed, torch.device("cpu"))
+        with Ledger.open(self.folder / "warm.jsonl", (), Budget(math.inf, 1e-5, "none")) as ledger:
+            cls.make_warm_start(settings, context, self.data, ledger, out)
+        return out
+
+    def train(self, first: int = 0, last: int | None = None) -> Run:
+        """Runs steps first .. last - 1 of `method`, from its stored checkpoint unless `first` is 0."""
+        warm = self.warm_start()
+        with self.ledger(resume=first > 0) as ledger:
+            if first:
+                stored = checkpoint.load(self.folder, self.context.device)
+                self.method.resume(self.data, ledger, warm)
+                self.method.load(stored["public"], stored["private"])
+            else:
+                self.method.prepare(self.data, ledger, warm)
+            for t in range(first, self.method.num_steps if last is None else last):
+                self.method.step(t, self.data, ledger)
+            self.spent = {release.name: ledger.uses(release.name) for release in self.releases}
+            if self.budget.accounting != "none":
+                self.epsilon = ledger.epsilon(self.budget.accounting)
+        return self
+
+    def interrupted(self, at: int) -> Run:
+        """Trains to step `at`, stores a checkpoint, and trains a new instance from it to the end."""
+        self.train(last=at)
+        checkpoint.save(self.folder, self.method, at, 0.0, [])
+        self.method = self.new()
+        return self.train(first=at)
+
+    def samples(self, method: Method | None = None, per_class: int = 2) -> torch.Tensor:
+        """Returns per_class images of each class, drawn from a fixed stream."""
+        labels = torch.arange(self.spec.num_classes).repeat(per_class)
+        return (method or self.method).sample(labels, stream(7, "samples"))

@@ -1,0 +1,113 @@
+"""DP-CGAN: what its discriminator step reads, and what must not depend on a private batch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from opacus.accountants import PRVAccountant
+
+from methods.core import registry
+from methods.core.method import Context
+from methods.core.privacy import Budget, BudgetExhausted, Ledger, PublicSpec
+from methods.core.private_data import PrivateData
+from methods.core.streams import stream
+from methods.dp_cgan import DPCgan
+from workflow.common.errors import UserError
+
+FREE = Budget(math.inf, 1e-5, "none")
+PUBLIC = PublicSpec("toy", (1, 28, 28), 10, 60)
+
+
+def records(seed: int = 0) -> PrivateData:
+    draws = stream(seed, "records")
+    images = torch.randint(256, (60, 1, 28, 28), generator=draws).to(torch.uint8)
+    return PrivateData(images, torch.randint(10, (60,), generator=draws))
+
+
+def build(budget: Budget = FREE, **overrides: object) -> DPCgan:
+    hp = registry.hyper("dp_cgan", {"steps": 4, "batch_size": 6, "hidden": 8, **overrides})
+    return DPCgan(hp, Context(PUBLIC, DPCgan.plan(hp, PUBLIC, budget), 0, torch.device("cpu")))
+
+
+def trained(method: DPCgan, data: PrivateData, folder: Path, budget: Budget = FREE) -> DPCgan:
+    with Ledger.open(folder / "ledger.jsonl", method.context.releases, budget) as ledger:
+        for t in range(method.num_steps):
+            method.step(t, data, ledger)
+    return method
+
+
+def test_each_step_is_one_use_and_the_ledger_stops_it(tmp_path: Path) -> None:
+    budget = Budget(10.0, 1e-5, "published")
+    method, data = build(budget), records()
+    with Ledger.open(tmp_path / "ledger.jsonl", method.context.releases, budget) as ledger:
+        for t in range(method.num_steps):
+            method.step(t, data, ledger)
+            assert ledger.uses("discriminator_gradient") == t + 1
+        with pytest.raises(BudgetExhausted):
+            method.step(method.num_steps, data, ledger)
+
+
+def test_the_noise_agrees_with_opacus_own_accountant() -> None:
+    public = PublicSpec("mnist", (1, 28, 28), 10, 60000)
+    hp = registry.hyper("dp_cgan", {"steps": 3000, "batch_size": 600})
+    (release,) = DPCgan.plan(hp, public, Budget(10.0, 1e-5, "sound"))
+    accountant = PRVAccountant()
+    accountant.history = [(release.noise, release.rate, release.max_uses)]
+    assert release.rate == 0.01
+    assert accountant.get_epsilon(1e-5) == pytest.approx(10.0, rel=0.01)
+
+
+def test_a_generator_step_is_blind_to_the_private_batch(tmp_path: Path) -> None:
+    # With the discriminator frozen, whatever the data are, the generator must move alike.
+    frozen = {"learning_rate": 0.0, "learning_rate_end": 0.0}
+    one = trained(build(**frozen), records(0), tmp_path / "a").public_state()
+    other = trained(build(**frozen), records(1), tmp_path / "b").public_state()
+    before = build(**frozen).public_state()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert any(not torch.equal(one[key], before[key]) for key in one)
+
+
+def test_the_discriminator_learns_from_the_private_batch(tmp_path: Path) -> None:
+    one = trained(build(), records(0), tmp_path / "a").private_state()["discriminator"]
+    other = trained(build(), records(1), tmp_path / "b").private_state()["discriminator"]
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_generator_waits_for_its_turn(tmp_path: Path) -> None:
+    start = build(generator_every=3).public_state()
+    method, data = build(generator_every=3), records()
+    with Ledger.open(tmp_path / "ledger.jsonl", method.context.releases, FREE) as ledger:
+        moved = []
+        for t in range(4):
+            method.step(t, data, ledger)
+            moved.append(any(not torch.equal(start[key], value) for key, value in method.public_state().items()))
+    assert moved == [False, False, True, True]
+
+
+def test_the_average_is_what_is_sampled(tmp_path: Path) -> None:
+    method = trained(build(ema=0.5), records(), tmp_path)
+    average, last = method.public_state(), method.private_state()["generator"]
+    assert average.keys() == last.keys()
+    assert any(not torch.equal(average[key], last[key]) for key in average)
+
+
+def test_an_empty_poisson_batch_makes_a_noisy_step(tmp_path: Path) -> None:
+    public = PublicSpec("toy", (1, 28, 28), 10, 60)
+    budget = Budget(10.0, 1e-5, "published")
+    hp = registry.hyper("dp_cgan", {"steps": 2, "batch_size": 1, "hidden": 8})
+    (release,) = DPCgan.plan(hp, public, budget)
+    method = DPCgan(hp, Context(public, (release,), 0, torch.device("cpu")))
+    method._rate = 0.0
+    before = {key: value.clone() for key, value in method.private_state()["discriminator"].items()}
+    with Ledger.open(tmp_path / "ledger.jsonl", (release,), budget) as ledger:
+        method.step(0, records(), ledger)
+        assert ledger.uses(release.name) == 1
+    assert all(not torch.equal(before[key], value) for key, value in method.private_state()["discriminator"].items())
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(UserError, match="valid: adam, sgd"):
+        build(optimizer="rmsprop")

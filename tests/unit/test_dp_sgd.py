@@ -1,0 +1,143 @@
+"""DP-SGD through Opacus: what leaves is the sum of clipped per-example gradients plus the release's noise."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from methods.core import dp_sgd
+from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, UnaccountedAccess
+from methods.core.streams import seeded, stream
+
+CLIP = 0.5
+
+
+def release(noise: float, kind: str = "gaussian") -> Release:
+    return Release("g", kind, CLIP, noise, "sum", 100, 0.1, "poisson", 2000, adjacency="add_or_remove")
+
+
+def network() -> nn.Sequential:
+    with seeded(0, "network"):
+        return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1))
+
+
+def losses(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    return model(rows).squeeze(1).square() * 3
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+class Setup:
+    """A network under plain SGD of rate 1 and expected batch 1: its movement is minus the released sum."""
+
+    def __init__(self, folder: Path, noise: float = 1e-9, kind: str = "gaussian") -> None:
+        self.model = network()
+        self.release = release(noise, kind)
+        budget = Budget(1e18, 1e-5, "published") if kind == "gaussian" else Budget(math.inf, 1e-5, "none")
+        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget)
+        sgd = torch.optim.SGD(self.model.parameters(), lr=1.0)
+        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, 1, seed=3)
+
+    def released(self, batch: torch.Tensor, use: int = 1) -> torch.Tensor:
+        before = flat(self.model)
+        with self.ledger.charge("g") as grant:
+            self.optimizer.step(grant, use, losses, batch)
+        return before - flat(self.model)
+
+
+@pytest.fixture(autouse=True)
+def _any_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    # These tests look at the mechanism, some of them with next to no noise.
+    monkeypatch.setattr("methods.core.accountants.epsilon", lambda *_: 1.0)
+
+
+def clipped_by_hand(batch: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros_like(flat(network()))
+    for row in batch:
+        model = network()
+        losses(model, row[None]).sum().backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+    return total
+
+
+def test_released_sum_clips_each_whole_gradient_once(tmp_path: Path) -> None:
+    batch = torch.randn(7, 6, generator=stream(0, "x")) * torch.tensor([0.01, 0.1, 1, 1, 3, 10, 100])[:, None]
+    torch.testing.assert_close(Setup(tmp_path).released(batch), clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
+
+
+def test_one_record_moves_the_sum_by_at_most_the_clip(tmp_path: Path) -> None:
+    batch = torch.randn(5, 6, generator=stream(0, "x")) * 50
+    with_it, without = Setup(tmp_path / "a").released(batch), Setup(tmp_path / "b").released(batch[:-1])
+    assert 0.99 * CLIP < float((with_it - without).norm()) < 1.001 * CLIP
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 1e30])
+def test_a_non_finite_row_counts_as_zero(tmp_path: Path, bad: float) -> None:
+    batch = torch.randn(4, 6, generator=stream(0, "x"))
+    poisoned = torch.cat([batch, torch.full((1, 6), bad)])
+    torch.testing.assert_close(Setup(tmp_path / "a").released(poisoned), Setup(tmp_path / "b").released(batch))
+
+
+def test_an_empty_batch_still_adds_noise_of_the_release(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, noise=2.0)
+    drawn = torch.cat([setup.released(torch.zeros(0, 6), use) for use in range(100)])
+    assert float(drawn.std()) == pytest.approx(2.0 * CLIP, rel=0.05)
+    assert float(drawn.mean()) == pytest.approx(0.0, abs=0.1)
+
+
+def test_noise_belongs_to_the_use(tmp_path: Path) -> None:
+    empty = torch.zeros(0, 6)
+    one, again, other = (Setup(tmp_path / str(i), 2.0).released(empty, use) for i, use in enumerate((1, 1, 2)))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_without_privacy_there_is_neither_clip_nor_noise(tmp_path: Path) -> None:
+    batch = torch.randn(5, 6, generator=stream(0, "x")) * 50
+    model = network()
+    losses(model, batch).sum().backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    torch.testing.assert_close(Setup(tmp_path, 0.0, "none").released(batch), gradient, rtol=1e-4, atol=1e-2)
+
+
+def test_a_step_needs_an_open_grant_of_its_own_release(tmp_path: Path) -> None:
+    setup, before = Setup(tmp_path), flat(network())
+    with setup.ledger.charge("g") as grant:
+        pass
+    with pytest.raises(UnaccountedAccess):
+        setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+    with setup.ledger.internal("look") as internal, pytest.raises(UnaccountedAccess):
+        setup.optimizer.step(internal, 1, losses, torch.zeros(2, 6))
+    assert torch.equal(before, flat(setup.model))
+
+
+def test_a_grant_serves_one_step(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    with setup.ledger.charge("g") as grant:
+        setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+        assert isinstance(grant, Grant) and not grant.open
+        with pytest.raises(UnaccountedAccess):
+            setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+
+
+def test_poisson_batches_draw_each_record_on_its_own() -> None:
+    draws = stream(0, "poisson")
+    batches = [dp_sgd.poisson_batch(1000, 0.02, draws) for _ in range(300)]
+    sizes = torch.tensor([len(batch) for batch in batches]).double()
+    assert float(sizes.mean()) == pytest.approx(20, abs=1)
+    assert float(sizes.var()) == pytest.approx(20 * 0.98, rel=0.3)
+    assert all(len(set(batch.tolist())) == len(batch) for batch in batches)
+
+
+def test_plan_states_a_poisson_sum() -> None:
+    spec = PublicSpec("toy", (1, 28, 28), 10, 1000)
+    plan = dp_sgd.plan("g", clip=1.5, batch_size=10, steps=20, public=spec, budget=Budget(math.inf, 1e-5, "none"))
+    assert (plan.rate, plan.max_uses, plan.sampling, plan.bounded) == (0.01, 20, "poisson", "sum")
+    assert (plan.sensitivity, plan.kind) == (1.5, "none")
