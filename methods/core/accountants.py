@@ -149,7 +149,8 @@ def _poisson_rdp(rate: float, sigma: float, order: int) -> float:
     if rate == 1:
         return order / (2 * sigma**2)
     j = np.arange(order + 1)
-    terms = _log_binomial(order, j) + j * math.log(rate) + (order - j) * math.log1p(-rate) + j * (j - 1) / (2 * sigma**2)
+    log_chance = _log_binomial(order, j) + j * math.log(rate) + (order - j) * math.log1p(-rate)
+    terms = log_chance + j * (j - 1) / (2 * sigma**2)
     return float(special.logsumexp(terms)) / (order - 1)
 
 
@@ -311,9 +312,7 @@ def _loss(query: Query, grid: float) -> pld.PrivacyLossDistribution:
     if query.pair == "laplace":
         return pld.from_laplace_mechanism(query.sigma, value_discretization_interval=grid)
     if query.pair == "poisson":
-        return pld.from_gaussian_mechanism(
-            query.sigma, value_discretization_interval=grid, sampling_prob=query.rate
-        )
+        return pld.from_gaussian_mechanism(query.sigma, value_discretization_interval=grid, sampling_prob=query.rate)
     if query.pair == "substitution":
         # dp_accounting doubles the sensitivity for REPLACE_ONE; ours is the doubled one already.
         return pld.from_gaussian_mechanism(

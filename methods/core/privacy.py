@@ -28,7 +28,8 @@ from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError, unknown
 
 __all__ = [
-    "Budget", "BudgetExhausted", "Grant", "Ledger", "PublicSpec", "Release", "UnaccountedAccess", "calibrate", "epsilon",
+    "Budget", "BudgetExhausted", "Grant", "Ledger", "PublicSpec", "Release", "UnaccountedAccess",
+    "calibrate", "epsilon",
 ]  # fmt: skip
 
 # Bisection ends within rounding of the budget; this is far below what any table prints.

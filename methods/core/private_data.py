@@ -47,6 +47,6 @@ class PrivateData:
             )
         images, labels = self.__records
         where = torch.as_tensor(index, dtype=torch.int64, device=images.device).reshape(-1)
-        if where.numel() and not (0 <= int(where.min()) and int(where.max()) < len(self)):
+        if where.numel() and (int(where.min()) < 0 or int(where.max()) >= len(self)):
             raise IndexError(f"record index outside 0 .. {len(self) - 1}")
         return images[where], labels[where]

@@ -16,7 +16,7 @@ REFERENCE = json.loads(Path(__file__).with_name("reference.json").read_text())
 
 
 def shard_query(**changes) -> Release:
-    """GS-WGAN's released gradient at its published setting, with its epsilon counted at critics on a public schedule."""
+    """GS-WGAN's released gradient at its published setting, its critics on a public schedule."""
     fields = dict(
         name="gradient", kind="gaussian", clip=1.0, noise=1.07, bounded="function", rows=32, rate=1 / 1000,
         sampling="one_shard_of_k", max_uses=20000,

@@ -85,6 +85,11 @@ def test_rows_within_the_bound_pass_unchanged_and_longer_ones_keep_their_directi
     assert torch.allclose(clip_rows(rows, 1.4, "laplace"), torch.tensor([[0.3, 0.4], [0.6, 0.8]]), atol=1e-5)
 
 
+def test_a_row_whose_squares_overflow_is_scaled_and_not_dropped():
+    rows = clip_rows(torch.tensor([[3e30, 4e30]]), 1.0, "gaussian")
+    assert torch.allclose(rows, torch.tensor([[0.6, 0.8]]), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind, law", [("gaussian", stats.norm), ("laplace", stats.laplace)])
 @pytest.mark.parametrize("bounded, adjacency, sensitivity", [
     ("function", "replace_one", 1.4), ("sum", "replace_one", 1.4), ("sum", "add_or_remove", 0.7),
