@@ -190,7 +190,7 @@ def test_runs_limited_to_datasets_that_do_not_take_part_leave_nothing(load):
 
 def test_a_preset_that_is_not_yaml_is_an_error(load, tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="broken.yaml is not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
         load({"preset": "broken"})
 
 

@@ -18,7 +18,7 @@ from methods.core import registry
 from workflow import datasets as dataset_stage
 from workflow.common import config as grid
 from workflow.common.errors import UserError
-from workflow.datasets.sources import ENVIRONMENT, celeba_folders, celeba_problem
+from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.progress import Progress
 
 # A library among the methods' imports gives the root logger a handler, which would print Snakemake's messages again.
@@ -67,25 +67,32 @@ def check_requested(configuration):
             configuration.job(*match.groups())
 
 
-def missing_files(name, sources):
+def missing_files(name, configuration):
     """Returns what is wrong with the folders searched for a data set whose files are missing, and how to mend it."""
-    found = [celeba_problem(name, folder) for folder in celeba_folders(name, sources)]
+    give = f"give its folder by --config data_sources=FOLDER, in the preset's data_sources, or in ${ENVIRONMENT}"
+    if name not in CELEBA_SIZES:
+        return give
+    found = [celeba_problem(name, folder) for folder in celeba_folders(name, configuration.data_sources)]
     if found:
         return "; ".join(found)
-    return (
-        "put img_align_celeba.zip (or the folder img_align_celeba), list_attr_celeba.txt and list_eval_partition.txt "
-        f"into one folder and give it by --config data_sources=FOLDER, in the preset's data_sources, or in ${ENVIRONMENT}"
-    )
+    files = "img_align_celeba.zip (or the folder img_align_celeba), list_attr_celeba.txt and list_eval_partition.txt"
+    made = f"; or download it by python -m workflow.datasets celeba --out {configuration.root}/data/celeba"
+    return f"put {files} into one folder and {give}" + (made if name == "celeba" else "")
+
+
+def has_data(name, configuration):
+    """Returns whether a data set has been made already or can be made from what is at hand."""
+    made = os.path.exists(f"{configuration.root}/data/{name}/card.json")
+    return made or dataset_stage.available(name, configuration.data_sources)
 
 
 def leave_out_missing(configuration):
     """Returns the configuration without optional data sets whose files are missing, after one notice for each."""
-    sources = configuration.data_sources
-    missing = [name for name in configuration.datasets if not dataset_stage.available(name, sources)]
+    missing = [name for name in configuration.datasets if not has_data(name, configuration)]
     for name in missing:
         if name not in configuration.optional:
-            raise UserError(f"the files of data set {name} are missing: {missing_files(name, sources)}")
-        print(f"notice: data set {name} is left out: {missing_files(name, sources)}", file=sys.stderr)
+            raise UserError(f"the files of data set {name} are missing: {missing_files(name, configuration)}")
+        print(f"notice: data set {name} is left out: {missing_files(name, configuration)}", file=sys.stderr)
     return configuration.without(missing)
 
 
@@ -126,11 +133,8 @@ def job(wildcards):
 
 def logged(command):
     """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails."""
-    return (
-        "export OMP_NUM_THREADS={threads}; "
-        + command
-        + " > {log} 2>&1 || {{ status=$?; echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2; exit $status; }}"
-    )
+    show = "echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2"
+    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ status=$?; {show}; exit $status; }}}}"
 
 
 wildcard_constraints:
