@@ -14,8 +14,9 @@ from methods.core.nets import Classifier
 from methods.core.optimisers import adam
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
-from methods.core.sharded_gan import ShardedHyper, _ShardedGAN, described, seeded
+from methods.core.sharded_gan import ShardedHyper, _ShardedGAN, described
 from methods.core.shards import ShardNetworks
+from methods.core.streams import seeded
 from methods.core.wasserstein import image_gradients, score_update
 from workflow.common.errors import UserError
 

@@ -173,7 +173,7 @@ def wang_rdp(rate: float, sigma: float) -> np.ndarray:
     Wang, Balle, Kasiviswanathan, "Subsampled Renyi differential privacy and analytical moments accountant" (2019),
     Theorem 9, for a mechanism without a pure-DP bound; never more than the query without the draw.
     """
-    order, j, log_choose, starts = _order_table()
+    _, j, log_choose, starts = _order_table()
     base = 1 / (2 * sigma**2)
     # Summand j: rate^j C(order, j) 2 exp((j - 1) rdp(j)), and a tighter constant for j = 2.
     second = 2 * base

@@ -41,7 +41,8 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is not a readable checkpoint ({error}); remove the run's folder to start anew") from None
+        message = f"{path} is not a readable checkpoint ({error}); remove the run's folder to start anew"
+        raise UserError(message) from None
 
 
 def save_generator(folder: Path, method: Method) -> None:

@@ -86,10 +86,10 @@ class Method(ABC):
     def num_steps(self) -> int:
         """Training steps of a whole run."""
 
-    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
         """Work before step 0; not called again on resume. `warm_start` is the artifact's folder."""
 
-    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
         """Work before `load` of a checkpoint, in place of `prepare`: rebuilds what a checkpoint need not hold.
 
         It charges nothing; the default does nothing.

@@ -6,6 +6,8 @@ Images are floats in [0, 1].
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -107,7 +109,7 @@ class _Trunk(nn.Sequential):
     def __init__(self, colours: int, width: int, spectral: bool) -> None:
         channels = (colours, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
-        for below, above in zip(channels, channels[1:], strict=False):
+        for below, above in pairwise(channels):
             layers += [_norm(nn.Conv2d(below, above, 5, stride=2, padding=2), spectral), nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
 

@@ -7,8 +7,7 @@ are listed in the methods' SOURCES.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from methods.core.optimisers import adam, update_average
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
 from methods.core.shards import ShardNetworks, assign, chunks, write_chunk
+from methods.core.streams import seeded, stream
 from methods.core.wasserstein import critic_update, image_gradients, mixed_precision
 from workflow.common.errors import UserError, unknown
-from workflow.common.seeds import derive
 
 RELEASE = "image_gradient"
 SAMPLE_BATCH = 500
@@ -131,15 +130,16 @@ class _ShardedGAN(Method):
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Draws a shard, trains its critic, and moves the generator by one noisy gradient."""
-        stream = self.stream("step", t)
+        # Keyed by the step, so that a resumed run draws what the straight run drew.
+        draws = stream(self.context.seed, "step", t)
         with ledger.charge(RELEASE) as grant:
-            shard = int(torch.randint(self.hp.num_shards, (), generator=stream))
+            shard = int(torch.randint(self.hp.num_shards, (), generator=draws))
             critic, optimizer = self.critics.lend(shard)
-            self._train_critic(critic, optimizer, shard, data, grant, stream)
+            self._train_critic(critic, optimizer, shard, data, grant, draws)
             self.critics.keep(shard, optimizer)
-            labels = self.uniform_labels(self.hp.batch_size, stream)
-            fakes = self.generator(draw_latents(self.hp.batch_size, stream).to(self.device), labels)
-            gradients = self.private_gradients(t, critic, fakes, labels, shard, data, grant, stream)
+            labels = self.uniform_labels(self.hp.batch_size, draws)
+            fakes = self.generator(draw_latents(self.hp.batch_size, draws).to(self.device), labels)
+            gradients = self.private_gradients(t, critic, fakes, labels, shard, data, grant, draws)
             noisy = grant.gaussian(gradients.flatten(1)).view_as(fakes)
         self.optimizer.zero_grad(set_to_none=True)
         fakes.backward(noisy / self.hp.batch_size)
@@ -160,10 +160,6 @@ class _ShardedGAN(Method):
     ) -> torch.Tensor:
         """Returns one gradient [B, C, H, W] per fake, not yet private, from the shard that this step drew."""
         return image_gradients(critic, fakes, labels, self.hp.precision)
-
-    def stream(self, *names: object) -> torch.Generator:
-        """Returns a CPU generator keyed by names, so that a resumed step draws what the straight run drew."""
-        return torch.Generator().manual_seed(derive(self.context.seed, *names))
 
     def uniform_labels(self, count: int, stream: torch.Generator) -> torch.Tensor:
         """Returns labels int64 [N], uniform over classes: the true frequencies stay private."""
@@ -195,9 +191,7 @@ class _ShardedGAN(Method):
         # The generator does not move in between, so one pass makes the fakes of all updates.
         fakes = self.fakes_for(torch.cat([labels for _, labels in batches]), stream).split([len(y) for _, y in batches])
         for (images, labels), fake in zip(batches, fakes, strict=True):
-            critic_update(
-                critic, optimizer, images, fake, labels, stream, hp.gradient_penalty, hp.drift, hp.precision
-            )
+            critic_update(critic, optimizer, images, fake, labels, stream, hp.gradient_penalty, hp.drift, hp.precision)
 
     @torch.no_grad()
     def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
@@ -260,14 +254,6 @@ def _critic_builder(hp: Any, context: Context) -> Callable[[], nn.Module]:
     return build
 
 
-@contextlib.contextmanager
-def seeded(seed: int, *names: object) -> Iterator[None]:
-    """Seeds torch's global CPU generator from names for a block, and restores it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, *names))
-        yield
-
-
 def _read(
     records: torch.Tensor, size: int, data: PrivateData, grant: Grant, stream: torch.Generator, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -285,7 +271,7 @@ def _warm_critic(
     data: PrivateData,
     ledger: Ledger,
 ) -> dict[str, torch.Tensor]:
-    stream = torch.Generator().manual_seed(derive(context.seed, "warm start", shard))
+    draws = stream(context.seed, "warm start", shard)
     generator = build_generator(hp, context, hp.warm_start_width, "warm start generator", shard)
     critic_adam = adam(critic.parameters(), hp.critic_learning_rate)
     generator_adam = adam(generator.parameters(), hp.critic_learning_rate)
@@ -293,14 +279,12 @@ def _warm_critic(
     for _ in range(hp.warm_start_steps):
         for _ in range(hp.critic_steps):
             with ledger.internal("critic warm start") as grant:
-                images, labels = _read(records, hp.critic_batch, data, grant, stream, device)
+                images, labels = _read(records, hp.critic_batch, data, grant, draws, device)
             with torch.no_grad():
-                fake = generator(draw_latents(len(labels), stream).to(device), labels)
-            critic_update(
-                critic, critic_adam, images, fake, labels, stream, hp.gradient_penalty, hp.drift, hp.precision
-            )
-        labels = torch.randint(context.public.num_classes, (hp.critic_batch,), generator=stream).to(device)
-        fakes = generator(draw_latents(hp.critic_batch, stream).to(device), labels)
+                fake = generator(draw_latents(len(labels), draws).to(device), labels)
+            critic_update(critic, critic_adam, images, fake, labels, draws, hp.gradient_penalty, hp.drift, hp.precision)
+        labels = torch.randint(context.public.num_classes, (hp.critic_batch,), generator=draws).to(device)
+        fakes = generator(draw_latents(hp.critic_batch, draws).to(device), labels)
         generator_adam.zero_grad(set_to_none=True)
         fakes.backward(image_gradients(critic, fakes, labels, hp.precision) / hp.critic_batch)
         generator_adam.step()
