@@ -20,7 +20,7 @@ from methods.core.method import Method
 from methods.core.plan import budget_of
 from methods.core.privacy import BudgetExhausted, Ledger
 from methods.core.private_data import PrivateData
-from workflow.common.errors import command
+from workflow.common.errors import UserError, command
 from workflow.common.files import write_json, write_text
 from workflow.common.provenance import provenance
 from workflow.common.seeds import derive
@@ -60,7 +60,7 @@ def train(
         progress = _Progress(method, folder, checkpoint_seconds)
         stored = checkpoint.load(folder, device)
         if stored is None:
-            method.prepare(data, ledger, warm_start)
+            progress.prepare(data, ledger, warm_start)
         else:
             progress.restore(stored, data, ledger, warm_start)
         progress.run(data, ledger)
@@ -80,6 +80,17 @@ class _Progress:
     @property
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.started
+
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
+        try:
+            self.method.prepare(data, ledger, warm_start)
+        except BudgetExhausted as end:
+            raise UserError(
+                f"{end}, by a run that was killed before its first checkpoint; remove {self.folder} to start anew, which"
+                " spends the budget on these records a second time"
+            ) from None
+        # What preparing released cannot be released again, so it must not be lost.
+        self._save()
 
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         self.method.resume(data, ledger, warm_start)
@@ -102,8 +113,11 @@ class _Progress:
                 self.step += 1
                 bar.update()
                 if time.monotonic() - saved > self.checkpoint_seconds:
-                    checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log)
+                    self._save()
                     saved = time.monotonic()
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log)
 
 
 def _finish(

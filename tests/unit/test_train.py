@@ -1,0 +1,180 @@
+"""The training command: what it writes, how it survives a kill, and how it says no."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from methods.core import checkpoint, plan, registry, sample, train
+from methods.core.privacy import Budget, PublicSpec
+from methods.core.private_data import PrivateData
+from workflow.common.contracts import load_images
+from workflow.common.errors import UserError
+from workflow.common.files import write_json, write_npz
+
+PUBLIC = PublicSpec("toy", (1, 28, 28), 10, 60)
+CPU = torch.device("cpu")
+GAN = {
+    "steps": 6, "batch_size": 3, "num_shards": 6, "critic_batch": 4, "critic_steps": 1, "warm_start_steps": 0,
+    "generator": "dcgan", "generator_width": 2, "critic_width": 2,
+}  # fmt: skip
+MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}
+
+
+def records() -> PrivateData:
+    images = torch.randint(0, 256, (60, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return PrivateData(images, torch.arange(60) % 10)
+
+
+def planned(method: str = "gs_wgan", **overrides):
+    hyper = {**(GAN if method == "gs_wgan" else MERF), **overrides}
+    return plan.make_plan(method, "run", hyper, PUBLIC, Budget(10.0, 1e-5, "published"), seed=0)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(monkeypatch, step: int) -> None:
+    cls = registry.load("gs_wgan")
+    whole = cls.step
+
+    def stop(self, t, data, ledger):
+        if t == step:
+            raise Killed
+        return whole(self, t, data, ledger)
+
+    monkeypatch.setattr(cls, "step", stop)
+
+
+def test_a_finished_run_has_its_files_and_a_ledger_line_for_each_use(tmp_path):
+    record = train.train(planned(), records(), tmp_path, CPU)
+    assert record["steps_done"] == record["steps_planned"] == 6
+    assert sum("charge" in line for line in lines(tmp_path)) == 6
+    assert record["eps_published"] == pytest.approx(10, rel=1e-2)
+    assert record["eps_sound"] > record["eps_published"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "generator.safetensors", "ledger.jsonl", "log.csv", "private", "run.json",
+    }  # fmt: skip
+    assert not list((tmp_path / "private").iterdir())
+
+
+def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_straight_run(tmp_path, monkeypatch):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train.train(planned(), records(), straight, CPU)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 4)
+        train.train(planned(), records(), broken, CPU, checkpoint_seconds=0)
+    assert not (broken / "run.json").exists()
+    train.train(planned(), records(), broken, CPU)
+    assert (straight / "generator.safetensors").read_bytes() == (broken / "generator.safetensors").read_bytes()
+
+
+def test_uses_after_the_last_checkpoint_stay_spent_and_shorten_the_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 4)
+        train.train(planned(), records(), tmp_path, CPU)
+    record = train.train(planned(), records(), tmp_path, CPU)
+    assert record["steps_done"] == 2
+    assert sum("charge" in line for line in lines(tmp_path)) == 6
+    assert record["eps_published"] <= 10
+
+
+def test_what_preparing_released_survives_a_kill_right_after_it(tmp_path, monkeypatch):
+    cls = registry.load("dp_merf")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(cls, "step", stop)
+        train.train(planned("dp_merf"), records(), tmp_path, CPU)
+    record = train.train(planned("dp_merf"), records(), tmp_path, CPU)
+    assert record["steps_done"] == 3
+    assert sum("charge" in line for line in lines(tmp_path)) == 1
+
+
+def test_a_release_lost_before_its_checkpoint_is_not_made_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(checkpoint, "save", stop)
+        train.train(planned("dp_merf"), records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="start anew"):
+        train.train(planned("dp_merf"), records(), tmp_path, CPU)
+
+
+def test_a_run_is_not_continued_with_other_settings(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 2)
+        train.train(planned(), records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="another plan"):
+        train.train(planned(batch_size=4), records(), tmp_path, CPU)
+
+
+def test_an_over_budget_plan_is_refused_before_any_read(tmp_path):
+    class NoData:
+        def read(self, *_):
+            raise AssertionError("data was read")
+
+    over = planned()
+    over["releases"][0]["max_uses"] *= 100
+    with pytest.raises(UserError, match="over the budget"):
+        train.train(over, NoData(), tmp_path, CPU)
+
+
+def test_samples_are_balanced_and_drawn_from_the_stored_generator(tmp_path):
+    made = planned()
+    write_json(tmp_path / "plan.json", made)
+    train.train(made, records(), tmp_path, CPU)
+    for name in ("a.npz", "b.npz"):
+        assert sample.main(["--run", str(tmp_path), "--num", "25", "--out", str(tmp_path / name)]) == 0
+    samples = load_images(tmp_path / "a.npz")
+    assert samples.images.shape == (25, 1, 28, 28)
+    assert sorted(set(torch.bincount(torch.from_numpy(samples.labels)).tolist())) == [2, 3]
+    assert (samples.images == load_images(tmp_path / "b.npz").images).all()
+
+
+def card(folder):
+    fields = {"dataset": "toy", "image_shape": [1, 28, 28], "num_classes": 10, "splits": {"train": {"count": 60}}}
+    write_json(folder / "card.json", fields)
+    return str(folder / "card.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "gan"], "unknown method 'gan'; valid: "),
+        (["--method", "dpac", "--epsilon", "0"], "epsilon must be a number above 0"),
+        (["--method", "dpac", "--hyper", '{"stepps": 3}'], "unknown hyper-parameter of dpac 'stepps'; valid: "),
+        (["--method", "dpac", "--hyper", '{"steps": "many"}'], "dpac.steps must be int, got 'many'"),
+        (["--method", "dpac", "--accounting", "honest"], "unknown accounting 'honest'; valid: none, published, sound"),
+        (["--method", "nonprivate"], "nonprivate has no privacy"),
+        (["--method", "dpac", "--card", "nowhere.json"], "no such file: nowhere.json"),
+    ],
+)
+def test_bad_input_to_plan_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, says):
+    rest = ["--card", card(tmp_path), "--epsilon", "10", "--out", str(tmp_path / "plan.json")]
+    kept = [value for pair in zip(rest[::2], rest[1::2], strict=True) if pair[0] not in arguments for value in pair]
+    assert plan.main(arguments + kept) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert says in error
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_data_that_does_not_match_the_plan_is_refused(tmp_path, capsys):
+    write_json(tmp_path / "plan.json", planned())
+    images, labels = torch.zeros(50, 1, 28, 28, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64)
+    write_npz(tmp_path / "train.npz", images=images.numpy(), labels=labels.numpy())
+    arguments = ["--plan", str(tmp_path / "plan.json"), "--data", str(tmp_path / "train.npz"), "--out", str(tmp_path)]
+    assert train.main(arguments) == 2
+    assert "50 images" in capsys.readouterr().err
