@@ -39,6 +39,7 @@ rule tables:
     output:
         TABLES,
     params:
+        num=CONFIG.protocol["num_samples"],
         folder=f"{OUT}/tables",
     log:
         f"{LOGS}/report/tables.log",
@@ -46,7 +47,7 @@ rule tables:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.tables --scores {input.scores} --published {input.published}"
-            " --layout {input.layout} --out {params.folder}"
+            " --layout {input.layout} --num-samples {params.num} --out {params.folder}"
         )
 
 
@@ -59,6 +60,7 @@ rule figures:
         FIGURES,
     params:
         root=OUT,
+        folders=RUN_FOLDERS,
         folder=f"{OUT}/figures",
     log:
         f"{LOGS}/report/figures.log",
@@ -66,6 +68,7 @@ rule figures:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout} --out {params.folder}"
+            " --runs {params.folders}"
         )
 
 
@@ -94,8 +97,9 @@ rule report:
         f"{OUT}/report.html",
     params:
         root=OUT,
+        folders=RUN_FOLDERS,
     log:
         f"{LOGS}/report/html.log",
     threads: 1
     shell:
-        logged("{PYTHON} -m evaluation.report.html --root {params.root} --out {output}")
+        logged("{PYTHON} -m evaluation.report.html --root {params.root} --out {output} --runs {params.folders}")
