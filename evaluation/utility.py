@@ -129,6 +129,7 @@ def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[s
     """Returns the content of utility.json for parsed command-line arguments."""
     protocol = Protocol.parse(arguments.protocol)
     samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")
+    held = samples if arguments.r2g_samples is None else load_images(arguments.r2g_samples)
     test = load_images(arguments.test)
     check_alike(samples, test, (str(arguments.samples), str(arguments.test)))
     stored = None
@@ -136,10 +137,11 @@ def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[s
         if arguments.classifiers is None:
             raise UserError("direction r2g needs --classifiers, the folder `python -m evaluation.classifiers` wrote")
         stored = load_stored(arguments.classifiers)
-        check_fit(samples, stored["cnn"], arguments.classifiers)
+        check_fit(held, stored["cnn"], arguments.classifiers)
     result: dict[str, Any] = {"num_samples": len(samples), "seed": arguments.seed}
     for direction in directions:
-        result |= score(direction, samples, test, protocol, arguments.seed, stored, arguments.threads)
+        scored = held if direction == "r2g" else samples
+        result |= score(direction, scored, test, protocol, arguments.seed, stored, arguments.threads)
     return result
 
 
@@ -148,6 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `python -m evaluation.utility`."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.utility", description=__doc__)
     parser.add_argument("--samples", type=Path, required=True, help="npz of synthetic (or real) images and labels")
+    parser.add_argument(
+        "--r2g-samples", type=Path, help="what real2gen tests on instead: the real test split gives its ceiling"
+    )
     parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
     parser.add_argument("--classifiers", type=Path, help="folder of evaluation.classifiers; only r2g needs it")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")

@@ -75,6 +75,9 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
 
 def context(plan: dict[str, Any], device: torch.device) -> Context:
     """Returns what a method is built from, as plan.json records it."""
-    public = PublicSpec(**{**plan["public"], "image_shape": tuple(plan["public"]["image_shape"])})
-    releases = tuple(Release.from_dict(fields) for fields in plan["releases"])
-    return Context(public=public, releases=releases, seed=plan["seed"], device=device)
+    try:
+        public = PublicSpec(**{**plan["public"], "image_shape": tuple(plan["public"]["image_shape"])})
+        releases = tuple(Release.from_dict(fields) for fields in plan["releases"])
+        return Context(public=public, releases=releases, seed=plan["seed"], device=device)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"not a plan ({error}); make one with python -m methods.core.plan") from None

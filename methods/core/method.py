@@ -12,6 +12,7 @@ import torch
 
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
+from workflow.common.errors import UserError
 
 StepLog = dict[str, float]
 
@@ -79,7 +80,7 @@ class Method(ABC):
         cls, settings: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
     ) -> None:
         """Writes the artifact of `warm_start` into the folder `out`, reading data as `ledger.internal` only."""
-        raise TypeError(f"{cls.__name__} has no warm start")
+        raise UserError(f"method {cls.__module__.removeprefix('methods.')} has no warm start")
 
     @property
     @abstractmethod

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflow.common.contracts import ACCOUNTINGS
 from workflow.common.errors import UserError, unknown
 
-ACCOUNTINGS = ("published", "sound", "none")
 _CHOICES = {
     "kind": ("gaussian", "laplace", "none"),
     "bounded": ("sum", "function"),

@@ -123,6 +123,8 @@ class _ShardedGAN(Method):
         return self.hp.steps
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        if self.hp.warm_start_steps and warm_start is None:
+            raise UserError("warm_start_steps is not 0 but no critics were given: make them with methods.core.warmstart")
         self.critics = ShardNetworks(_critic_builder(self.hp, self.context), self.hp.critic_learning_rate, warm_start)
 
     def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
@@ -231,7 +233,7 @@ def check(hp: Any, public: PublicSpec) -> None:
         raise UserError(f"the GAN networks make 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
     if not 1 <= hp.num_shards <= public.num_train:
         raise UserError(f"num_shards must be 1 to {public.num_train} (the records), got {hp.num_shards}")
-    for name in ("steps", "batch_size", "critic_batch"):
+    for name in ("steps", "batch_size", "critic_batch", "critic_steps"):
         if getattr(hp, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(hp, name)}")
 

@@ -7,6 +7,8 @@ import resource
 import pytest
 from toy_project import Project
 
+from workflow.datasets import mnist
+
 REPORT = {"scores.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
@@ -120,12 +122,25 @@ def test_a_file_by_name_brings_its_preset(fresh: Project):
         (["--config", "runs={foo: {}}"], ["unknown method 'foo'", "alpha, beta, gamma"]),
         (["--config", "runs={alpha: {steps: 0}}"], ["alpha.steps must be at least 1"]),
         (["--config", "protocol={batch_size: 0}"], ["protocol batch_size must be at least"]),
+        (["--config", "datasets=mnits"], ["unknown data set 'mnits'", "did you mean 'mnist'"]),
+        (["--config", "epsilons=0"], ["epsilon must be a number above 0"]),
+        (["--config", "delta=.nan"], ["delta"]),
+        (["--config", "methods={alpha: {per_dataset: {mnits: {}}}}"], ["unknown data set 'mnits'"]),
+        (["results/quick/data/mnits/card.json"], ["unknown data set 'mnits'"]),
+        (["--config", "data_sources=nowhere"], ["no such data folder: nowhere"]),
+        (["--config", "data_sources=cut"], ["train-images-idx3-ubyte is truncated"]),
+        (["--config", "data_sources=faces"], ["has the faces but no list_attr_celeba.txt"]),
         (["--config", "datasets=celeba"], ["celeba are missing", "img_align_celeba", "DPAC_BENCH_DATA"]),
         (["results/quick/runs/mnist/alpha/eps0/seed0/run.json"], ["epsilon must be a number above 0"]),
         (["results/long/scores.csv", "--config", "preset=quick"], ["belongs to preset 'long'"]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, parts):
+    cut, faces = fresh.folder / "cut/mnist", fresh.folder / "faces/img_align_celeba"
+    cut.mkdir(parents=True)
+    faces.mkdir(parents=True)
+    for name in mnist.FILES:
+        (cut / name).write_bytes(b"\0\0\x08\x01" + (9).to_bytes(4, "big"))
     done = fresh.snakemake("-n", *arguments)
     assert done.returncode == 2, done.stdout
     errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
@@ -144,8 +159,8 @@ def test_quiet_output_is_the_progress_line_and_little_else(fresh: Project):
 def test_a_failing_step_shows_its_error_and_keeps_its_checkpoints(fresh: Project):
     run = fresh.folder / "results/quick/runs/mnist/alpha/eps10/seed0"
     (run / "private").mkdir(parents=True)
-    (run / "private/checkpoint.safetensors").write_text("state")
-    (run / "ledger.jsonl").write_text("spent\n")
+    (run / "private/checkpoint.pt").write_text("state")
+    (run / "private/ledger.jsonl").write_text("spent\n")
     fresh.edit("workflow/config/quick.yaml", "preset: quick", "preset: quick\ndata_sources: [FAIL]")
     (fresh.folder / "FAIL").mkdir()
     fresh.edit("methods/core/plan.py", "toy.main('methods.core.plan')",
@@ -154,5 +169,5 @@ def test_a_failing_step_shows_its_error_and_keeps_its_checkpoints(fresh: Project
     done = fresh.snakemake("--quiet", "rules", "host", "--", str(run.relative_to(fresh.folder) / "run.json"))
     assert done.returncode != 0
     assert "error: the training data are not what the plan says" in done.stdout
-    assert (run / "private/checkpoint.safetensors").exists()
-    assert (run / "ledger.jsonl").read_text() == "spent\n"
+    assert (run / "private/checkpoint.pt").exists()
+    assert (run / "private/ledger.jsonl").read_text() == "spent\n"

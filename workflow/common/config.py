@@ -280,13 +280,22 @@ def _check_hyper(where: str, method: str, overrides: Mapping[str, Any], extra: I
     methods.check(method, overrides)
 
 
-def _layers(where: str, entry: Mapping[str, Any] | None, skip: tuple[str, ...], method: str, methods: Catalogue):
+def _layers(
+    where: str,
+    entry: Mapping[str, Any] | None,
+    skip: tuple[str, ...],
+    method: str,
+    methods: Catalogue,
+    known: Iterable[str],
+):
     """Returns the overrides of an entry and those it holds per data set, both checked against the method."""
     entry = entry or {}
     shared = {key: value for key, value in entry.items() if key not in skip}
     _check_hyper(where, method, shared, skip, methods)
     per_dataset = entry.get("per_dataset") or {}
     for dataset, overrides in per_dataset.items():
+        if dataset not in known:
+            _unknown("data set", dataset, known, f" in {where}.per_dataset")
         _check_hyper(f"{where}.per_dataset.{dataset}", method, overrides, (), methods)
     return shared, per_dataset
 
@@ -306,8 +315,8 @@ def _run(name: str, content: Mapping[str, Any], known: Iterable[str], methods: C
     epsilons = tuple(float(e) for e in entry.get("epsilons", content["epsilons"]))
     _check_accounting(name, accounting, epsilons)
     base, base_per = _layers(f"methods.{method}", (content.get("methods") or {}).get(method), ("per_dataset",), method,
-                             methods)  # fmt: skip
-    own, own_per = _layers(f"runs.{name}", entry, RUN_KEYS, method, methods)
+                             methods, known)  # fmt: skip
+    own, own_per = _layers(f"runs.{name}", entry, RUN_KEYS, method, methods, known)
     hyper = {d: {**base, **base_per.get(d, {}), **own, **own_per.get(d, {})} for d in known}
     datasets = tuple(d for d in content["datasets"] if d in limited)
     return Run(name, method, accounting, datasets, epsilons, tuple(entry.get("seeds", content["seeds"])), hyper)
@@ -377,5 +386,11 @@ def load(
 
 
 def canonical(value: Any) -> str:
-    """Returns key-sorted JSON on one line; the text of a setting in commands and hashes. Infinities are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Returns key-sorted JSON on one line; the text of a setting in commands and hashes.
+
+    Raises UserError for a setting that is infinite or not a number.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise UserError(f"settings must be finite numbers, got {value}") from None

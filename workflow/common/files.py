@@ -51,8 +51,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from None
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:

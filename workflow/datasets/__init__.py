@@ -3,6 +3,28 @@
 Importing this package is cheap: what needs torchvision, PIL or scikit-learn is imported by the loader that uses it.
 """
 
-from workflow.datasets.sources import NAMES, available
+from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["NAMES", "available"]
+from workflow.common.errors import UserError
+from workflow.datasets.sources import CELEBA_SIZES, NAMES, available, celeba_defect, celeba_folders, subfolders
+
+__all__ = ["NAMES", "available", "check"]
+
+
+def check(name: str, sources: Iterable[str | Path] = ()) -> None:
+    """Raises UserError if a folder to search holds damaged or incomplete files of `name`; at most 0.1 s a file.
+
+    A folder that holds none of them is fine: the next source may.
+    """
+    sources = list(sources)
+    if name in CELEBA_SIZES:
+        defects = [defect for folder in celeba_folders(name, sources) if (defect := celeba_defect(folder))]
+        if defects:
+            raise UserError(f"{name}: {'; '.join(defects)}")
+        return
+    from workflow.datasets.mnist import FAMILIES, read_files
+
+    if name in FAMILIES:
+        for folder in subfolders(sources, FAMILIES[name].folder_names):
+            read_files(FAMILIES[name], folder)

@@ -47,16 +47,25 @@ def celeba_folders(name: str, given: Iterable[str | Path]) -> list[Path]:
     ]  # fmt: skip
 
 
-def celeba_problem(name: str, folder: Path) -> str | None:
-    """Returns what a folder with faces lacks to be data set `name`, in words, or None; reads one line of one file."""
+def celeba_defect(folder: Path) -> str | None:
+    """Returns what a folder with faces lacks to be any CelebA, in words, or None; reads one line of one file."""
     for required in ("list_attr_celeba.txt", "list_eval_partition.txt"):
         if not (folder / required).is_file():
             return f"{folder} has the faces but no {required}; put CelebA's {required} beside them"
     try:
         with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
-            count = int(handle.readline())
+            int(handle.readline())
     except ValueError:
         return f"{folder}/list_attr_celeba.txt does not begin with its number of images; fetch CelebA's own file again"
+    return None
+
+
+def celeba_problem(name: str, folder: Path) -> str | None:
+    """Returns what a folder with faces lacks to be data set `name`, in words, or None."""
+    if defect := celeba_defect(folder):
+        return defect
+    with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
+        count = int(handle.readline())
     if count != CELEBA_SIZES[name]:
         other = next((known for known, size in CELEBA_SIZES.items() if size == count), None)
         mend = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use image_folder"
@@ -73,7 +82,8 @@ def available(name: str, sources: Iterable[str | Path] = ()) -> bool:
     """
     check_name(name)
     if name == "image_folder":
-        return bool(list(sources))
+        return bool(folders(sources))
+    folders(sources)
     if name not in CELEBA_SIZES:
         return True
     return any(celeba_problem(name, folder) is None for folder in celeba_folders(name, sources))

@@ -17,7 +17,7 @@ from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
 from workflow.common import config as grid
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, unknown
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.progress import Progress
 
@@ -62,6 +62,8 @@ def check_requested(configuration):
                 f"{target} belongs to preset {parts[1]!r}, but the preset is {configuration.preset!r}; "
                 f"valid: {', '.join(grid.presets())}; choose one by --config preset=NAME"
             )
+        if parts[2] == "data" and parts[3] not in configuration.datasets:
+            raise unknown("data set", parts[3], configuration.datasets, "add others by --config datasets=NAME")
         match = re.match(r"runs/([^/]+)/([^/]+)/eps([^/]+)/seed([^/]+)/", "/".join(parts[2:]))
         if match and match[2] != grid.REAL:
             configuration.job(*match.groups())
@@ -81,9 +83,14 @@ def missing_files(name, configuration):
 
 
 def has_data(name, configuration):
-    """Returns whether a data set has been made already or can be made from what is at hand."""
-    made = os.path.exists(f"{configuration.root}/data/{name}/card.json")
-    return made or dataset_stage.available(name, configuration.data_sources)
+    """Returns whether a data set has been made already or can be made from what is at hand.
+
+    Raises UserError where a folder that was given holds damaged files: found now, not after minutes of work.
+    """
+    if os.path.exists(f"{configuration.root}/data/{name}/card.json"):
+        return True
+    dataset_stage.check(name, configuration.data_sources)
+    return dataset_stage.available(name, configuration.data_sources)
 
 
 def leave_out_missing(configuration):

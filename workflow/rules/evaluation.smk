@@ -118,6 +118,6 @@ rule real_utility:
     shell:
         logged(
             "{PYTHON} -m evaluation.utility --samples {input.train} --test {input.test}"
-            " --classifiers {params.classifiers} --protocol {params.protocol:q} --directions g2r --seed 0"
+            " --r2g-samples {input.test} --classifiers {params.classifiers} --protocol {params.protocol:q} --seed 0"
             " --threads {threads} --out {output}"
         )
