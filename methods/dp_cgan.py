@@ -40,6 +40,7 @@ class DPCgan(Method):
         "departure: options the authors lack, off by default and set by presets for few steps: Adam for the "
         "discriminator, a leaky hidden layer, a larger label input (a one-hot label is faint beside 784 pixels) and "
         "an averaged generator",
+        "departure: the generator step draws its own latents and labels, once in generator_every discriminator steps",
         "departure: for 32x32x3 the same two networks at that size; the authors gave none",
     )
 
@@ -82,7 +83,7 @@ class DPCgan(Method):
         )
         self._d_optimizer = _optimizer(hp, self._discriminator)
         self._private = dp_sgd.PrivateOptimizer(
-            self._discriminator, self._d_optimizer, release, hp.batch_size, context.seed
+            self._discriminator, self._d_optimizer, release, hp.batch_size
         )
 
     @classmethod
@@ -112,7 +113,7 @@ class DPCgan(Method):
             batch = stream(self.context.seed, "dp_cgan", "batch", use)
             reals = self._examples(*data.read(grant, dp_sgd.poisson_batch(len(data), self._rate, batch)))
             wanted = torch.cat([torch.ones(len(reals)), torch.zeros(len(fakes))]).to(self.device)
-            self._private.step(grant, use, _losses, torch.cat([torch.cat([reals, fakes]), wanted[:, None]], dim=1))
+            self._private.step(grant, _losses, torch.cat([torch.cat([reals, fakes]), wanted[:, None]], dim=1))
         if (t + 1) % self.hp.generator_every:
             return {}
         return {"generator_loss": self._generator_step(draws)}

@@ -34,8 +34,8 @@ class DPMerf(Method):
         "code_balanced/{mnist_sr_gen,rff_mmd_approx,models_gen,gen_balanced}.py of the authors' repository",
         "departure: noise is calibrated to the budget; the authors set 5 and 25 for epsilon 1 and 0.2, by an RDP count "
         "about 30 % above the exact Gaussian cost",
-        "departure: the length scale is image entries / 7.5 (104.5 at 28x28) for every data set; the authors' 105 and "
-        "127 look like distances measured on the data, which nothing accounts for",
+        "departure: the length scale is image entries / 7.5 (104.5 at 28x28) unless PAPER says otherwise; the authors' "
+        "105 and 127 look like distances measured on the data, which nothing accounts for",
         "departure: sigmoid output at 32x32x3 as well, where the authors configured no image run",
     )
 

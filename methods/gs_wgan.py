@@ -24,5 +24,8 @@ class GSWGAN(_ShardedGAN):
         "Departure: critic batches are fresh random subsets of the shard; the repository walks through epochs.",
         "Departure: spectral norm's vectors are buffers: never trained, never averaged, still while sampling.",
         "Departure: the DCGAN generator for 32x32 is ours, the repository defines 28x28 alone.",
-        "Departure: a warm-started critic begins with a fresh optimiser, as in the repository.",
+        "A warm-started critic begins with a fresh optimiser, as in the repository.",
+        "Departure: all critics start from one initialisation; each warm-start generator from its own.",
+        "Departure: the warm start takes critic_steps per generator step; the repository's takes 5 for CelebA too.",
+        "Departure: the running average starts at decay 1/2, the repository's at 0.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ def _check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
             raise UserError(f"{folder.path}/run.json says {key} {found!r}, but its folder says {value!r}")
 
 
+def _notice_short(folder: RunFolder, run: dict[str, Any]) -> None:
+    done, planned = run.get("steps_done"), run.get("steps_planned")
+    if done != planned:
+        print(f"notice: {folder.path} stopped after {done} of {planned} steps: a crash spent the rest", file=sys.stderr)
+
+
 def _number(path: Path, metric: str, value: Any) -> float:
     try:
         return float(value)
@@ -79,6 +86,7 @@ def collect_run(folder: RunFolder, preset: str) -> list[Score]:
     run = found.get("run.json")
     if run is not None:
         _check_same_run(folder, run)
+        _notice_short(folder, run)
     key = (preset, folder.dataset, folder.run, folder.epsilon, _accounting(folder, run), folder.seed)
     scores = []
     for name, content in found.items():

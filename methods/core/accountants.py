@@ -1,6 +1,7 @@
 """What a plan of releases costs, counted two ways, and the noise that fits a budget.
 
-`published` repeats the count made by the authors of the methods. `sound` is a valid upper bound on epsilon for what the
+`published` counts in the way of the methods' authors (for DP-MERF and DP-CGAN with their arithmetic mended: the exact
+Gaussian cost, and the noise multiplier that was really used). `sound` is a valid upper bound on epsilon for what the
 releases describe. Both read nothing but the releases; sigma below is a noise multiplier relative to the sensitivity.
 """
 

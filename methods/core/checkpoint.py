@@ -20,12 +20,15 @@ def checkpoint_path(folder: Path) -> Path:
     return folder / "private" / "checkpoint.pt"
 
 
-def save(folder: Path, method: Method, step: int, seconds: float, log: list[dict[str, float]]) -> None:
-    """Stores both states after `step` steps; the log and the seconds spent so far travel with them."""
+def save(
+    folder: Path, method: Method, step: int, seconds: float, log: list[dict[str, float]], hyper: dict[str, Any]
+) -> None:
+    """Stores both states after `step` steps; log, seconds spent so far and hyper-parameters travel with them."""
     content = {
         "step": step,
         "seconds": seconds,
         "log": log,
+        "hyper": hyper,
         "public": method.public_state(),
         "private": method.private_state(),
     }

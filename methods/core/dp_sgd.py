@@ -1,4 +1,4 @@
-"""DP-SGD through Opacus: ghost clipping and noise from the kept library, the noise scale from the ledger's release."""
+"""DP-SGD: per-example ghost clipping by Opacus, noise from the ledger's grant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from methods.core.privacy import Budget, Grant, PublicSpec, Release, UnaccountedAccess, calibrate
-from workflow.common.seeds import derive
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -53,49 +52,53 @@ class PrivateOptimizer:
         optimizer: a torch optimiser of its parameters, which receives the sanitised gradient.
         release: a "sum" release; its clip and noise are used, whatever the caller's settings say.
         expected_batch: by what the noisy sum is divided. Public: the true Poisson batch size is not.
-        seed: root seed of the noise. It must be secret in a real deployment; torch keeps 32 bits of it on CPU.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, release: Release, expected_batch: int, seed: int
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, release: Release, expected_batch: int
     ) -> None:
-        self._release, self._seed = release, seed
+        self._release, self._expected_batch = release, expected_batch
         clip = release.clip if release.kind == "gaussian" else _NO_CLIP
         self._hooks = GradSampleModuleFastGradientClipping(network, max_grad_norm=clip, loss_reduction="sum")
         self._hooks.disable_hooks()
         self._biases = [parameter for name, parameter in network.named_parameters() if name.endswith("bias")]
         self._optimizer = DPOptimizerFastGradientClipping(
             optimizer,
-            # Opacus adds std = multiplier * clip; the release states its noise relative to the sensitivity.
-            noise_multiplier=release.scale / clip,
+            # The grant adds the noise: torch's CPU generator, which Opacus draws from, keeps 32 bits of a seed.
+            noise_multiplier=0.0,
             max_grad_norm=clip,
             expected_batch_size=expected_batch,
         )
 
     def step(
-        self, grant: Grant, use: int, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor
+        self, grant: Grant, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor
     ) -> None:
         """Adds each example's clipped gradient, adds noise once, divides by the expected batch, and updates.
 
         `losses(network, batch)` returns one loss per row, [B], each a function of its own row. Rows of `batch` [B, ...]
         are private records, or public examples (fakes), whose clipped gradients join the sum without touching its
-        sensitivity. A batch without a row still makes a noisy step. `use` numbers the use and names the noise, so a
-        repeated step never repeats noise. Rows with a non-finite gradient count as zero.
+        sensitivity. A batch without a row still makes a noisy step. Rows with a non-finite gradient count as
+        zero.
 
         Raises UnaccountedAccess unless `grant` is open and of this optimiser's release.
         """
         if not grant.open or grant.release != self._release:
             raise UnaccountedAccess("a DP-SGD step needs an open grant of its own release")
-        device = next(self._hooks.parameters()).device
-        noise_seed = derive(self._seed, self._release.name, "noise", use)
-        self._optimizer.generator = torch.Generator(device).manual_seed(noise_seed)
         with warnings.catch_warnings():
             # True of every first layer, and what Opacus' hooks expect.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             self._clipped_sum(losses, batch)
-        grant.close()
-        self._optimizer.step()
+        self._optimizer.pre_step()
+        self._add_noise(grant)
+        self._optimizer.original_optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _add_noise(self, grant: Grant) -> None:
+        gradients = [parameter.grad for parameter in self._hooks.parameters()]
+        noise = grant.gaussian_noise(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, noise.split([gradient.numel() for gradient in gradients]), strict=True):
+            # pre_step has divided the sum by the expected batch already.
+            gradient.add_(part.view_as(gradient), alpha=1 / self._expected_batch)
 
     def _clipped_sum(self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor) -> None:
         while len(batch):

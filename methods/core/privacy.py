@@ -101,6 +101,17 @@ class Grant:
         """Like `gaussian_sum`, clipped in L1, with Laplace noise of scale release.scale."""
         return self._sum("laplace", chunks, width, device)
 
+    def gaussian_noise(self, like: torch.Tensor) -> torch.Tensor:
+        """Returns N(0, release.scale^2) of `like`'s shape: the noise of a "sum" that a library has clipped and summed.
+
+        Answers the release and closes the grant, as `gaussian_sum` does; kind "none" gives zeros.
+        """
+        release = self._claim("gaussian", "sum")
+        self.close()
+        if release.kind == "none":
+            return torch.zeros_like(like)
+        return self._noise.draw("gaussian", like, release.scale, release.name, self._use)
+
     def _claim(self, kind: str, bounded: str) -> Release:
         if not self._open or self._release is None:
             raise UnaccountedAccess("this grant is closed, spent or internal; charge the ledger for each answer")

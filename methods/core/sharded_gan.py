@@ -124,7 +124,7 @@ class _ShardedGAN(Method):
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         if self.hp.warm_start_steps and warm_start is None:
-            raise UserError("warm_start_steps is not 0 but no critics were given: make them with methods.core.warmstart")
+            raise UserError("warm_start_steps is not 0 but no critics were given; make them by methods.core.warmstart")
         self.critics = ShardNetworks(_critic_builder(self.hp, self.context), self.hp.critic_learning_rate, warm_start)
 
     def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
@@ -132,9 +132,9 @@ class _ShardedGAN(Method):
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Draws a shard, trains its critic, and moves the generator by one noisy gradient."""
-        # Keyed by the step, so that a resumed run draws what the straight run drew.
-        draws = stream(self.context.seed, "step", t)
         with ledger.charge(RELEASE) as grant:
+            # Keyed by the use: a resumed run draws what the straight run drew, and lost steps' draws are not repeated.
+            draws = stream(self.context.seed, "step", ledger.uses(RELEASE) - 1)
             shard = int(torch.randint(self.hp.num_shards, (), generator=draws))
             critic, optimizer = self.critics.lend(shard)
             self._train_critic(critic, optimizer, shard, data, grant, draws)

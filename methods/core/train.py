@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,7 +29,7 @@ from workflow.common.provenance import provenance
 from workflow.common.seeds import derive
 
 LEDGER = "ledger.jsonl"
-CHECKPOINT_SECONDS = 300.0
+CHECKPOINT_SECONDS = 120.0
 LOG_ROWS = 200
 
 
@@ -49,15 +52,19 @@ def train(
     A folder with a checkpoint continues from it. Ledger lines written after that checkpoint stay spent, so a crash
     shortens a run. Raises UserError for a ledger that belongs to another plan.
     """
-    noise = torch.Generator().manual_seed(derive(plan["seed"], plan["dataset"], plan["run"], "noise"))
+    # Keyed by the whole plan: two runs that shared their noise could be subtracted from one another.
+    digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    noise = torch.Generator().manual_seed(derive(plan["seed"], digest, "noise"))
     # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a failure.
     ledger_path = folder / "private" / LEDGER
     resume = ledger_path.exists() and ledger_path.stat().st_size > 0
+    if not resume and checkpoint.checkpoint_path(folder).exists():
+        raise UserError(f"{folder} has a checkpoint whose ledger is gone; remove the folder to start anew")
     with Ledger.open(
         ledger_path, context(plan, device).releases, budget_of(plan), resume=resume, noise_stream=noise
     ) as ledger:
         method = build(plan, device)
-        progress = _Progress(method, folder, checkpoint_seconds)
+        progress = _Progress(method, plan["hyper"], folder, checkpoint_seconds)
         stored = checkpoint.load(folder, device)
         if stored is None:
             progress.prepare(data, ledger, warm_start)
@@ -72,8 +79,8 @@ def train(
 class _Progress:
     """The training loop and what it must remember across a kill."""
 
-    def __init__(self, method: Method, folder: Path, checkpoint_seconds: float) -> None:
-        self.method, self.folder, self.checkpoint_seconds = method, folder, checkpoint_seconds
+    def __init__(self, method: Method, hyper: dict[str, Any], folder: Path, checkpoint_seconds: float) -> None:
+        self.method, self.hyper, self.folder, self.checkpoint_seconds = method, hyper, folder, checkpoint_seconds
         self.step, self.before, self.log = 0, 0.0, []
         self.started = time.monotonic()
 
@@ -85,14 +92,13 @@ class _Progress:
         try:
             self.method.prepare(data, ledger, warm_start)
         except BudgetExhausted as end:
-            raise UserError(
-                f"{end}, by a run that was killed before its first checkpoint; remove {self.folder} to start anew, which"
-                " spends the budget on these records a second time"
-            ) from None
+            self._stop_early(end)
         # What preparing released cannot be released again, so it must not be lost.
         self._save()
 
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
+        if stored["hyper"] != self.hyper:
+            raise UserError(f"{self.folder} was begun with other hyper-parameters; use those, or remove the folder")
         self.method.resume(data, ledger, warm_start)
         self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
@@ -101,23 +107,53 @@ class _Progress:
     def run(self, data: PrivateData, ledger: Ledger) -> None:
         total, saved = self.method.num_steps, time.monotonic()
         every = max(1, total // LOG_ROWS)
-        with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar:
+        with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar, _Signals() as signals:
             while self.step < total:
                 try:
                     values = self.method.step(self.step, data, ledger)
                 except BudgetExhausted as end:
-                    print(f"stopped at step {self.step} of {total}: {end}", file=sys.stderr)
+                    self._stop_early(end)
                     return
                 if self.step % every == 0 or self.step + 1 == total:
                     self.log.append({"step": self.step, "seconds": round(self.seconds, 3), **values})
                 self.step += 1
                 bar.update()
-                if time.monotonic() - saved > self.checkpoint_seconds:
+                if signals.received or time.monotonic() - saved > self.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
+                if signals.received:
+                    raise SystemExit(128 + signals.received)
+        # What follows may fail and be called again; the spent budget would not train a second time.
+        self._save()
+
+    def _stop_early(self, end: BudgetExhausted) -> None:
+        if self.step == 0:
+            raise UserError(
+                f"{end}, by a run that was killed before its first checkpoint; remove {self.folder} to start anew,"
+                " which spends the budget on these records a second time"
+            ) from None
+        print(f"stopped at step {self.step} of {self.method.num_steps}: {end}", file=sys.stderr)
 
     def _save(self) -> None:
-        checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log)
+        checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, self.hyper)
+
+
+class _Signals:
+    """Notes SIGTERM and SIGINT for a block, so that training ends at a step's end with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def _note(self, number: int, _: Any) -> None:
+        self.received = number
+
+    def __enter__(self) -> _Signals:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _finish(
@@ -144,8 +180,9 @@ def _publish(folder: Path, ledger_path: Path, record: dict[str, Any]) -> None:
     write_text(folder / LEDGER, ledger_path.read_text(encoding="utf-8"))
     # Last: a run is complete exactly when its run.json is there, and only then may the folder be trained anew.
     write_json(folder / "run.json", record)
-    ledger_path.unlink()
+    # In this order: a ledger without its checkpoint is refused, the other way round would train for nothing.
     checkpoint.checkpoint_path(folder).unlink(missing_ok=True)
+    ledger_path.unlink()
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from methods.core import registry
 from methods.core.arguments import add_machine, json_argument, private_data, public_spec, use_machine
 from methods.core.method import Context
 from methods.core.privacy import Budget, Ledger
 from workflow.common.errors import command
-from workflow.common.files import write_json
+from workflow.common.files import read_json, write_json
 from workflow.common.provenance import provenance
+
+
+def _discard_others(out: Path, source: dict[str, Any]) -> None:
+    """Empties the folder of what was begun from other data or settings, and notes what this one is made from."""
+    note = out / "source.json"
+    if out.exists() and (not note.exists() or read_json(note) != source):
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(note, source)
 
 
 @command
@@ -27,10 +38,12 @@ def main(argv: list[str] | None = None) -> None:
     add_machine(parser)
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
-    public = public_spec(json_argument(arguments.card))
+    card = json_argument(arguments.card)
+    public = public_spec(card)
     settings = json_argument(arguments.settings)
     data = private_data(arguments.data, public)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    source = {"settings": settings, "seed": arguments.seed, "train": card["splits"]["train"].get("sha256")}
+    _discard_others(arguments.out, source)
     started = time.monotonic()
     # An empty plan: nothing of this step may leave it, so every read is internal.
     path = arguments.out / "ledger.jsonl"

@@ -129,7 +129,7 @@ class Run:
     def interrupted(self, at: int) -> Run:
         """Trains to step `at`, stores a checkpoint, and trains a new instance from it to the end."""
         self.train(last=at)
-        checkpoint.save(self.folder, self.method, at, 0.0, [])
+        checkpoint.save(self.folder, self.method, at, 0.0, [], {})
         self.method = self.new()
         return self.train(first=at)
 

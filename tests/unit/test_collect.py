@@ -88,7 +88,7 @@ def test_a_truncated_result_is_named(tmp_path, collect):
     (folder / "fidelity.json").write_text('{"is": ')
     code, error = collect()
     assert code == 2
-    assert "fidelity.json is not valid JSON" in error
+    assert "fidelity.json is not readable JSON" in error
 
 
 @pytest.mark.parametrize("path", ["nowhere", "runs/mnist/dpac/seed0", "runs/mnist/dpac/eps0/seed0"])

@@ -40,14 +40,14 @@ class Setup:
         self.model = network()
         self.release = release(noise, kind)
         budget = Budget(1e18, 1e-5, "published") if kind == "gaussian" else Budget(math.inf, 1e-5, "none")
-        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget)
+        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget, noise_stream=stream(3, "noise"))
         sgd = torch.optim.SGD(self.model.parameters(), lr=1.0)
-        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, 1, seed=3)
+        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, 1)
 
-    def released(self, batch: torch.Tensor, use: int = 1) -> torch.Tensor:
+    def released(self, batch: torch.Tensor) -> torch.Tensor:
         before = flat(self.model)
         with self.ledger.charge("g") as grant:
-            self.optimizer.step(grant, use, losses, batch)
+            self.optimizer.step(grant, losses, batch)
         return before - flat(self.model)
 
 
@@ -87,15 +87,16 @@ def test_a_non_finite_row_counts_as_zero(tmp_path: Path, bad: float) -> None:
 
 def test_an_empty_batch_still_adds_noise_of_the_release(tmp_path: Path) -> None:
     setup = Setup(tmp_path, noise=2.0)
-    drawn = torch.cat([setup.released(torch.zeros(0, 6), use) for use in range(100)])
+    drawn = torch.cat([setup.released(torch.zeros(0, 6)) for _ in range(100)])
     assert float(drawn.std()) == pytest.approx(2.0 * CLIP, rel=0.05)
     assert float(drawn.mean()) == pytest.approx(0.0, abs=0.1)
 
 
 def test_noise_belongs_to_the_use(tmp_path: Path) -> None:
     empty = torch.zeros(0, 6)
-    one, again, other = (Setup(tmp_path / str(i), 2.0).released(empty, use) for i, use in enumerate((1, 1, 2)))
-    assert torch.equal(one, again)
+    first, second = Setup(tmp_path / "a", 2.0), Setup(tmp_path / "b", 2.0)
+    one, other = first.released(empty), first.released(empty)
+    assert torch.equal(one, second.released(empty))
     assert not torch.equal(one, other)
 
 
@@ -112,19 +113,19 @@ def test_a_step_needs_an_open_grant_of_its_own_release(tmp_path: Path) -> None:
     with setup.ledger.charge("g") as grant:
         pass
     with pytest.raises(UnaccountedAccess):
-        setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+        setup.optimizer.step(grant, losses, torch.zeros(2, 6))
     with setup.ledger.internal("look") as internal, pytest.raises(UnaccountedAccess):
-        setup.optimizer.step(internal, 1, losses, torch.zeros(2, 6))
+        setup.optimizer.step(internal, losses, torch.zeros(2, 6))
     assert torch.equal(before, flat(setup.model))
 
 
 def test_a_grant_serves_one_step(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     with setup.ledger.charge("g") as grant:
-        setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+        setup.optimizer.step(grant, losses, torch.zeros(2, 6))
         assert isinstance(grant, Grant) and not grant.open
         with pytest.raises(UnaccountedAccess):
-            setup.optimizer.step(grant, 1, losses, torch.zeros(2, 6))
+            setup.optimizer.step(grant, losses, torch.zeros(2, 6))
 
 
 def test_poisson_batches_draw_each_record_on_its_own() -> None:

@@ -10,12 +10,13 @@ import torch
 
 from methods.core import registry
 from methods.core.method import Context
-from methods.core.privacy import Budget, Ledger, PublicSpec
+from methods.core.privacy import Budget, Grant, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
 from methods.core.shards import assign
 from methods.core.wasserstein import image_gradients
 from workflow.common.errors import UserError
 
+LABELS = torch.arange(60) % 10
 PUBLIC = PublicSpec("synthetic", (1, 28, 28), 10, 60)
 TINY = {
     "steps": 4, "batch_size": 3, "num_shards": 6, "critic_batch": 4, "critic_steps": 1, "warm_start_steps": 0,
@@ -31,7 +32,7 @@ def records(changed: int | None = None) -> PrivateData:
     images = torch.randint(0, 256, (60, 1, 28, 28), generator=stream, dtype=torch.uint8)
     if changed is not None:
         images[changed] = 255 - images[changed]
-    return PrivateData(images, torch.arange(60) % 10)
+    return PrivateData(images, LABELS)
 
 
 def start(folder: Path, method: str, data: PrivateData, warm_start: Path | None = None, **overrides):
@@ -75,7 +76,19 @@ def test_a_step_reads_one_shard_and_charges_one_release_of_batch_size_rows(tmp_p
     (release,) = made.context.releases
     assert ledger.uses(release.name) == 3
     assert (release.rows, release.rate, release.max_uses) == (3, 1 / 6, 4)
-    assert release.state == "hidden"
+    assert (release.state, release.draws) == ("hidden", "per_step")
+
+
+def test_shards_are_drawn_uniformly(tmp_path):
+    data = Recorder(records())
+    made, ledger = start(tmp_path, "gs_wgan", data, steps=240, batch_size=1)
+    visits = [0] * 6
+    for t in range(240):
+        data.seen = set()
+        made.step(t, data, ledger)
+        visits[next(k for k, shard in enumerate(made.shards) if data.seen <= set(shard.tolist()))] += 1
+    # Each count is Bin(240, 1/6): 40, standard deviation 5.8.
+    assert min(visits) > 40 - 4 * 5.8 and max(visits) < 40 + 4 * 5.8
 
 
 def test_noise_dominates_what_the_generator_sees(tmp_path):
@@ -85,6 +98,19 @@ def test_noise_dominates_what_the_generator_sees(tmp_path):
     # A row of 784 pixels: clip <= 1 beside noise of standard deviation 2 * clip * multiplier per pixel.
     expected = 2 * release.clip * release.noise * math.sqrt(784)
     assert norm == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["gs_wgan", "dpac"])
+def test_the_generator_learns_from_the_noisy_answers_alone(tmp_path, method, monkeypatch):
+    monkeypatch.setattr(Grant, "gaussian", lambda self, rows: torch.ones_like(rows) / 28)
+    states = []
+    for name, data in (("a", records()), ("b", PrivateData(torch.zeros(60, 1, 28, 28, dtype=torch.uint8), LABELS))):
+        made, ledger = start(tmp_path / name, method, data)
+        log = [made.step(t, data, ledger) for t in range(3)]
+        states.append((made.public_state(), log))
+    (first, first_log), (second, second_log) = states
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first_log == second_log
 
 
 @pytest.mark.parametrize(("weight", "start_at"), [(0.2, 0), (0.2, 10), (1.0, 0)])

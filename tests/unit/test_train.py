@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from methods.core import checkpoint, plan, registry, sample, train
-from methods.core.privacy import Budget, PublicSpec
+from methods.core.privacy import Budget, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
 from workflow.common.contracts import load_images
 from workflow.common.errors import UserError
@@ -110,9 +112,85 @@ def test_a_release_lost_before_its_checkpoint_is_not_made_again(tmp_path, monkey
         train.train(planned("dp_merf"), records(), tmp_path, CPU)
     with pytest.raises(UserError, match="start anew"):
         train.train(planned("dp_merf"), records(), tmp_path, CPU)
+    assert not (tmp_path / "run.json").exists()
 
 
-def test_a_run_is_not_continued_with_other_settings(tmp_path, monkeypatch):
+def test_a_terminated_run_stores_a_checkpoint_at_the_end_of_its_step(tmp_path, monkeypatch):
+    straight, ended = tmp_path / "straight", tmp_path / "ended"
+    train.train(planned(), records(), straight, CPU)
+    cls = registry.load("gs_wgan")
+    whole = cls.step
+
+    def terminated(self, t, data, ledger):
+        if t == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, t, data, ledger)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as exit_:
+        patch.setattr(cls, "step", terminated)
+        train.train(planned(), records(), ended, CPU)
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert train.train(planned(), records(), ended, CPU)["steps_done"] == 6
+    assert (straight / "generator.safetensors").read_bytes() == (ended / "generator.safetensors").read_bytes()
+
+
+def test_a_failure_after_training_spends_nothing_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(train, "_finish", stop)
+        train.train(planned(), records(), tmp_path, CPU)
+    assert train.train(planned(), records(), tmp_path, CPU)["steps_done"] == 6
+
+
+def test_a_run_whose_whole_budget_was_lost_is_not_published(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(train._Progress, "_save", lambda self: self.step and stop())
+        train.train(planned(), records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="start anew"):
+        train.train(planned(), records(), tmp_path, CPU)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_checkpoint_without_its_ledger_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 4)
+        train.train(planned(), records(), tmp_path, CPU)
+    (tmp_path / "private" / "ledger.jsonl").unlink()
+    with pytest.raises(UserError, match="ledger is gone"):
+        train.train(planned(), records(), tmp_path, CPU)
+
+
+def test_runs_of_different_plans_never_share_their_noise(monkeypatch, tmp_path):
+    seeds = set()
+    whole = Ledger.open
+
+    def seen(*arguments, noise_stream, **named):
+        seeds.add(noise_stream.initial_seed())
+        return whole(*arguments, noise_stream=noise_stream, **named)
+
+    monkeypatch.setattr(Ledger, "open", seen)
+    for number, (epsilon, steps) in enumerate(((1.0, 3), (10.0, 3), (10.0, 2))):
+        made = plan.make_plan("dp_merf", "run", MERF | {"steps": steps}, PUBLIC, Budget(epsilon, 1e-5, "sound"), seed=0)
+        train.train(made, records(), tmp_path / str(number), CPU)
+    assert len(seeds) == 3
+
+
+def test_a_run_is_not_continued_with_other_hyper_parameters(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 2)
+        train.train(planned(), records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="other hyper-parameters"):
+        train.train(planned(critic_steps=2), records(), tmp_path, CPU)
+
+
+def test_a_run_is_not_continued_with_another_plan(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, 2)
         train.train(planned(), records(), tmp_path, CPU)
