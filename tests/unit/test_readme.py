@@ -41,7 +41,7 @@ def row(run: str, measured: dict, published: dict) -> str:
 def test_the_readmes_table_is_the_committed_run():
     measured = scores("results/reference/quick/scores.csv")
     published = scores("results/published/scores.csv")
-    shown = re.findall(r"^\| `\w+` \|.*$", README, flags=re.MULTILINE)
+    shown = re.findall(r"^\| `\w+` \| .+ / .*$", README, flags=re.MULTILINE)
     runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
     assert shown == [row(run, measured, published) for run in runs]
     assert {run for run, dataset, _ in measured if dataset == "mnist"} == set(runs)
