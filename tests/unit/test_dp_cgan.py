@@ -11,7 +11,7 @@ from opacus.accountants import PRVAccountant
 
 from methods.core import registry
 from methods.core.method import Context
-from methods.core.privacy import Budget, BudgetExhausted, Ledger, PublicSpec
+from methods.core.privacy import Budget, BudgetExhausted, Grant, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
 from methods.core.streams import stream
 from methods.dp_cgan import DPCgan
@@ -58,6 +58,47 @@ def test_the_noise_agrees_with_opacus_own_accountant() -> None:
     accountant.history = [(release.noise, release.rate, release.max_uses)]
     assert release.rate == 0.01
     assert accountant.get_epsilon(1e-5) == pytest.approx(10.0, rel=0.01)
+
+
+class Recorder:
+    """Stands in for PrivateData: remembers each batch, and can leave one record out of it."""
+
+    def __init__(self, data: PrivateData, without: int | None = None) -> None:
+        self.data, self.without, self.batches = data, without, []
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, grant: object, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(index.tolist())
+        return self.data.read(grant, index if self.without is None else index[index != self.without])
+
+
+def test_each_record_joins_a_batch_at_the_rate_that_the_plan_declares(tmp_path: Path) -> None:
+    method, data = build(steps=400, hidden=2), Recorder(records())
+    (release,) = method.context.releases
+    trained(method, data, tmp_path)
+    assert all(len(batch) == len(set(batch)) for batch in data.batches)
+    # Sizes sum to Bin(400 * 60, rate): standard deviation 46 at rate 0.1.
+    assert sum(map(len, data.batches)) == pytest.approx(400 * 60 * release.rate, abs=4 * 46)
+    assert release.rate == 0.1
+
+
+def test_one_record_moves_the_discriminator_by_at_most_the_declared_sensitivity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grant, "gaussian_noise", lambda self, like: torch.zeros_like(like))
+    budget = Budget(10.0, 1e-5, "sound")
+    settings = {"steps": 1, "batch_size": 60, "clip": 0.01, "learning_rate": 1.0, "learning_rate_end": 1.0}
+    states = []
+    for name, without in (("all", None), ("less", 7)):
+        method = build(budget, optimizer="sgd", **settings)
+        (release,) = method.context.releases
+        trained(method, Recorder(records(), without), tmp_path / name, budget)
+        states.append(torch.cat([value.flatten() for value in method.private_state()["discriminator"].values()]))
+    # A plain step of rate 1 moves by the sum over the expected batch; a gradient this large always meets its clip.
+    moved = float((states[0] - states[1]).norm()) * 60
+    assert moved == pytest.approx(release.sensitivity, rel=1e-3)
 
 
 def test_a_generator_step_is_blind_to_the_private_batch(tmp_path: Path) -> None:
