@@ -76,6 +76,7 @@ def test_a_step_reads_one_shard_and_charges_one_release_of_batch_size_rows(tmp_p
     (release,) = made.context.releases
     assert ledger.uses(release.name) == 3
     assert (release.rows, release.rate, release.max_uses) == (3, 1 / 6, 4)
+    assert release.sensitivity == 2 * made.hp.clip
     assert (release.state, release.draws) == ("hidden", "per_step")
 
 
