@@ -87,6 +87,18 @@ def test_a_given_folder_becomes_npz_and_card(tmp_path: Path, compress: bool) -> 
     assert card["files"] == dict(zip(mnist.FILES, mnist.FAMILIES["mnist"].hashes, strict=True))
 
 
+def test_a_validation_data_set_is_cut_from_the_training_split_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(mnist, "VALIDATION_IMAGES", 10)
+    source = str(fill(tmp_path / "raw", CONTENT["mnist"]))
+    for name in ("mnist", "mnist_val"):
+        assert main([name, "--out", str(tmp_path / name), "--source", source]) == 0
+    whole, train, test = (
+        load_images(tmp_path / path).images for path in ("mnist/train.npz", "mnist_val/train.npz", "mnist_val/test.npz")
+    )
+    assert len(test) == 10 and np.array_equal(np.concatenate([train, test]), whole)
+    assert read_json(tmp_path / "mnist_val/card.json")["dataset"] == "mnist_val"
+
+
 def test_the_environment_names_folders_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "data/FashionMNIST/raw", CONTENT["fashion_mnist"])
     monkeypatch.setenv("DPAC_BENCH_DATA", str(tmp_path / "data"))

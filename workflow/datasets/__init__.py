@@ -23,8 +23,9 @@ def check(name: str, sources: Iterable[str | Path] = ()) -> None:
         if defects:
             raise UserError(f"{name}: {'; '.join(defects)}")
         return
-    from workflow.datasets.mnist import FAMILIES, read_files
+    from workflow.datasets.mnist import FAMILIES, VALIDATION_SUFFIX, read_files
 
-    if name in FAMILIES:
-        for folder in subfolders(sources, FAMILIES[name].folder_names):
-            read_files(FAMILIES[name], folder)
+    family = FAMILIES.get(name.removesuffix(VALIDATION_SUFFIX))
+    if family is not None:
+        for folder in subfolders(sources, family.folder_names):
+            read_files(family, folder)

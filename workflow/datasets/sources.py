@@ -8,7 +8,9 @@ from pathlib import Path
 
 from workflow.common.errors import UserError, unknown
 
-NAMES = ("celeba", "celeba10k", "digits", "fashion_mnist", "image_folder", "mnist")
+NAMES = (
+    "celeba", "celeba10k", "digits", "fashion_mnist", "fashion_mnist_val", "image_folder", "mnist", "mnist_val",
+)  # fmt: skip
 CELEBA_SIZES = {"celeba": 202_599, "celeba10k": 10_000}
 ENVIRONMENT = "DPAC_BENCH_DATA"
 
