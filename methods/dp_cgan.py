@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from methods.core import dp_sgd
 from methods.core.method import Context, Method, StepLog
+from methods.core.optimisers import blend, descend
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
@@ -72,7 +73,6 @@ class DPCgan(Method):
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
         (release,) = context.releases
-        self._rate = release.rate
         pixels, classes = int(torch.Size(self.public.image_shape).numel()), self.public.num_classes
         with seeded(context.seed, "dp_cgan", "networks"):
             self._generator = _network(hp.latent + classes, hp.hidden, pixels, 0.0).to(self.device)
@@ -109,9 +109,7 @@ class DPCgan(Method):
         with torch.no_grad():
             fakes = self._fakes(draws)
         with ledger.charge(_RELEASE) as grant:
-            use = ledger.uses(_RELEASE)
-            batch = stream(self.context.seed, "dp_cgan", "batch", use)
-            reals = self._examples(*data.read(grant, dp_sgd.poisson_batch(len(data), self._rate, batch)))
+            reals = self._examples(*data.read(grant, grant.poisson_batch(len(data))))
             wanted = torch.cat([torch.ones(len(reals)), torch.zeros(len(fakes))]).to(self.device)
             self._private.step(grant, _losses, torch.cat([torch.cat([reals, fakes]), wanted[:, None]], dim=1))
         if (t + 1) % self.hp.generator_every:
@@ -145,14 +143,9 @@ class DPCgan(Method):
     def _generator_step(self, draws: torch.Generator) -> float:
         scores = self._discriminator(self._fakes(draws)).squeeze(1)
         loss = functional.softplus(-scores).mean()
-        parameters = list(self._generator.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        self._g_optimizer.step()
+        descend(loss, self._generator, self._g_optimizer)
         if self.hp.ema:
-            with torch.no_grad():
-                for mean, parameter in zip(self._sampled.parameters(), parameters, strict=True):
-                    mean.lerp_(parameter, 1 - self.hp.ema)
+            blend(self._sampled, self._generator, self.hp.ema)
         return loss.item()
 
     def _fakes(self, draws: torch.Generator) -> torch.Tensor:

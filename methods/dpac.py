@@ -12,9 +12,9 @@ from torch import nn
 from methods.core.method import Context
 from methods.core.nets import Classifier
 from methods.core.optimisers import adam
-from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release
+from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
-from methods.core.sharded_gan import ShardedHyper, _ShardedGAN, described
+from methods.core.sharded_gan import ShardedHyper, Visit, _ShardedGAN, described
 from methods.core.shards import ShardNetworks
 from methods.core.streams import seeded
 from methods.core.wasserstein import image_gradients, score_update
@@ -78,25 +78,17 @@ class DPAC(_ShardedGAN):
         self.classifiers = ShardNetworks(self._build_classifier(0), self.hp.critic_learning_rate)
 
     def private_gradients(
-        self,
-        t: int,
-        critic: nn.Module,
-        fakes: torch.Tensor,
-        labels: torch.Tensor,
-        shard: int,
-        data: PrivateData,
-        grant: Grant,
-        stream: torch.Generator,
+        self, t: int, critic: nn.Module, fakes: torch.Tensor, labels: torch.Tensor, visit: Visit
     ) -> torch.Tensor:
         """Returns the weighted sum [B, C, H, W] of the critic's and the classifier's gradients."""
         hp = self.hp
         gradients = image_gradients(critic, fakes, labels, hp.precision)
         if t < hp.classifier_start:
             return gradients
-        classifier, optimizer = self._classifier(t, shard)
-        self._train_classifier(classifier, optimizer, shard, data, grant, stream)
+        classifier, optimizer = self._classifier(t, visit.shard)
+        self._train_classifier(classifier, optimizer, visit)
         if not hp.fresh_classifier:
-            self.classifiers.keep(shard, optimizer)
+            self.classifiers.keep(visit.shard, optimizer)
         scores = image_gradients(classifier, fakes, labels, hp.precision)
         total = hp.critic_weight + hp.classifier_weight
         return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
@@ -125,21 +117,10 @@ class DPAC(_ShardedGAN):
         classifier = self._build_classifier(t)()
         return classifier, adam(classifier.parameters(), self.hp.critic_learning_rate)
 
-    def _train_classifier(
-        self,
-        classifier: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        shard: int,
-        data: PrivateData,
-        grant: Grant,
-        stream: torch.Generator,
-    ) -> None:
+    def _train_classifier(self, classifier: nn.Module, optimizer: torch.optim.Optimizer, visit: Visit) -> None:
         hp = self.hp
-        fakes = [self._fake_batch(stream)] * hp.classifier_fake_steps if hp.g2r else []
-        reals = [
-            self.read_batch(shard, hp.critic_batch, data, grant, stream)
-            for _ in range(hp.classifier_real_steps if hp.r2g else 0)
-        ]
+        fakes = [self._fake_batch(visit.stream)] * hp.classifier_fake_steps if hp.g2r else []
+        reals = [self.read_batch(visit) for _ in range(hp.classifier_real_steps if hp.r2g else 0)]
         batches = [*fakes, *reals]
         if hp.mix_phases:
             batches = [_joined(fake, real) for fake, real in zip(fakes, reals, strict=True)]

@@ -110,14 +110,16 @@ def _published(releases: tuple[Release, ...], delta: float) -> float:
     One shard of K: every row draws its own shard, amplified by Wang, Balle, Kasiviswanathan 2019 (Theorem 9, sampling
     without replacement, replace-one), converted as epsilon = rdp + log(1 / delta) / (order - 1): what autodp computes
     in GS-WGAN's and DP-GAN-DPAC's privacy_analysis.py. Not a bound where the rows of a step share one draw. Poisson:
-    dp_accounting's RDP accountant (add-or-remove). No draw: the exact Gaussian curve if all releases are of that kind,
-    else RDP.
+    dp_accounting's RDP accountant (add-or-remove). No draw, one Gaussian answer: its exact curve. No draw, many
+    answers, as teachers give: Renyi DP with that conversion, and order * 2 / noise^2 for a Laplace answer, which
+    charges twice the one count that moves (PATE-GAN's pate_gan.py).
     """
-    if any(release.sampling == "one_shard_of_k" for release in releases):
+    undrawn = all(release.sampling == "all" for release in releases)
+    if undrawn and [_published_count(release) for release in releases] == [1] and releases[0].kind == "gaussian":
+        return _revealed([_query(releases[0])], delta)
+    if undrawn or any(release.sampling == "one_shard_of_k" for release in releases):
         curve = sum((_published_curve(release) for release in releases), np.zeros(len(_ORDERS)))
         return float(np.min(curve + math.log(1 / delta) / (_ORDERS - 1)))
-    if all(release.sampling == "all" and release.kind == "gaussian" for release in releases):
-        return _revealed([_query(release) for release in releases], delta)
     accountant = rdp.RdpAccountant(_REAL_ORDERS)
     # Orders that overflow become infinite and are passed over.
     with np.errstate(over="ignore"):
@@ -127,7 +129,7 @@ def _published(releases: tuple[Release, ...], delta: float) -> float:
 
 
 def _published_count(release: Release) -> int:
-    return release.max_uses * (release.rows if release.bounded == "function" else 1)
+    return release.max_uses * release.answers * (release.rows if release.bounded == "function" else 1)
 
 
 def _event(release: Release) -> dpa.DpEvent:
@@ -137,9 +139,11 @@ def _event(release: Release) -> dpa.DpEvent:
 
 
 def _published_curve(release: Release) -> np.ndarray:
-    if release.kind != "gaussian":
-        raise UserError(f"no published count for {release.kind} release {release.name} beside a drawn shard")
     count = _published_count(release)
+    if release.kind == "laplace":
+        if release.rate < 1:
+            raise UserError(f"no published count for Laplace release {release.name} on drawn records; use sampling all")
+        return count * _ORDERS * 2 / release.noise**2
     if release.sampling == "one_shard_of_k":
         return count * wang_rdp(release.rate, release.noise)
     return count * np.array([_poisson_rdp(release.rate, release.noise, int(order)) for order in _ORDERS])
@@ -235,7 +239,7 @@ def _query(release: Release) -> Query:
 
     Raises UserError for Laplace noise on drawn records.
     """
-    count, sigma = release.max_uses, release.noise
+    count, sigma = release.max_uses * release.answers, release.noise
     if release.bounded == "function" and (release.draws == "per_row" or release.kind == "laplace"):
         count *= release.rows
     elif release.bounded == "function":

@@ -63,6 +63,8 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
     if arguments.threads < 1:
         raise UserError(f"--threads must be at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
+    # A record is clipped by its norm in full precision; its gradient must not be summed in less.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if arguments.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

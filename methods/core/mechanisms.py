@@ -28,7 +28,7 @@ def clip_rows(rows: torch.Tensor, clip: float, kind: str) -> torch.Tensor:
 
 
 class NoiseSource:
-    """Noise that is a function of a root seed and the number of the use it serves.
+    """Noise, and secret draws of records, that are a function of a root seed and the number of the use they serve.
 
     Keyed by use, not drawn from one running stream: a resumed run neither repeats the noise of an earlier use nor needs
     a saved generator. On CPU it is NumPy's Philox (128-bit key; torch's CPU generator keeps only 32 bits of a seed); on
@@ -46,9 +46,14 @@ class NoiseSource:
             unit = self._torch(kind, like, name, use)
         return unit * scale
 
+    def stream(self, name: str, use: int, purpose: str = "") -> np.random.Generator:
+        """Returns a Philox generator with a key of 128 bits for one purpose of a use."""
+        names = (name, use, purpose) if purpose else (name, use)
+        key = derive(self._seed, *names, "low") | derive(self._seed, *names, "high") << 64
+        return np.random.Generator(np.random.Philox(key=key))
+
     def _numpy(self, kind: str, shape: tuple[int, ...], name: str, use: int) -> np.ndarray:
-        key = derive(self._seed, name, use, "low") | derive(self._seed, name, use, "high") << 64
-        stream = np.random.Generator(np.random.Philox(key=key))
+        stream = self.stream(name, use)
         if kind == "gaussian":
             return np.asarray(stream.standard_normal(shape, dtype=np.float32))
         return np.asarray(stream.laplace(size=shape))

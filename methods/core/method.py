@@ -112,6 +112,13 @@ class Method(ABC):
         """Returns what else a checkpoint needs to continue exactly, as nested dicts, lists, numbers and tensors."""
         return {}
 
+    def private_report(self, delta: float) -> dict[str, float]:
+        """Returns figures that are themselves computed from private data, such as a data-dependent epsilon at `delta`.
+
+        They are written to the run's `private/` folder and never released.
+        """
+        return {}
+
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         """Restores both states; `private` is None when the method is loaded only to sample."""
         raise TypeError(f"{type(self).__name__} cannot be loaded")

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from methods.core import accountants
@@ -71,6 +72,23 @@ class Grant:
         """Ends the permission; the ledger calls it when its block ends."""
         self._open = False
 
+    def poisson_batch(self, num_records: int) -> torch.Tensor:
+        """Returns the record indices int64 [B] of this use's Poisson batch, drawn at the release's rate; B may be 0.
+
+        The draw is secret: it comes from the seed of the noise. Raises UnaccountedAccess unless the grant is open and
+        its release samples by "poisson".
+        """
+        release = self._sampled("poisson")
+        return torch.from_numpy(np.flatnonzero(self._draws().random(num_records) < release.rate))
+
+    def shard(self) -> int:
+        """Returns the shard, 0 .. K - 1, that this use drew of the K = 1 / rate of the release; secret as above.
+
+        Raises UnaccountedAccess unless the grant is open and its release samples by "one_shard_of_k" or "all" (K = 1).
+        """
+        release = self._sampled("one_shard_of_k", "all")
+        return int(self._draws().integers(round(1 / release.rate)))
+
     def gaussian(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns rows [R, D] of a "function" release, each clipped in L2, plus N(0, release.scale^2) per entry.
 
@@ -89,6 +107,8 @@ class Grant:
     ) -> torch.Tensor:
         """Returns the sum [D] of a "sum" release's rows, each clipped in L2, plus N(0, release.scale^2) once.
 
+        With several `answers`, a row is that many blocks of D / answers entries, each clipped on its own.
+
         `chunks` yields rows [R_i, D], one row per record, and is read lazily, so per-record gradients need not fit in
         memory together. An empty batch still answers with noise: pass one chunk [0, D], or `width` D (and `device`).
         Raises as `gaussian` does.
@@ -101,6 +121,25 @@ class Grant:
         """Like `gaussian_sum`, clipped in L1, with Laplace noise of scale release.scale."""
         return self._sum("laplace", chunks, width, device)
 
+    def gaussian_votes(self, choices: torch.Tensor, bins: int) -> torch.Tensor:
+        """Returns the counts [answers, bins] of a "votes" release, plus N(0, release.scale^2) each; kind "none": exact.
+
+        `choices` int64 [R, answers] holds the bin, 0 .. bins - 1, that each voter names in each ballot. Raises as
+        `gaussian` does, and ValueError for a bin or a number of ballots that does not exist.
+        """
+        release = self._claim("gaussian", "votes")
+        _check_rows(release, choices, len(choices))
+        if choices.shape[1] != release.answers:
+            raise ValueError(f"release {release.name} has {release.answers} ballots, got {choices.shape[1]}")
+        if choices.numel() and (int(choices.min()) < 0 or int(choices.max()) >= bins):
+            raise ValueError(f"release {release.name}: votes must name a bin 0 .. {bins - 1}")
+        counts = torch.zeros(release.answers, bins, device=choices.device)
+        counts.scatter_add_(1, choices.T, torch.ones_like(choices.T, dtype=counts.dtype))
+        self.close()
+        if release.kind == "none":
+            return counts
+        return counts + self._noise.draw("gaussian", counts, release.scale, release.name, self._use)
+
     def gaussian_noise(self, like: torch.Tensor) -> torch.Tensor:
         """Returns N(0, release.scale^2) of `like`'s shape: the noise of a "sum" that a library has clipped and summed.
 
@@ -111,6 +150,14 @@ class Grant:
         if release.kind == "none":
             return torch.zeros_like(like)
         return self._noise.draw("gaussian", like, release.scale, release.name, self._use)
+
+    def _sampled(self, *sampling: str) -> Release:
+        if not self._open or self._release is None or self._release.sampling not in sampling:
+            raise UnaccountedAccess(f"drawing records needs an open grant of a release with sampling {sampling[0]}")
+        return self._release
+
+    def _draws(self) -> np.random.Generator:
+        return self._noise.stream(self._release.name, self._use, "records")
 
     def _claim(self, kind: str, bounded: str) -> Release:
         if not self._open or self._release is None:
@@ -140,8 +187,7 @@ class Grant:
         for rows in chunks:
             count += len(rows)
             _check_rows(release, rows, count)
-            clipped = rows.detach() if release.kind == "none" else clip_rows(rows, release.clip, kind)
-            part = clipped.sum(0)
+            part = _clipped_blocks(release, rows, kind).sum(0)
             total = part if total is None else total + part
         if total is None:
             raise ValueError(f"release {release.name}: an empty sum needs its width")
@@ -149,6 +195,15 @@ class Grant:
         if release.kind == "none":
             return total
         return total + self._noise.draw(kind, total, release.scale, release.name, self._use)
+
+
+def _clipped_blocks(release: Release, rows: torch.Tensor, kind: str) -> torch.Tensor:
+    if release.kind == "none":
+        return rows.detach()
+    if rows.shape[1] % release.answers:
+        raise ValueError(f"release {release.name} answers {release.answers} sums, got rows of {rows.shape[1]} entries")
+    blocks = rows.reshape(len(rows) * release.answers, rows.shape[1] // release.answers)
+    return clip_rows(blocks, release.clip, kind).view(rows.shape)
 
 
 def _check_rows(release: Release, rows: torch.Tensor, count: int) -> None:

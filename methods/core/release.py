@@ -13,7 +13,7 @@ from workflow.common.errors import UserError, unknown
 
 _CHOICES = {
     "kind": ("gaussian", "laplace", "none"),
-    "bounded": ("sum", "function"),
+    "bounded": ("sum", "votes", "function"),
     "sampling": ("poisson", "one_shard_of_k", "all"),
     "draws": ("per_step", "per_row"),
     "state": ("public", "hidden"),
@@ -67,8 +67,9 @@ class Release:
         kind: "gaussian", "laplace", or "none": no clip and no noise, allowed only without a budget.
         clip: bound on the norm of each row, L2 for gaussian, L1 for laplace.
         noise: noise multiplier relative to `sensitivity`; the noise scale is `noise * sensitivity`.
-        bounded: "sum", the answer is the sum of per-record rows, each clipped, one row per record; or "function", each
-            row is an arbitrary function of private data, clipped and noised on its own.
+        bounded: "sum", the answer is the sum of rows, each clipped and each owned by one record (or by a disjoint part
+            of the records, as a teacher is); "votes", each row names one of several bins and the answer is the counts;
+            or "function", each row is an arbitrary function of private data, clipped and noised on its own.
         rows: most rows of one use. It costs privacy for "function" only; for a "sum" num_train is a safe value.
         rate: probability that one record is drawn: 1 / K for one_shard_of_k, q for poisson, 1.0 for all.
         sampling: "poisson", each record (or fixed shard, if a "sum" has one row per shard) is drawn independently;
@@ -80,6 +81,8 @@ class Release:
             poisson "sum" whose units remember only their own draws. State that has read every record (one critic
             trained on all data) lets each record into each answer: declare sampling "all".
         adjacency: the relation the claim is made for. "replace_one" with fixed shards and public num_train.
+        answers: separate sums (or ballots) of all rows that one use answers: a row is that many blocks, each clipped on
+            its own, and each answer costs as much as a use.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Release:
     draws: str = "per_step"
     state: str = "public"
     adjacency: str = "replace_one"
+    answers: int = 1
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
@@ -107,12 +111,30 @@ class Release:
             raise UserError(f"release {self.name} needs rows >= 1 and max_uses >= 0, got {self.rows}, {self.max_uses}")
         if not 0 < self.rate <= 1 or (self.sampling == "all" and self.rate != 1):
             raise UserError(f"release {self.name} needs 0 < rate <= 1, and rate 1 for sampling all; got {self.rate}")
-        if self.bounded == "sum" and self.draws == "per_row":
-            raise UserError(f"release {self.name}: the rows of a sum share one draw, use draws per_step")
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        if self.sampling == "one_shard_of_k" and abs(round(1 / self.rate) * self.rate - 1) > 1e-9:
+            raise UserError(f"release {self.name}: one shard of K has rate 1 / K for a whole K, got {self.rate}")
+        if self.bounded != "function" and self.draws == "per_row":
+            raise UserError(f"release {self.name}: the rows of a {self.bounded} share one draw, use draws per_step")
+        if self.answers < 1 or (self.answers > 1 and (self.bounded == "function" or self.sampling != "all")):
+            raise UserError(
+                f"release {self.name} needs answers >= 1, and 1 unless it sums or counts all records; got"
+                f" {self.answers} of a {self.bounded} with sampling {self.sampling}"
+            )
+        if self.bounded == "votes" and (self.kind == "laplace" or self.clip != 1 or self.sampling != "all"):
+            raise UserError(
+                f"release {self.name}: votes take kind gaussian, clip 1 and sampling all, got {self.kind}, {self.clip}"
+                f" and {self.sampling}"
+            )
 
     @property
     def sensitivity(self) -> float:
-        """How far one row (function) or the answer (sum) moves between neighbours, in the norm of `kind`."""
+        """How far one row (function) or one answer (sum, votes) moves between neighbours, in the norm of `kind`."""
+        if self.bounded == "votes":
+            # Whatever the record does to its voter, at most one count falls and one rises.
+            return math.sqrt(2)
         if self.bounded == "sum" and self.adjacency == "add_or_remove":
             return self.clip
         return 2 * self.clip

@@ -59,6 +59,16 @@ class ShardedHyper:
     precision: str = described("fp32", "fp32 or bf16 (autocast; penalties, noise and optimisers stay fp32)")
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What one step may do with the shard that it drew: read it under its grant, with the step's own draws."""
+
+    shard: int
+    data: PrivateData
+    grant: Grant
+    stream: torch.Generator
+
+
 class _ShardedGAN(Method):
     """Base of the methods whose generator learns from shard critics; subclasses may add to the image gradient."""
 
@@ -135,13 +145,13 @@ class _ShardedGAN(Method):
         with ledger.charge(RELEASE) as grant:
             # Keyed by the use: a resumed run draws what the straight run drew, and lost steps' draws are not repeated.
             draws = stream(self.context.seed, "step", ledger.uses(RELEASE) - 1)
-            shard = int(torch.randint(self.hp.num_shards, (), generator=draws))
-            critic, optimizer = self.critics.lend(shard)
-            self._train_critic(critic, optimizer, shard, data, grant, draws)
-            self.critics.keep(shard, optimizer)
+            visit = Visit(grant.shard(), data, grant, draws)
+            critic, optimizer = self.critics.lend(visit.shard)
+            self._train_critic(critic, optimizer, visit)
+            self.critics.keep(visit.shard, optimizer)
             labels = self.uniform_labels(self.hp.batch_size, draws)
             fakes = self.generator(draw_latents(self.hp.batch_size, draws).to(self.device), labels)
-            gradients = self.private_gradients(t, critic, fakes, labels, shard, data, grant, draws)
+            gradients = self.private_gradients(t, critic, fakes, labels, visit)
             noisy = grant.gaussian(gradients.flatten(1)).view_as(fakes)
         self.optimizer.zero_grad(set_to_none=True)
         fakes.backward(noisy / self.hp.batch_size)
@@ -150,15 +160,7 @@ class _ShardedGAN(Method):
         return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
 
     def private_gradients(
-        self,
-        t: int,
-        critic: nn.Module,
-        fakes: torch.Tensor,
-        labels: torch.Tensor,
-        shard: int,
-        data: PrivateData,
-        grant: Grant,
-        stream: torch.Generator,
+        self, t: int, critic: nn.Module, fakes: torch.Tensor, labels: torch.Tensor, visit: Visit
     ) -> torch.Tensor:
         """Returns one gradient [B, C, H, W] per fake, not yet private, from the shard that this step drew."""
         return image_gradients(critic, fakes, labels, self.hp.precision)
@@ -167,11 +169,13 @@ class _ShardedGAN(Method):
         """Returns labels int64 [N], uniform over classes: the true frequencies stay private."""
         return torch.randint(self.public.num_classes, (count,), generator=stream).to(self.device)
 
-    def read_batch(
-        self, shard: int, size: int, data: PrivateData, grant: Grant, stream: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns up to `size` distinct random records of a shard: images [B, C, H, W] in [0, 1], labels [B]."""
-        return _read(self.shards[shard], size, data, grant, stream, self.device)
+    def read_batch(self, visit: Visit) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `critic_batch` distinct random records of the shard: images [B, C, H, W] in [0, 1], labels [B].
+
+        B is the shard's size where that is smaller.
+        """
+        records = self.shards[visit.shard]
+        return _read(records, self.hp.critic_batch, visit.data, visit.grant, visit.stream, self.device)
 
     @torch.no_grad()
     def fakes_for(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
@@ -179,17 +183,9 @@ class _ShardedGAN(Method):
         with mixed_precision(self.device, self.hp.precision):
             return self.generator(draw_latents(len(labels), stream).to(self.device), labels).float()
 
-    def _train_critic(
-        self,
-        critic: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        shard: int,
-        data: PrivateData,
-        grant: Grant,
-        stream: torch.Generator,
-    ) -> None:
-        hp = self.hp
-        batches = [self.read_batch(shard, hp.critic_batch, data, grant, stream) for _ in range(hp.critic_steps)]
+    def _train_critic(self, critic: nn.Module, optimizer: torch.optim.Optimizer, visit: Visit) -> None:
+        hp, stream = self.hp, visit.stream
+        batches = [self.read_batch(visit) for _ in range(hp.critic_steps)]
         # The generator does not move in between, so one pass makes the fakes of all updates.
         fakes = self.fakes_for(torch.cat([labels for _, labels in batches]), stream).split([len(y) for _, y in batches])
         for (images, labels), fake in zip(batches, fakes, strict=True):

@@ -29,6 +29,7 @@ from workflow.common.provenance import provenance
 from workflow.common.seeds import derive
 
 LEDGER = "ledger.jsonl"
+PRIVATE_REPORT = "report.json"
 CHECKPOINT_SECONDS = 120.0
 LOG_ROWS = 200
 
@@ -161,6 +162,11 @@ def _finish(
 ) -> dict[str, Any]:
     checkpoint.save_generator(folder, method)
     write_text(folder / "log.csv", _csv(progress.log))
+    private = folder / "private" / PRIVATE_REPORT
+    private.unlink(missing_ok=True)
+    if figures := method.private_report(plan["delta"]):
+        note = "computed from private data and not sanitised: no guarantee, and not to be released"
+        write_json(private, {"note": note, **figures})
     record = {key: plan[key] for key in ("run", "method", "dataset", "seed", "epsilon", "delta", "accounting", "hyper")}
     if plan["accounting"] != "none":
         record |= {f"eps_{count}": ledger.epsilon(count) for count in ("published", "sound")}

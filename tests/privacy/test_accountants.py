@@ -121,6 +121,28 @@ def test_pure_laplace_composition_is_below_basic_composition():
 
 
 @pytest.mark.parametrize("accounting", ["published", "sound"])
+@pytest.mark.parametrize("changes", [dict(kind="laplace"), dict(kind="gaussian"), dict(bounded="votes")])
+def test_each_answer_of_a_use_costs_a_use(changes, accounting):
+    many = epsilon([all_records(**changes, noise=20.0, answers=6, max_uses=5)], DELTA, accounting)
+    assert many == epsilon([all_records(**changes, noise=20.0, max_uses=30)], DELTA, accounting)
+    assert many > epsilon([all_records(**changes, noise=20.0, max_uses=5)], DELTA, accounting)
+
+
+def test_published_count_of_teachers_is_the_authors():
+    # DataLens on MNIST: sigma 800 at k 300 lasts for 1,643 images (rdp_utils.py).
+    datalens = dict(noise=800 / (2 * math.sqrt(300)), clip=math.sqrt(300))
+    costs = [epsilon([all_records(**datalens, answers=n, max_uses=1)], DELTA, "published") for n in (1643, 1660)]
+    assert costs[0] == pytest.approx(10, abs=0.02) and costs[0] < 10 < costs[1]
+    # As its authors convert; 54 steps of 30 images.
+    cost = epsilon([all_records(**datalens, answers=30, max_uses=54)], DELTA, "published")
+    assert cost == pytest.approx(9.913, abs=0.005)
+    # PATE-GAN at lambda 1e-3 and epsilon 10: 2,407 generator steps of 320 queries.
+    pate_gan = dict(kind="laplace", clip=0.5, noise=1e3, answers=320)
+    costs = [epsilon([all_records(**pate_gan, max_uses=n)], DELTA, "published") for n in (2407, 2420)]
+    assert costs[0] == pytest.approx(10, abs=0.01) and costs[0] < 10 < costs[1]
+
+
+@pytest.mark.parametrize("accounting", ["published", "sound"])
 def test_unused_releases_are_free_and_noiseless_ones_cost_everything(accounting):
     assert epsilon([dp_sgd(max_uses=0)], DELTA, accounting) == 0
     assert epsilon([dp_sgd(noise=0.0)], DELTA, accounting) == math.inf
@@ -174,7 +196,10 @@ def test_senseless_budgets_are_refused(epsilon_, delta, accounting):
     "changes",
     [dict(kind="gauss"), dict(bounded="rows"), dict(sampling="shuffle"), dict(clip=0.0), dict(clip=math.inf),
      dict(noise=-1.0), dict(noise=math.nan), dict(rows=0), dict(max_uses=-1), dict(rate=0.0), dict(rate=1.5),
-     dict(sampling="all", rate=0.5), dict(bounded="sum", draws="per_row"), dict(state="secret"), dict(adjacency="x")],
+     dict(sampling="all", rate=0.5), dict(bounded="sum", draws="per_row"), dict(state="secret"), dict(adjacency="x"),
+     dict(rate=0.3), dict(answers=0), dict(answers=2), dict(bounded="sum", answers=2), dict(bounded="votes", clip=1.0),
+     dict(bounded="votes", sampling="all", rate=1.0, clip=0.5),
+     dict(bounded="votes", sampling="all", rate=1.0, kind="laplace")],
 )  # fmt: skip
 def test_senseless_releases_are_refused(changes):
     with pytest.raises(UserError):

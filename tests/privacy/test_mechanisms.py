@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from methods.core.mechanisms import clip_rows
-from methods.core.privacy import Budget, Grant, Ledger, Release
+from methods.core.privacy import Budget, Grant, Ledger, Release, UnaccountedAccess
 from methods.core.private_data import PrivateData
 
 NONE = Budget(float("inf"), 1e-5, "none")
@@ -140,6 +140,86 @@ def test_a_sum_is_noised_once_however_it_is_cut(tmp_path):
     changes = dict(bounded="sum")
     noise = answer(tmp_path, torch.zeros(1, 50), **changes)
     assert torch.allclose(answer(tmp_path, rows, **changes), clip_rows(rows, 0.7, "gaussian").sum(0) + noise, atol=1e-4)
+
+
+def test_each_answer_of_a_use_is_clipped_on_its_own(tmp_path):
+    rows = torch.tensor([[3.0, 4.0, 0.03, 0.04]])
+    out = answer(tmp_path, rows, bounded="sum", answers=2, noise=0.0)
+    assert torch.allclose(out, torch.tensor([0.42, 0.56, 0.03, 0.04]), atol=1e-4)
+    with pytest.raises(ValueError, match="rows of 3"):
+        answer(tmp_path, rows[:, :3], bounded="sum", answers=2)
+
+
+def ballots(tmp_path, choices, **changes) -> torch.Tensor:
+    """The counts [answers, 4] that one use of a "votes" release gives."""
+    release = a_release(bounded="votes", clip=1.0, answers=choices.shape[1], **changes)
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+    with Ledger.open(path, [release], NONE) as ledger, ledger.charge("answer") as grant:
+        return grant.gaussian_votes(choices, bins=4)
+
+
+def test_votes_are_counted_per_ballot_and_one_voter_moves_each_by_the_sensitivity(tmp_path):
+    choices = torch.tensor([[0, 3], [0, 1], [2, 3]])
+    counts = ballots(tmp_path, choices, noise=0.0)
+    assert counts.tolist() == [[2, 0, 1, 0], [0, 1, 0, 2]]
+    choices[0] = torch.tensor([1, 2])
+    moved = (ballots(tmp_path, choices, noise=0.0) - counts).norm(dim=1)
+    sensitivity = a_release(bounded="votes", clip=1.0).sensitivity
+    assert moved.tolist() == pytest.approx([sensitivity] * 2) == [2**0.5] * 2
+
+
+def test_votes_get_noise_of_the_declared_scale(tmp_path):
+    noise = ballots(tmp_path, torch.zeros(0, 5000, dtype=torch.int64)).flatten().numpy()
+    assert stats.kstest(noise, stats.norm(scale=2 * 2**0.5).cdf).pvalue > 1e-3
+    assert stats.kstest(noise, stats.norm(scale=2 * 2**0.5 * 1.1).cdf).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("choices", [[[4, 0]], [[-1, 0]], [[0]]])
+def test_votes_for_what_does_not_exist_are_refused(tmp_path, choices):
+    release = a_release(bounded="votes", clip=1.0, answers=2)
+    with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
+        with pytest.raises(ValueError, match="answer"):
+            grant.gaussian_votes(torch.tensor(choices), bins=4)
+        assert grant.open
+
+
+def drawn(tmp_path, uses=300, seed=0, **changes) -> list:
+    """The records, or the shard, that each use of a release draws."""
+    release = a_release(max_uses=uses, **changes)
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+    draws = []
+    with Ledger.open(path, [release], NONE, noise_stream=torch.Generator().manual_seed(seed)) as ledger:
+        for _ in range(uses):
+            with ledger.charge("answer") as grant:
+                draws.append(grant.poisson_batch(1000).tolist() if release.sampling == "poisson" else grant.shard())
+    return draws
+
+
+def test_poisson_batches_draw_each_record_on_its_own_at_the_declared_rate(tmp_path):
+    batches = drawn(tmp_path, sampling="poisson", rate=0.02, bounded="sum")
+    sizes = np.array([len(batch) for batch in batches])
+    assert sizes.mean() == pytest.approx(20, abs=1)
+    assert sizes.var() == pytest.approx(20 * 0.98, rel=0.3)
+    assert all(len(set(batch)) == len(batch) for batch in batches)
+
+
+def test_shards_are_drawn_uniformly(tmp_path):
+    counts = np.bincount(drawn(tmp_path, sampling="one_shard_of_k", rate=1 / 10, uses=1000), minlength=10)
+    assert len(counts) == 10 and stats.chisquare(counts).pvalue > 1e-3
+    assert set(drawn(tmp_path, uses=20)) == {0}
+
+
+def test_what_is_drawn_is_a_secret_of_the_noise_seed(tmp_path):
+    kind = dict(sampling="one_shard_of_k", rate=1 / 100, uses=50)
+    assert drawn(tmp_path, **kind) == drawn(tmp_path, **kind) != drawn(tmp_path, seed=1, **kind)
+
+
+def test_a_grant_draws_only_as_declared_and_while_open(tmp_path):
+    with Ledger.open(tmp_path / "ledger.jsonl", [a_release()], NONE) as ledger:
+        with ledger.charge("answer") as grant, pytest.raises(UnaccountedAccess, match="poisson"):
+            grant.poisson_batch(10)
+        with pytest.raises(UnaccountedAccess):
+            grant.shard()
 
 
 def test_half_precision_rows_are_noised_in_single_precision(tmp_path):

@@ -12,6 +12,7 @@ from methods.core import registry
 from methods.core.method import Context
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
+from methods.core.sharded_gan import Visit
 from methods.core.shards import assign
 from methods.core.wasserstein import image_gradients
 from workflow.common.errors import UserError
@@ -124,7 +125,7 @@ def test_dpac_fuses_both_gradients_into_one_row_per_image(tmp_path, weight, star
     critic, _ = made.critics.lend(0)
     fakes, labels = torch.rand(3, 1, 28, 28), torch.tensor([0, 1, 2])
     with ledger.charge("image_gradient") as grant:
-        got = made.private_gradients(5, critic, fakes, labels, 0, data, grant, torch.Generator())
+        got = made.private_gradients(5, critic, fakes, labels, Visit(0, data, grant, torch.Generator()))
     of_critic = image_gradients(critic, fakes, labels, "fp32")
     of_classifier = image_gradients(made._build_classifier(5)(), fakes, labels, "fp32")
     expected = of_critic if start_at > 5 else (1 - weight) * of_critic + weight * of_classifier

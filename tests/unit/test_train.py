@@ -67,6 +67,14 @@ def test_a_finished_run_has_its_files_and_a_ledger_line_for_each_use(tmp_path):
     assert not list((tmp_path / "private").iterdir())
 
 
+def test_figures_from_private_data_stay_in_the_private_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.load("gs_wgan"), "private_report", lambda self, delta: {"eps_data_dependent": 1.25})
+    train.train(planned(), records(), tmp_path, CPU)
+    assert json.loads((tmp_path / "private" / "report.json").read_text())["eps_data_dependent"] == 1.25
+    public = [path for path in tmp_path.iterdir() if path.suffix in (".json", ".jsonl", ".csv")]
+    assert public and not [path for path in public if "data_dependent" in path.read_text()]
+
+
 def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_straight_run(tmp_path, monkeypatch):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train.train(planned(), records(), straight, CPU)
