@@ -87,7 +87,11 @@ def test_torchvision_mirrors_give_the_decompressed_files(tmp_path: Path, target:
 
 
 def test_a_host_that_never_answers_costs_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(5))
+    def hang(*_: object, **__: object) -> socket.socket:
+        time.sleep(5)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
     start = time.monotonic()
     assert not downloads.reachable("https://host.invalid/", seconds=0.2)
     assert time.monotonic() - start < 2
