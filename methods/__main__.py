@@ -1,4 +1,4 @@
-"""`python -m methods list` and `python -m methods describe NAME`."""
+"""`python -m methods list`, `describe NAME` and `account NAME`: what there is, what it is, and what it costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import get_type_hints
 
-from methods.core import registry
+from methods.core import account, registry
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 
@@ -33,7 +33,12 @@ def main(argv: list[str] | None = None) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="one line per method")
     actions.add_parser("describe", help="everything about one method").add_argument("name")
+    costs = actions.add_parser("account", help="epsilon of a setting and noise for a budget; reads no data")
+    account.add_arguments(costs)
     arguments = parser.parse_args(argv)
+    if arguments.action == "account":
+        print(account.report(arguments))
+        return
     if arguments.action == "describe":
         print(describe(arguments.name))
         return

@@ -1,0 +1,111 @@
+"""`python -m methods account NAME`: what a setting costs and what noise a budget needs, from public numbers alone."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from methods.core import registry
+from methods.core.privacy import Budget, PublicSpec, Release, epsilon
+from workflow.common.contracts import format_epsilon, parse_epsilon
+from workflow.common.errors import UserError, unknown
+
+# Image shape, classes and training records of the data sets that the methods' authors used.
+DATASETS = {
+    "mnist": PublicSpec("mnist", (1, 28, 28), 10, 60_000),
+    "fashion_mnist": PublicSpec("fashion_mnist", (1, 28, 28), 10, 60_000),
+    "celeba": PublicSpec("celeba", (3, 32, 32), 2, 162_770),
+}
+COUNTS = ("published", "sound")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", help="a method, see `python -m methods list`")
+    parser.add_argument("--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist)")
+    parser.add_argument("--records", type=int, help="training records, if other than the data set's")
+    parser.add_argument("--epsilon", default="10", help="budgets to find the noise for, as 10,1 (default 10)")
+    parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter that differs; repeatable"
+    )
+    parser.add_argument("--noise", type=float, help="noise multiplier of every release: adds what that costs")
+    parser.add_argument("--paper", action="store_true", help="start from the published settings of the first budget")
+
+
+def report(arguments: argparse.Namespace) -> str:
+    """Returns the command's text.
+
+    Raises UserError for unknown names or settings, or a budget that no noise meets.
+    """
+    public = _public(arguments)
+    budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
+    published = registry.paper_settings(arguments.name, public.dataset, budgets[0]) if arguments.paper else {}
+    hp = registry.hyper(arguments.name, published | _settings(arguments.set))
+    plans = [
+        (Budget(target, arguments.delta, count), registry.load(arguments.name).plan(
+            hp, public, Budget(target, arguments.delta, count)
+        ))
+        for target in budgets for count in COUNTS
+    ]  # fmt: skip
+    lines = [f"{arguments.name} on {public.dataset}, {public.num_train} records, delta {arguments.delta:g}", ""]
+    lines += [f"  {_described(release)}" for release in plans[0][1]]
+    if arguments.noise is not None:
+        fixed = tuple(dataclasses.replace(release, noise=arguments.noise) for release in plans[0][1])
+        lines += ["", f"noise {arguments.noise:g} costs {_costs(fixed, arguments.delta)}"]
+    lines += ["", *(_needed(budget, releases) for budget, releases in plans)]
+    return "\n".join(lines)
+
+
+def _public(arguments: argparse.Namespace) -> PublicSpec:
+    if arguments.dataset not in DATASETS:
+        raise unknown("dataset", arguments.dataset, DATASETS, "for another give the one of its shape, and --records")
+    public = DATASETS[arguments.dataset]
+    if arguments.records is None:
+        return public
+    if arguments.records < 1:
+        raise UserError(f"--records must be at least 1, got {arguments.records}")
+    return dataclasses.replace(public, num_train=arguments.records)
+
+
+def _settings(texts: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--set takes KEY=VALUE, got {text!r}")
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    return settings
+
+
+def _described(release: Release) -> str:
+    unit = {"sum": "one sum", "votes": "one count of votes", "function": f"{release.rows} rows"}[release.bounded]
+    size = f"{release.answers} answers, each {unit}" if release.answers > 1 else unit
+    drawn = {
+        "all": "all records",
+        "poisson": f"a Poisson batch of rate {release.rate:.4g}",
+        "one_shard_of_k": f"one shard of {round(1 / release.rate)}",
+    }[release.sampling]
+    hidden = ", hidden state" if release.state == "hidden" else ""
+    return f"{release.name}: {release.max_uses} uses, {size} of {drawn}, {release.adjacency}{hidden}"
+
+
+def _costs(releases: Sequence[Release], delta: float) -> str:
+    return ", ".join(f"epsilon {_number(epsilon(releases, delta, count))} by the {count} count" for count in COUNTS)
+
+
+def _needed(budget: Budget, releases: Sequence[Release]) -> str:
+    noises = ", ".join(f"{release.noise:.4g}" for release in releases)
+    target = f"epsilon {format_epsilon(budget.epsilon)} by the {budget.accounting} count"
+    return f"{target} needs noise {noises}: {_costs(releases, budget.delta)}"
+
+
+def _number(value: float) -> str:
+    return "inf" if math.isinf(value) else f"{value:.4g}"
