@@ -167,6 +167,8 @@ def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: La
 def _notes(table: Table, numbers: Numbers, num_samples: int | None) -> list[str]:
     preset = ", ".join(sorted(numbers.presets)) or "none"
     samples = f"; each measured score uses {num_samples} generated images" if num_samples else ""
+    if samples and {"precision", "recall"} & {column.metric for column in table.columns}:
+        samples += ", precision and recall at most the protocol's prc_images"
     notes = [
         f"Preset: {preset}{samples}. {render.PAPER}: the paper's number; {render.OURS}: measured here. "
         f"{render.NOT_REPORTED}: not reported; {render.NOT_MEASURED}: not measured."

@@ -149,8 +149,10 @@ def test_references_stand_last_and_are_marked(tables):
 
 
 def test_the_note_says_preset_samples_and_what_the_paper_s_fid_is(tables):
-    text = (tables(score("dpac", "is", 1.0), num_samples=10000) / "table1.md").read_text()
+    folder = tables(score("dpac", "is", 1.0), num_samples=10000)
+    text = (folder / "table1.md").read_text()
     assert "Preset: quick; each measured score uses 10000 generated images." in text
+    assert "prc_images" not in text and "prc_images" in (folder / "table5.md").read_text()
     assert "The paper's FID uses Inception features." in text
     assert "the method's authors counted" in text
 
