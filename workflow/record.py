@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,14 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "job_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "train_seconds": round(sum(run.get("train_seconds", 0.0) for run in runs), 1),
         "runs": len(runs),
+        "runs_by_commit": dict(sorted(Counter(_trained_by(run) for run in runs).items())),
     }
+
+
+def _trained_by(run: dict[str, Any]) -> str:
+    """Returns the commit that trained a run: not the record's, where a later call added runs to older ones."""
+    made = run.get("provenance", {})
+    return f"{made.get('commit')}{' modified' if made.get('modified') else ''}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -39,6 +39,15 @@ def test_the_record_holds_settings_data_and_times(root):
     assert "torch" in written["packages"]
 
 
+def test_the_record_names_the_code_that_trained_each_run(root):
+    for seed, made in (("1", {"commit": "aa", "modified": False}), ("2", {"commit": "aa", "modified": True})):
+        path = root / f"runs/mnist/dpac/eps10/seed{seed}/run.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"provenance": made}))
+    (root / "runs/mnist/dpac/eps10/seed0/run.json").write_text(json.dumps({"provenance": {"commit": "bb"}}))
+    assert record.record(root, {})["runs_by_commit"] == {"aa": 1, "aa modified": 1, "bb": 1}
+
+
 def test_results_without_scores_are_refused_in_one_line(root, capsys):
     (root / "scores.csv").unlink()
     assert record.main(["--root", str(root), "--out", str(root / "p.json")]) == 2
