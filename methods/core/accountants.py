@@ -7,9 +7,11 @@ releases describe. Both read nothing but the releases; sigma below is a noise mu
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import dp_accounting as dpa
@@ -121,11 +123,21 @@ def _published(releases: tuple[Release, ...], delta: float) -> float:
         curve = sum((_published_curve(release) for release in releases), np.zeros(len(_ORDERS)))
         return float(np.min(curve + math.log(1 / delta) / (_ORDERS - 1)))
     accountant = rdp.RdpAccountant(_REAL_ORDERS)
-    # Orders that overflow become infinite and are passed over.
-    with np.errstate(over="ignore"):
+    # Orders that overflow, or whose series does not converge, are passed over; dp_accounting warns of each.
+    with np.errstate(over="ignore"), _errors_only(logging.getLogger("absl")):
         for release in releases:
             accountant.compose(_event(release), _published_count(release))
         return float(accountant.get_epsilon(delta))
+
+
+@contextlib.contextmanager
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _published_count(release: Release) -> int:

@@ -142,6 +142,11 @@ def test_published_count_of_teachers_is_the_authors():
     assert costs[0] == pytest.approx(10, abs=0.01) and costs[0] < 10 < costs[1]
 
 
+def test_orders_whose_series_does_not_converge_are_passed_over_without_a_warning(caplog):
+    assert 0 < epsilon([dp_sgd(rate=0.017067, noise=0.5, max_uses=100)], DELTA, "published") < math.inf
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("accounting", ["published", "sound"])
 def test_unused_releases_are_free_and_noiseless_ones_cost_everything(accounting):
     assert epsilon([dp_sgd(max_uses=0)], DELTA, accounting) == 0
