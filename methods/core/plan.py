@@ -9,7 +9,7 @@ from typing import Any
 
 from methods.core import registry
 from methods.core.arguments import json_argument, public_spec
-from methods.core.privacy import Budget, PublicSpec, epsilon
+from methods.core.privacy import Budget, PublicSpec, check_plan, epsilon
 from workflow.common.contracts import ACCOUNTINGS, format_epsilon, parse_epsilon
 from workflow.common.errors import command
 from workflow.common.files import write_json
@@ -20,10 +20,11 @@ def make_plan(
 ) -> dict[str, Any]:
     """Returns plan.json's content: settings, public facts, budget, releases and both counts of their cost.
 
-    Raises UserError for unknown names or settings, or where nothing fits the budget.
+    Raises UserError for unknown names or settings, or a plan that does not fit the budget and may not exceed it.
     """
     hp = registry.hyper(method, hyper)
     releases = registry.load(method).plan(hp, public, budget)
+    check_plan(releases, budget)
     plan = {
         "run": run,
         "method": method,
@@ -38,12 +39,15 @@ def make_plan(
     }
     if not math.isinf(budget.epsilon):
         plan |= {f"eps_{count}": epsilon(releases, budget.delta, count) for count in ("published", "sound")}
+    # Written only where it is true: the plan's digest keys the noise, and other runs' noise stays as it was.
+    if budget.over_budget:
+        plan["over_budget"] = True
     return plan
 
 
 def budget_of(plan: dict[str, Any]) -> Budget:
     """Returns the budget that plan.json records."""
-    return Budget(parse_epsilon(plan["epsilon"]), plan["delta"], plan["accounting"])
+    return Budget(parse_epsilon(plan["epsilon"]), plan["delta"], plan["accounting"], plan.get("over_budget", False))
 
 
 @command
@@ -57,11 +61,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epsilon", required=True, help="a number above 0, or inf")
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--accounting", default="sound", help=", ".join(ACCOUNTINGS))
+    parser.add_argument("--over-budget", action="store_true", help="plan the run even if it costs more than epsilon")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args(argv)
     target = parse_epsilon(arguments.epsilon)
-    budget = Budget(target, arguments.delta, arguments.accounting)
+    budget = Budget(target, arguments.delta, arguments.accounting, arguments.over_budget)
     public = public_spec(json_argument(arguments.card))
     published = registry.paper_settings(arguments.method, public.dataset, target) if arguments.paper else {}
     hyper = {**published, **json_argument(arguments.hyper)}

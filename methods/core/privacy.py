@@ -30,7 +30,7 @@ from workflow.common.errors import UserError, unknown
 
 __all__ = [
     "Budget", "BudgetExhausted", "Grant", "Ledger", "PublicSpec", "Release", "UnaccountedAccess",
-    "calibrate", "epsilon",
+    "calibrate", "check_plan", "epsilon", "fits",
 ]  # fmt: skip
 
 # Bisection ends within rounding of the budget; this is far below what any table prints.
@@ -252,12 +252,12 @@ class Ledger:
         Only the initial seed of `noise_stream` is used; without it the noise is seeded by the operating system and the
         run is not reproducible. A real deployment must keep that seed secret.
 
-        Raises UserError, before any data can be read, if the plan costs more than the budget by its accounting, if it
-        has an un-noised release under a finite budget, if names repeat, if a new ledger's file already exists (starting
-        over would refund what it spent), or if a resumed file is missing or holds another plan.
+        Raises UserError, before any data can be read, for a plan that `check_plan` refuses, if a new ledger's file
+        already exists (starting over would refund what it spent), or if a resumed file is missing or holds another
+        plan.
         """
         releases, path = tuple(releases), Path(path)
-        _check_plan(releases, budget)
+        check_plan(releases, budget)
         if resume and not path.exists():
             raise UserError(f"cannot resume: no ledger at {path}; remove the run's folder to start anew")
         if not resume and path.exists() and path.stat().st_size:
@@ -356,6 +356,9 @@ class Ledger:
         budget = dataclasses.asdict(self._budget)
         if math.isinf(self._budget.epsilon):
             budget["epsilon"] = "inf"
+        # Written only where it is true, so that ledgers begun before there was such a field can be continued.
+        if not budget["over_budget"]:
+            del budget["over_budget"]
         return {"plan": plan, "budget": budget}
 
     def _replay(self) -> None:
@@ -395,7 +398,17 @@ def _parse(line: bytes) -> Any:
         return None
 
 
-def _check_plan(releases: tuple[Release, ...], budget: Budget) -> None:
+def fits(releases: Sequence[Release], budget: Budget) -> bool:
+    """Returns whether a plan costs no more than a finite budget by the budget's accounting."""
+    return accountants.epsilon(releases, budget.delta, budget.accounting) <= budget.epsilon * (1 + _SLACK)
+
+
+def check_plan(releases: Sequence[Release], budget: Budget) -> None:
+    """Raises UserError for a plan that may not be run under a budget.
+
+    It is refused if it costs more than the budget by its accounting (unless the budget is marked over_budget), if it
+    has an un-noised release under a finite budget, or if names repeat.
+    """
     names = [release.name for release in releases]
     if len(set(names)) != len(names):
         raise UserError(f"a plan needs distinct release names, got {', '.join(names)}")
@@ -404,9 +417,10 @@ def _check_plan(releases: tuple[Release, ...], budget: Budget) -> None:
     bare = [release.name for release in releases if release.kind == "none"]
     if bare:
         raise UserError(f"release {bare[0]} adds no noise, which needs epsilon inf and accounting none")
-    cost = accountants.epsilon(releases, budget.delta, budget.accounting)
-    if not cost <= budget.epsilon * (1 + _SLACK):
+    if not budget.over_budget and not fits(releases, budget):
+        cost = accountants.epsilon(releases, budget.delta, budget.accounting)
         raise UserError(
             f"the plan costs epsilon {cost:.4f} by {budget.accounting} accounting, over the budget of "
-            f"{budget.epsilon:g} at delta {budget.delta:g}; use fewer uses or rows, a lower rate, or more noise"
+            f"{budget.epsilon:g} at delta {budget.delta:g}; use fewer uses or rows, a lower rate, or more noise, or say"
+            " over_budget: true in the run's configuration (--over-budget) to train it all the same"
         )

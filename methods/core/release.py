@@ -36,13 +36,15 @@ class Budget:
     """A target (epsilon, delta) and the accountant that holds a run to it.
 
     `accounting` is "published" (the method's authors' count), "sound", or "none", which is for epsilon infinity and
-    for that alone. Raises UserError for epsilon <= 0, delta outside (0, 1) or an accounting that does not go with
-    epsilon.
+    for that alone. `over_budget` lets a plan cost more than epsilon, which then names the run's setting and not what
+    it spends. Raises UserError for epsilon <= 0, delta outside (0, 1), an accounting that does not go with epsilon, or
+    over_budget without a finite epsilon.
     """
 
     epsilon: float
     delta: float
     accounting: str
+    over_budget: bool = False
 
     def __post_init__(self) -> None:
         if self.accounting not in ACCOUNTINGS:
@@ -56,6 +58,8 @@ class Budget:
                 f"epsilon {self.epsilon} does not go with accounting {self.accounting!r}; "
                 "epsilon inf takes accounting none, a finite epsilon takes published or sound"
             )
+        if self.over_budget and self.accounting == "none":
+            raise UserError("over_budget needs a finite epsilon: with accounting none there is no budget to exceed")
 
 
 @dataclass(frozen=True)

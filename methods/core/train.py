@@ -168,6 +168,8 @@ def _finish(
         note = "computed from private data and not sanitised: no guarantee, and not to be released"
         write_json(private, {"note": note, **figures})
     record = {key: plan[key] for key in ("run", "method", "dataset", "seed", "epsilon", "delta", "accounting", "hyper")}
+    if budget_of(plan).over_budget:
+        record["over_budget"] = True
     if plan["accounting"] != "none":
         record |= {f"eps_{count}": ledger.epsilon(count) for count in ("published", "sound")}
     record |= {

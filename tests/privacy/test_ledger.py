@@ -73,6 +73,34 @@ def test_a_plan_over_budget_is_refused_before_a_ledger_exists(path, accounting):
     assert not path.exists()
 
 
+def test_a_budget_that_may_be_exceeded_is_named_in_the_refusal_and_in_the_ledger(path):
+    plan, allowed = [gradient(max_uses=1000)], Budget(2.0, DELTA, "published", over_budget=True)
+    with pytest.raises(UserError, match=r"over_budget: true .*--over-budget"):
+        Ledger.open(path, plan, Budget(2.0, DELTA, "published"))
+    with Ledger.open(path, plan, allowed) as ledger, ledger.charge("gradient"):
+        pass
+    assert lines(path)[0]["budget"] == {"epsilon": 2.0, "delta": DELTA, "accounting": "published", "over_budget": True}
+    with Ledger.open(path, plan, allowed, resume=True) as ledger:
+        assert ledger.uses("gradient") == 1
+
+
+def test_an_exceeded_budget_still_ends_with_the_plans_uses(path):
+    with Ledger.open(path, [gradient(noise=0.1)], Budget(2.0, DELTA, "sound", over_budget=True)) as ledger:
+        for _ in range(3):
+            with ledger.charge("gradient"):
+                pass
+        assert ledger.epsilon("sound") == epsilon([gradient(noise=0.1)], DELTA, "sound") > 100
+        with pytest.raises(BudgetExhausted), ledger.charge("gradient"):
+            pytest.fail("a fourth use was granted")
+
+
+def test_without_a_budget_there_is_none_to_exceed(path):
+    with pytest.raises(UserError, match="over_budget needs a finite epsilon"):
+        Budget(float("inf"), DELTA, "none", over_budget=True)
+    with pytest.raises(UserError, match="no noise"):
+        Ledger.open(path, [gradient(kind="none")], Budget(2.0, DELTA, "sound", over_budget=True))
+
+
 def test_noiseless_releases_need_an_infinite_budget(path):
     with pytest.raises(UserError, match="no noise"):
         Ledger.open(path, [gradient(kind="none")], BUDGET)
