@@ -78,6 +78,14 @@ def test_a_run_without_a_method_is_named_after_it(load):
     assert found == {"alpha": ("alpha", "published"), "beta": ("beta", "sound"), "ceiling": ("alpha", "none")}
 
 
+def test_no_run_may_exceed_its_budget_unless_it_says_so(load):
+    # Text, as Snakemake hands it over.
+    loaded = load({"runs": {"beta": {"over_budget": "true"}, "other": {"method": "beta", "over_budget": False}}})
+    assert {job.run for job in loaded.jobs if job.over_budget} == {"beta"}
+    assert loaded.job("mnist", "beta", "3", "7").over_budget
+    assert [name for name, run in loaded.summary()["runs"].items() if run["over_budget"]] == ["beta"]
+
+
 def test_settings_merge_from_method_to_its_dataset_to_run_to_the_runs_dataset(load):
     methods = {"alpha": {"steps": 1, "width": 1, "per_dataset": {"celeba": {"steps": 2, "width": 2}}}}
     runs = {"base": {"method": "alpha"}, "wide": {"method": "alpha", "width": 3},
@@ -172,6 +180,11 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"runs": {"alpha": {"datasets": ["mnits"]}}}, ["unknown data set 'mnits' of run 'alpha'"]),
         ({"runs": {"alpha": {"per_dataset": {"mnist": {"rate": 1}}}}}, ["'rate'", "per_dataset.mnist", "steps, width"]),
         ({"runs": {"alpha": {"steps": 0}}}, ["alpha.steps must be at least 1"]),
+        ({"runs": {"alpha": {"over_bugdet": True}}}, ["'over_bugdet' under runs.alpha", "did you mean 'over_budget'"]),
+        ({"runs": {"alpha": {"over_budget": 1}}}, ["runs.alpha.over_budget", "1", "'boolean'", "refused otherwise"]),
+        ({"runs": {"alpha": {"over_budget": "yes"}}}, ["runs.alpha.over_budget", "'yes'", "'boolean'"]),
+        ({"runs": {"ceiling": {"over_budget": True}}}, ["run 'ceiling'", "over_budget", "accounting none"]),
+        ({"over_budget": True}, ["unknown key 'over_budget' in tiny.yaml"]),
         ({"runs": {"real": {"method": "alpha"}}}, ["'real' is reserved"]),
         ({"runs": {"Alpha/x": {"method": "alpha"}}}, ["Alpha/x"]),
     ],

@@ -149,6 +149,14 @@ def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, part
         assert part in errors[0]
 
 
+def test_only_a_run_that_says_so_is_planned_over_its_budget(fresh: Project):
+    fresh.edit("workflow/config/quick.yaml", "  beta: {}", "  beta: {over_budget: true}")
+    done = fresh.snakemake("-n", "-p", *(f"results/quick/runs/mnist/{run}/eps10/seed0/plan.json"
+                                         for run in ("alpha", "beta")))  # fmt: skip
+    commands = [line for line in done.stdout.splitlines() if "-m methods.core.plan" in line]
+    assert {"--run beta" in line: "--over-budget" in line for line in commands} == {True: True, False: False}
+
+
 def test_quiet_output_is_the_progress_line_and_little_else(fresh: Project):
     plan = "results/quick/runs/mnist/alpha/eps10/seed0/plan.json"
     done = fresh.snakemake("--quiet", "rules", "host", "--", plan)

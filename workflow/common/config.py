@@ -17,7 +17,7 @@ from workflow.common.contracts import format_epsilon, parse_epsilon, run_folder
 from workflow.common.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1] / "config"
-RUN_KEYS = ("method", "accounting", "datasets", "epsilons", "seeds", "per_dataset")
+RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seeds", "per_dataset")
 REAL = "real"  # the run name of the reference rows measured on real data
 LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
 
@@ -40,6 +40,7 @@ class Run:
     """A row of the comparison: a method, the accounting that calibrates it, and where it takes part.
 
     Attributes:
+        over_budget: whether it is trained although its plan costs more than epsilon.
         datasets: names in the order of the preset.
         hyper: data set -> overrides of the method's hyper-parameters, without the published settings.
     """
@@ -47,6 +48,7 @@ class Run:
     name: str
     method: str
     accounting: str
+    over_budget: bool
     datasets: tuple[str, ...]
     epsilons: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -63,6 +65,7 @@ class Job:
     epsilon: float
     seed: int
     accounting: str
+    over_budget: bool
     hyper: Mapping[str, Any]
     paper: bool
 
@@ -111,8 +114,10 @@ class Config:
         )
 
     def _job(self, run: Run, dataset: str, epsilon: float, seed: int) -> Job:
-        hyper = run.hyper[dataset]
-        return Job(dataset, run.name, run.method, epsilon, seed, run.accounting, hyper, self.paper_settings)
+        return Job(
+            dataset, run.name, run.method, epsilon, seed, run.accounting, run.over_budget, run.hyper[dataset],
+            self.paper_settings,
+        )  # fmt: skip
 
     def job(self, dataset: str, run: str, epsilon: str, seed: str) -> Job:
         """Returns the job of a path's four names, also one outside the grid such as another seed or epsilon.
@@ -142,6 +147,7 @@ class Config:
                 run.name: {
                     "method": run.method,
                     "accounting": run.accounting,
+                    "over_budget": run.over_budget,
                     "epsilons": [format_epsilon(epsilon) for epsilon in run.epsilons],
                     "seeds": list(run.seeds),
                     "hyper": {dataset: run.hyper[dataset] for dataset in self.datasets if dataset in run.datasets},
@@ -314,12 +320,16 @@ def _run(name: str, content: Mapping[str, Any], known: Iterable[str], methods: C
     accounting = entry.get("accounting", "published")
     epsilons = tuple(float(e) for e in entry.get("epsilons", content["epsilons"]))
     _check_accounting(name, accounting, epsilons)
+    over_budget = entry.get("over_budget", False)
+    if over_budget and accounting == "none":
+        raise UserError(f"run {name!r}: over_budget does not go with accounting none, which has no budget; drop it")
     base, base_per = _layers(f"methods.{method}", (content.get("methods") or {}).get(method), ("per_dataset",), method,
                              methods, known)  # fmt: skip
     own, own_per = _layers(f"runs.{name}", entry, RUN_KEYS, method, methods, known)
     hyper = {d: {**base, **base_per.get(d, {}), **own, **own_per.get(d, {})} for d in known}
     datasets = tuple(d for d in content["datasets"] if d in limited)
-    return Run(name, method, accounting, datasets, epsilons, tuple(entry.get("seeds", content["seeds"])), hyper)
+    seeds = tuple(entry.get("seeds", content["seeds"]))
+    return Run(name, method, accounting, over_budget, datasets, epsilons, seeds, hyper)
 
 
 def load(

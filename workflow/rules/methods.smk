@@ -60,6 +60,7 @@ rule plan:
         hyper=lambda wildcards: grid.canonical(job(wildcards).hyper),
         accounting=lambda wildcards: job(wildcards).accounting,
         paper=lambda wildcards: "--paper" if job(wildcards).paper else "",
+        over_budget=lambda wildcards: "--over-budget" if job(wildcards).over_budget else "",
         delta=CONFIG.delta,
     log:
         f"{LOGS}/plan/{RUN_LOG}.log",
@@ -69,7 +70,8 @@ rule plan:
         logged(
             "{PYTHON} -m methods.core.plan --method {params.method} --run {wildcards.run} --hyper {params.hyper:q}"
             " --card {input.card} --epsilon {wildcards.epsilon} --delta {params.delta}"
-            " --accounting {params.accounting} --seed {wildcards.seed} {params.paper} --out {output.plan}"
+            " --accounting {params.accounting} --seed {wildcards.seed} {params.paper} {params.over_budget}"
+            " --out {output.plan}"
         )
 
 
