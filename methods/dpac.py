@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from methods.core.streams import seeded
 from methods.core.wasserstein import image_gradients, score_update
 from workflow.common.errors import UserError
 
+# The release of a step `as_released` whose classifier has joined.
+BOTH = "image_gradients_of_both_nets"
+
 
 @dataclass(frozen=True)
 class Hyper(ShardedHyper):
@@ -35,13 +38,18 @@ class Hyper(ShardedHyper):
     fakes_per_class: int = described(100, "fakes per class in the classifier's fake phase")
     critic_weight: float = described(0.8, "weight of the critic's image gradient once the classifier has joined")
     classifier_weight: float = described(0.2, "weight of the classifier's image gradient; the two sum to 1")
+    as_released: bool = described(
+        False, "release what the authors' code does, at the noise of what they count: costs more than the budget"
+    )
+    released_batch: int = described(1000, "with as_released, generated images per step once the classifier has joined")
 
 
 class DPAC(_ShardedGAN):
     """GS-WGAN with a third player: a classifier taught on fakes, then on records of the step's shard.
 
     Critic and classifier gradients are weighted, summed per image and sanitised once: one release per image, at
-    GS-WGAN's cost.
+    GS-WGAN's cost. `as_released` does what the authors' code does instead, and declares it: once the classifier has
+    joined, `released_batch` images a step, with the two nets' gradients clipped and noised apart.
     """
 
     Hyper = Hyper
@@ -56,10 +64,12 @@ class DPAC(_ShardedGAN):
     SOURCES = (
         "Paper: Chen, Liu, Ma, Nepal, Xu, CVPR 2023; repository files source/main.py, main_celeba_gender.py, models.py,"
         " config.py.",
-        "Departure: one sanitised gradient per image; the repository noises the critic's and the classifier's apart and"
-        " counts one.",
-        "Departure: the generator batch stays at batch_size; the repository's grows to 1000 once the classifier joins"
-        " and is counted as 32.",
+        "Departure, unless as_released: one sanitised gradient per image; the repository weights the critic's and the"
+        " classifier's, clips and noises them apart, and counts one.",
+        "Departure, unless as_released: the generator batch stays at batch_size; the repository's grows to 1000 once"
+        " the classifier joins and is counted as 32.",
+        "Departures, as_released too: steps, not steps + 1; every batch before the classifier joins is whole, where"
+        " the repository's is as long as the last batch of its shard, 32 or 28 on MNIST.",
         "Departure: the classifier's fake phase clears its gradients between updates.",
         "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init"
         " keeps one classifier per shard, since one for all shards would let each record into every step.",
@@ -68,22 +78,42 @@ class DPAC(_ShardedGAN):
 
     @classmethod
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
-        """Returns GS-WGAN's plan: the classifier adds to the same rows and costs nothing more."""
+        """Returns GS-WGAN's plan: the classifier adds to the same rows and costs nothing more.
+
+        With `as_released` the noise is that plan's, which the authors' accounting describes, and the releases are those
+        of the authors' code: the plan costs more than the budget.
+        """
         if hp.mix_phases and not (hp.g2r and hp.r2g and hp.classifier_fake_steps == hp.classifier_real_steps):
             raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
-        return super().plan(hp, public, budget)
+        if hp.released_batch < 1:
+            raise UserError(f"released_batch must be at least 1, got {hp.released_batch}")
+        releases = super().plan(hp, public, budget)
+        return _as_released(hp, *releases) if hp.as_released else releases
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         super().prepare(data, ledger, warm_start)
         self.classifiers = ShardNetworks(self._build_classifier(0), self.hp.critic_learning_rate)
 
+    def next_release(self, ledger: Ledger) -> tuple[str, int]:
+        if not self.hp.as_released:
+            return super().next_release(ledger)
+        # By uses, not by steps: uses that a crash lost shorten the phase in which they were lost, not the later one.
+        left = [release.name for release in self.context.releases if ledger.uses(release.name) < release.max_uses]
+        name = left[0] if left else self.context.releases[-1].name
+        return name, self.hp.released_batch if name == BOTH else self.hp.batch_size
+
     def private_gradients(
         self, t: int, critic: nn.Module, fakes: torch.Tensor, labels: torch.Tensor, visit: Visit
     ) -> torch.Tensor:
-        """Returns the weighted sum [B, C, H, W] of the critic's and the classifier's gradients."""
+        """Returns the weighted sum [B, C, H, W] of the critic's and the classifier's gradients.
+
+        With `as_released` the two are stacked, [2 * B, C, H, W]: weighted first, so that each is clipped at the whole
+        bound, as the authors' hooks on either net do.
+        """
         hp = self.hp
         gradients = image_gradients(critic, fakes, labels, hp.precision)
-        if t < hp.classifier_start:
+        joined = visit.grant.release.name == BOTH if hp.as_released else t >= hp.classifier_start
+        if not joined:
             return gradients
         classifier, optimizer = self._classifier(t, visit.shard)
         self._train_classifier(classifier, optimizer, visit)
@@ -91,6 +121,8 @@ class DPAC(_ShardedGAN):
             self.classifiers.keep(visit.shard, optimizer)
         scores = image_gradients(classifier, fakes, labels, hp.precision)
         total = hp.critic_weight + hp.classifier_weight
+        if hp.as_released:
+            return torch.cat([hp.critic_weight * gradients, hp.classifier_weight * scores]) / total
         return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
 
     def private_state(self) -> dict[str, Any]:
@@ -130,6 +162,16 @@ class DPAC(_ShardedGAN):
     def _fake_batch(self, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.arange(self.public.num_classes).repeat(self.hp.fakes_per_class).to(self.device)
         return self.fakes_for(labels, stream), labels
+
+
+def _as_released(hp: Hyper, counted: Release) -> tuple[Release, ...]:
+    """Returns what the authors' code releases at the noise of `counted`, the one release that they count.
+
+    Both nets answer for every image from the step's one shard: two rows an image, one use, one draw.
+    """
+    before = min(hp.classifier_start, hp.steps)
+    joined = replace(counted, name=BOTH, rows=2 * hp.released_batch, max_uses=hp.steps - before)
+    return tuple(release for release in (counted.used(before), joined) if release.max_uses)
 
 
 def _joined(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from methods.core import registry
-from methods.core.privacy import Budget, PublicSpec, Release, epsilon
+from methods.core.privacy import Budget, PublicSpec, Release, epsilon, fits
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
 
@@ -104,7 +104,8 @@ def _costs(releases: Sequence[Release], delta: float) -> str:
 def _needed(budget: Budget, releases: Sequence[Release]) -> str:
     noises = ", ".join(f"{release.noise:.4g}" for release in releases)
     target = f"epsilon {format_epsilon(budget.epsilon)} by the {budget.accounting} count"
-    return f"{target} needs noise {noises}: {_costs(releases, budget.delta)}"
+    verb = "needs" if fits(releases, budget) else "is exceeded at the plan's"
+    return f"{target} {verb} noise {noises}: {_costs(releases, budget.delta)}"
 
 
 def _number(value: float) -> str:

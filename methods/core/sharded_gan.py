@@ -142,27 +142,37 @@ class _ShardedGAN(Method):
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Draws a shard, trains its critic, and moves the generator by one noisy gradient."""
-        with ledger.charge(RELEASE) as grant:
+        name, size = self.next_release(ledger)
+        with ledger.charge(name) as grant:
             # Keyed by the use: a resumed run draws what the straight run drew, and lost steps' draws are not repeated.
-            draws = stream(self.context.seed, "step", ledger.uses(RELEASE) - 1)
+            uses = sum(ledger.uses(release.name) for release in self.context.releases)
+            draws = stream(self.context.seed, "step", uses - 1)
             visit = Visit(grant.shard(), data, grant, draws)
             critic, optimizer = self.critics.lend(visit.shard)
             self._train_critic(critic, optimizer, visit)
             self.critics.keep(visit.shard, optimizer)
-            labels = self.uniform_labels(self.hp.batch_size, draws)
-            fakes = self.generator(draw_latents(self.hp.batch_size, draws).to(self.device), labels)
+            labels = self.uniform_labels(size, draws)
+            fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
             gradients = self.private_gradients(t, critic, fakes, labels, visit)
-            noisy = grant.gaussian(gradients.flatten(1)).view_as(fakes)
+            noisy = grant.gaussian(gradients.flatten(1)).view(-1, *fakes.shape).sum(0)
         self.optimizer.zero_grad(set_to_none=True)
-        fakes.backward(noisy / self.hp.batch_size)
+        fakes.backward(noisy / size)
         self.optimizer.step()
         update_average(self.average, self.generator, t + 1, self.hp.average_decay)
         return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
 
+    def next_release(self, ledger: Ledger) -> tuple[str, int]:
+        """Returns the name of the release that the coming step charges, and the number B of images it generates."""
+        return RELEASE, self.hp.batch_size
+
     def private_gradients(
         self, t: int, critic: nn.Module, fakes: torch.Tensor, labels: torch.Tensor, visit: Visit
     ) -> torch.Tensor:
-        """Returns one gradient [B, C, H, W] per fake, not yet private, from the shard that this step drew."""
+        """Returns gradients [N * B, C, H, W], not yet private, from the shard that this step drew.
+
+        N = 1: one gradient per fake. Otherwise N blocks of one per fake, each row sanitised apart; the generator gets
+        the sum of the blocks.
+        """
         return image_gradients(critic, fakes, labels, self.hp.precision)
 
     def uniform_labels(self, count: int, stream: torch.Generator) -> torch.Tensor:

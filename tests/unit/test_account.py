@@ -34,6 +34,13 @@ def test_the_noise_found_meets_each_budget_by_its_count(capsys):
         assert costs(text, f"epsilon {budget} by the sound")[1] == pytest.approx(budget, rel=1e-3)
 
 
+def test_a_plan_that_the_found_noise_does_not_pay_for_is_said_to_exceed_the_budget(capsys):
+    text = answer(capsys, "dpac", "--paper", "--set", "as_released=true", "--noise", "1.07")
+    assert costs(text, "noise 1.07") == pytest.approx([146.56, 28604], rel=1e-3)
+    assert "14000 uses, 2000 rows of one shard of 1000" in text
+    assert text.count("is exceeded at the plan's noise") == 2 and "needs noise" not in text
+
+
 def test_settings_change_the_answer(capsys):
     few, many = (
         costs(answer(capsys, "dp_cgan", "--noise", "1", "--set", f"steps={steps}"), "noise 1") for steps in (100, 1000)
