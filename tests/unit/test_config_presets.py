@@ -9,8 +9,11 @@ import pytest
 
 from evaluation.protocol import Protocol
 from methods.core import registry
+from methods.core.plan import make_plan
+from methods.core.privacy import Budget, PublicSpec
 from workflow import datasets
 from workflow.common import config
+from workflow.common.errors import UserError
 
 
 class Methods:
@@ -51,6 +54,20 @@ def test_epsilon_is_ten_or_none(preset):
 
 def test_long_adds_epsilon_one():
     assert {job.epsilon for job in load("long").jobs} == {10.0, 1.0, math.inf}
+
+
+@pytest.mark.parametrize("preset", ["quick", "long", "paper", "smoke"])
+def test_one_run_alone_exceeds_its_budget_and_is_refused_without_its_opt_in(preset):
+    jobs = [job for job in load(preset).jobs if job.over_budget]
+    assert {job.run for job in jobs} == {"dpac_as_released"}
+    job = jobs[0]
+    published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
+    public = PublicSpec(job.dataset, (1, 28, 28), 10, 60_000)
+    settings = job.method, job.run, {**published, **job.hyper}, public
+    plan = make_plan(*settings, Budget(job.epsilon, 1e-5, job.accounting, over_budget=True), job.seed)
+    assert plan["accounting"] == "published" and plan["eps_sound"] > plan["eps_published"] > 1.2 * job.epsilon
+    with pytest.raises(UserError, match="over_budget: true"):
+        make_plan(*settings, Budget(job.epsilon, 1e-5, job.accounting), job.seed)
 
 
 @pytest.mark.parametrize("preset", ["quick", "long", "paper"])
