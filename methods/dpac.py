@@ -16,7 +16,9 @@ from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.sharded_gan import ShardedHyper, Visit, _ShardedGAN, described
 from methods.core.shards import ShardNetworks
+from methods.core.stacks import Members
 from methods.core.streams import seeded
+from methods.core.summed_shards import Visits, stacked_gradients, teach
 from methods.core.wasserstein import image_gradients, score_update
 from workflow.common.errors import UserError
 
@@ -87,6 +89,8 @@ class DPAC(_ShardedGAN):
             raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
         if hp.released_batch < 1:
             raise UserError(f"released_batch must be at least 1, got {hp.released_batch}")
+        if hp.shards_per_step and (hp.as_released or hp.mix_phases or not hp.fresh_classifier):
+            raise UserError("shards_per_step goes with a fresh classifier and two phases; leave as_released off")
         releases = super().plan(hp, public, budget)
         return _as_released(hp, *releases) if hp.as_released else releases
 
@@ -123,6 +127,23 @@ class DPAC(_ShardedGAN):
         total = hp.critic_weight + hp.classifier_weight
         if hp.as_released:
             return torch.cat([hp.critic_weight * gradients, hp.classifier_weight * scores]) / total
+        return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
+
+    def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns, for each of some drawn shards, the weighted sum of its critic's and its classifier's gradients."""
+        hp = self.hp
+        gradients = super().summed_gradients(t, visits, fakes, labels)
+        if t < hp.classifier_start:
+            return gradients
+        classifiers = Members.copies(self._build_classifier(t)(), 1)
+        # Fakes are public, so the first phase is the same for all shards.
+        for images, classes in [self._fake_batch(visits.stream)] * hp.classifier_fake_steps if hp.g2r else []:
+            teach(classifiers, images[None], classes[None], hp)
+        classifiers = classifiers.repeated(len(visits.shards))
+        for _ in range(hp.classifier_real_steps if hp.r2g else 0):
+            teach(classifiers, *visits.read(hp.critic_batch), hp)
+        scores = stacked_gradients(classifiers, fakes, labels, hp.precision)
+        total = hp.critic_weight + hp.classifier_weight
         return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
 
     def private_state(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+BETAS = (0.5, 0.9)
+
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
     """Returns Adam with betas (0.5, 0.9), the choice of GS-WGAN and DP-GAN-DPAC for every network."""
-    return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.9), foreach=True)
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS, foreach=True)
 
 
 def descend(loss: torch.Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

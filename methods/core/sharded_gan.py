@@ -7,6 +7,7 @@ are listed in the methods' SOURCES.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,9 @@ from methods.core.optimisers import adam, update_average
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
 from methods.core.shards import ShardNetworks, assign, chunks, write_chunk
+from methods.core.stacks import at_once
 from methods.core.streams import seeded, stream
+from methods.core.summed_shards import FAKES_PER_CLASS, ShardCritics, Visits
 from methods.core.wasserstein import critic_update, image_gradients, mixed_precision
 from workflow.common.errors import UserError, unknown
 
@@ -42,6 +45,9 @@ class ShardedHyper:
     steps: int = described(20000, "generator steps")
     batch_size: int = described(32, "generated images per generator step, each with its own noisy gradient")
     num_shards: int = described(1000, "disjoint shards of the records, one critic each")
+    shards_per_step: float = described(
+        0.0, "expected shards per step, Poisson-drawn, their gradients summed; 0: exactly one, as the authors draw"
+    )
     critic_batch: int = described(32, "records per critic update")
     critic_steps: int = described(5, "critic updates before each generator step")
     warm_start_steps: int = described(2000, "private generator steps each critic is trained for beforehand; 0: none")
@@ -76,17 +82,15 @@ class _ShardedGAN(Method):
 
     @classmethod
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
-        """Returns the one release of a run: `batch_size` image gradients per step from one shard, noise calibrated."""
+        """Returns the one release of a run, its noise calibrated.
+
+        `batch_size` image gradients a step from one shard; or, with `shards_per_step`, the sum of one row for each of
+        the shards of a Poisson draw, which holds the gradients of all images of the step.
+        """
         check(hp, public)
 
         def releases(noise: float) -> tuple[Release, ...]:
-            return (
-                Release(
-                    name=RELEASE, kind="gaussian", clip=hp.clip, noise=noise, bounded="function",
-                    rows=hp.batch_size, rate=1 / hp.num_shards, sampling="one_shard_of_k", max_uses=hp.steps,
-                    draws="per_step", state="hidden",
-                ),
-            )  # fmt: skip
+            return (_sum_of_shards(hp, noise) if hp.shards_per_step else _one_shard(hp, noise),)
 
         return releases(calibrate(releases, budget))
 
@@ -126,7 +130,7 @@ class _ShardedGAN(Method):
         self.average = build_generator(hp, context, hp.generator_width, "generator")
         self.optimizer = adam(self.generator.parameters(), hp.generator_learning_rate)
         self.shards = assign(context.public.num_train, hp.num_shards, context.seed)
-        self.critics: ShardNetworks | None = None
+        self.critics: ShardNetworks | ShardCritics | None = None
 
     @property
     def num_steps(self) -> int:
@@ -135,31 +139,59 @@ class _ShardedGAN(Method):
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         if self.hp.warm_start_steps and warm_start is None:
             raise UserError("warm_start_steps is not 0 but no critics were given; make them by methods.core.warmstart")
-        self.critics = ShardNetworks(_critic_builder(self.hp, self.context), self.hp.critic_learning_rate, warm_start)
+        build = _critic_builder(self.hp, self.context)
+        if self.hp.shards_per_step:
+            self.critics = ShardCritics(self.hp, build)
+        else:
+            self.critics = ShardNetworks(build, self.hp.critic_learning_rate, warm_start)
 
     def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         self.prepare(data, ledger, warm_start)
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
-        """Draws a shard, trains its critic, and moves the generator by one noisy gradient."""
+        """Draws a shard, or several, trains their critics, and moves the generator by one noisy gradient."""
         name, size = self.next_release(ledger)
         with ledger.charge(name) as grant:
             # Keyed by the use: a resumed run draws what the straight run drew, and lost steps' draws are not repeated.
             uses = sum(ledger.uses(release.name) for release in self.context.releases)
             draws = stream(self.context.seed, "step", uses - 1)
-            visit = Visit(grant.shard(), data, grant, draws)
-            critic, optimizer = self.critics.lend(visit.shard)
-            self._train_critic(critic, optimizer, visit)
-            self.critics.keep(visit.shard, optimizer)
-            labels = self.uniform_labels(size, draws)
-            fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
-            gradients = self.private_gradients(t, critic, fakes, labels, visit)
-            noisy = grant.gaussian(gradients.flatten(1)).view(-1, *fakes.shape).sum(0)
+            ask = self._ask_many_shards if self.hp.shards_per_step else self._ask_one_shard
+            fakes, noisy = ask(t, size, data, grant, draws)
         self.optimizer.zero_grad(set_to_none=True)
         fakes.backward(noisy / size)
         self.optimizer.step()
         update_average(self.average, self.generator, t + 1, self.hp.average_decay)
         return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
+
+    def _ask_one_shard(
+        self, t: int, size: int, data: PrivateData, grant: Grant, draws: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns fakes [B, C, H, W] with their graph and a noisy gradient for each, from the one drawn shard."""
+        visit = Visit(grant.shard(), data, grant, draws)
+        critic, optimizer = self.critics.lend(visit.shard)
+        self._train_critic(critic, optimizer, visit)
+        self.critics.keep(visit.shard, optimizer)
+        labels = self.uniform_labels(size, draws)
+        fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
+        gradients = self.private_gradients(t, critic, fakes, labels, visit)
+        return fakes, grant.gaussian(gradients.flatten(1)).view(-1, *fakes.shape).sum(0)
+
+    def _ask_many_shards(
+        self, t: int, size: int, data: PrivateData, grant: Grant, draws: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns fakes [B, C, H, W] with their graph and the noisy mean of the drawn shards' gradients."""
+        drawn = grant.poisson_batch(self.hp.num_shards)
+        labels = self.uniform_labels(size, draws)
+        fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
+        pool = self.fakes_for(torch.arange(self.public.num_classes).repeat(FAKES_PER_CLASS).to(self.device), draws)
+        classes = self.public.num_classes
+        visits = (
+            Visits(some, self.shards[some], data, grant, draws, pool, classes) for some in at_once(drawn, self.device)
+        )
+        rows = (self.summed_gradients(t, visit, fakes.detach(), labels).flatten(1) for visit in visits)
+        total = grant.gaussian_sum(rows, fakes.numel(), self.device)
+        # By the expected number: the one that was drawn is a secret.
+        return fakes, total.view_as(fakes) / self.hp.shards_per_step
 
     def next_release(self, ledger: Ledger) -> tuple[str, int]:
         """Returns the name of the release that the coming step charges, and the number B of images it generates."""
@@ -174,6 +206,10 @@ class _ShardedGAN(Method):
         the sum of the blocks.
         """
         return image_gradients(critic, fakes, labels, self.hp.precision)
+
+    def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns gradients [M, B, C, H, W], not yet private, of fakes [B, C, H, W] from each of some drawn shards."""
+        return self.critics.gradients(visits, fakes, labels)
 
     def uniform_labels(self, count: int, stream: torch.Generator) -> torch.Tensor:
         """Returns labels int64 [N], uniform over classes: the true frequencies stay private."""
@@ -229,6 +265,22 @@ class _ShardedGAN(Method):
             self.critics.load(private["critics"])
 
 
+def _one_shard(hp: Any, noise: float) -> Release:
+    return Release(
+        name=RELEASE, kind="gaussian", clip=hp.clip, noise=noise, bounded="function", rows=hp.batch_size,
+        rate=1 / hp.num_shards, sampling="one_shard_of_k", max_uses=hp.steps, draws="per_step", state="hidden",
+    )  # fmt: skip
+
+
+def _sum_of_shards(hp: Any, noise: float) -> Release:
+    # A shard's row holds the gradients of all images: clipped at the radius that contains each of them clipped alone.
+    return Release(
+        name=RELEASE, kind="gaussian", clip=hp.clip * math.sqrt(hp.batch_size), noise=noise, bounded="sum",
+        rows=hp.num_shards, rate=hp.shards_per_step / hp.num_shards, sampling="poisson", max_uses=hp.steps,
+        state="hidden",
+    )  # fmt: skip
+
+
 def check(hp: Any, public: PublicSpec) -> None:
     """Raises UserError for hyper-parameters that do not go together or an image size the networks do not make."""
     if hp.generator not in GENERATORS:
@@ -239,6 +291,13 @@ def check(hp: Any, public: PublicSpec) -> None:
         raise UserError(f"the GAN networks make 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
     if not 1 <= hp.num_shards <= public.num_train:
         raise UserError(f"num_shards must be 1 to {public.num_train} (the records), got {hp.num_shards}")
+    if not 0 <= hp.shards_per_step <= hp.num_shards:
+        raise UserError(f"shards_per_step must be 0 to num_shards, {hp.num_shards}; got {hp.shards_per_step:g}")
+    if hp.shards_per_step and (hp.warm_start_steps or hp.spectral_norm):
+        raise UserError(
+            "shards_per_step trains its critics as a stack, from the first step on: it needs warm_start_steps 0 and"
+            f" spectral_norm false, got {hp.warm_start_steps} and {str(hp.spectral_norm).lower()}"
+        )
     for name in ("steps", "batch_size", "critic_batch", "critic_steps"):
         if getattr(hp, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(hp, name)}")

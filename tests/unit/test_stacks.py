@@ -1,0 +1,112 @@
+"""A stack of networks does what as many networks and optimisers, one by one, would do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from methods.core.nets import Classifier, Critic
+from methods.core.optimisers import adam
+from methods.core.stacks import Members, Stack, at_once
+from methods.core.wasserstein import critic_loss, image_gradients, score_loss
+
+SHAPE, CLASSES, RATE = (1, 28, 28), 10, 1e-3
+
+
+def build(kind=Critic) -> torch.nn.Module:
+    torch.manual_seed(5)
+    return kind(SHAPE, CLASSES, 2, spectral=False)
+
+
+def batch(networks: int, size: int = 4, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    draws = torch.Generator().manual_seed(seed)
+    real, fake = (torch.rand(networks, size, *SHAPE, generator=draws) for _ in range(2))
+    labels = torch.randint(CLASSES, (networks, size), generator=draws)
+    return real, fake, labels, torch.rand(networks, size, 1, 1, 1, generator=draws)
+
+
+def alone(network: torch.nn.Module, updates: list[tuple[torch.Tensor, ...]], which: int) -> torch.nn.Module:
+    """Trains one network by torch's own optimiser on its part of the batches."""
+    optimizer = adam(network.parameters(), RATE)
+    for real, fake, labels, share in updates:
+        loss = critic_loss(network, real[which], fake[which], labels[which], share[which], 10.0, 0.001, "fp32")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+def together(members: Members, updates: list[tuple[torch.Tensor, ...]]) -> None:
+    for real, fake, labels, share in updates:
+        members.descend(lambda one: critic_loss(one, real, fake, labels, share, 10.0, 0.001, "fp32"), RATE)  # noqa: B023
+
+
+def test_members_train_as_networks_one_by_one_do():
+    updates = [batch(3, seed=seed) for seed in range(3)]
+    stack = Stack(build, 5)
+    which = torch.tensor([4, 0, 2])
+    members = stack.take(which)
+    together(members, updates)
+    for place in range(3):
+        straight = alone(build(), updates, place)
+        for name, value in straight.named_parameters():
+            torch.testing.assert_close(members.weights[name][place], value, rtol=1e-4, atol=1e-6)
+
+
+def test_members_continue_where_they_were_put_back_and_others_stay():
+    first, second = batch(2, seed=1), batch(2, seed=2)
+    stack, which = Stack(build, 4), torch.tensor([1, 3])
+    for update in (first, second):
+        members = stack.take(which)
+        together(members, [update])
+        stack.put(which, members)
+    straight = alone(build(), [first, second], 1)
+    weights = stack.take(torch.arange(4)).weights
+    for name, value in straight.named_parameters():
+        torch.testing.assert_close(weights[name][3], value, rtol=1e-4, atol=1e-6)
+        assert torch.equal(weights[name][0], dict(build().named_parameters())[name])
+
+
+def test_gradients_are_each_networks_own():
+    stack, update = Stack(build, 2), batch(2)
+    members = stack.take(torch.arange(2))
+    together(members, [update])
+    real, _, labels, _ = update
+    gradients = image_gradients(members, real, labels, "fp32")
+    for place in range(2):
+        own = image_gradients(alone(build(), [update], place), real[place], labels[place], "fp32")
+        torch.testing.assert_close(gradients[place], own, rtol=1e-3, atol=1e-5)
+
+
+def test_copies_of_one_trained_network_go_on_apart():
+    images, _, labels, _ = batch(1)
+    one = Members.copies(build(Classifier), 1)
+    one.descend(lambda scorer: score_loss(scorer, images, labels, 10.0, 0.001, "fp32"), RATE)
+    two = one.repeated(2)
+    assert two.updates.tolist() == [1, 1]
+    other, _, classes, _ = batch(2, seed=3)
+    two.descend(lambda scorer: score_loss(scorer, other, classes, 10.0, 0.001, "fp32"), RATE)
+    name = "trunk.0.weight"
+    assert not torch.equal(two.weights[name][0], two.weights[name][1])
+    assert torch.equal(one.weights[name], one.repeated(1).weights[name])
+
+
+def test_a_stack_is_restored_from_its_state():
+    stack, which = Stack(build, 3), torch.tensor([2])
+    members = stack.take(which)
+    together(members, [batch(1)])
+    stack.put(which, members)
+    other = Stack(build, 3)
+    other.load(stack.state())
+    for restored, kept in ((other.take(which), stack.take(which)),):
+        assert torch.equal(restored.updates, kept.updates)
+        for kind in ("weights", "first", "second"):
+            for name, value in getattr(kept, kind).items():
+                assert torch.equal(getattr(restored, kind)[name], value)
+
+
+@pytest.mark.parametrize("count", [0, 1, 16, 40])
+def test_parts_in_work_together_cover_everything_once(count):
+    parts = list(at_once(torch.arange(count), torch.device("cpu")))
+    assert [shard for part in parts for shard in part.tolist()] == list(range(count))
+    assert all(len(part) for part in parts)
