@@ -75,6 +75,8 @@ class DPAC(_ShardedGAN):
         "Departure: the classifier's fake phase clears its gradients between updates.",
         "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init"
         " keeps one classifier per shard, since one for all shards would let each record into every step.",
+        "Option shards_per_step (see methods/gs_wgan.py): the classifier's fake phase is shared by the drawn shards, as"
+        " fakes are public; each goes on with a copy on its own records. Both gradients are in the shard's one row.",
         "Departures shared with GS-WGAN: see methods/gs_wgan.py.",
     )
 

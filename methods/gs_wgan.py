@@ -28,4 +28,8 @@ class GSWGAN(_ShardedGAN):
         "Departure: all critics start from one initialisation; each warm-start generator from its own.",
         "Departure: the warm start takes critic_steps per generator step; the repository's takes 5 for CelebA too.",
         "Departure: the running average starts at decay 1/2, the repository's at 0.",
+        "Option shards_per_step, ours: each shard is drawn on its own, every drawn critic trains and answers, and the"
+        " sum of their rows is sanitised, a row being all gradients of the step clipped jointly at clip * sqrt(batch"
+        "_size). Sound with critics that remember their draws. Its critics start untrained and update on fakes picked"
+        " from 16 of each class that a step makes.",
     )
