@@ -35,11 +35,30 @@ def all_records(**changes) -> Release:
     return shard_query(**(dict(bounded="sum", rows=60000, rate=1.0, noise=5.0, sampling="all", max_uses=1) | changes))
 
 
-@pytest.mark.parametrize("row", REFERENCE, ids=lambda row: f"{row['name']}-{row['accounting']}-{row['epsilon']:.4g}")
-def test_reference_numbers_are_met(row):
-    releases = [Release.from_dict(fields) for fields in row["releases"]]
-    cost = epsilon(releases, row["delta"], row["accounting"])
-    assert cost == pytest.approx(row["epsilon"], abs=row["tolerance"])
+def reference_kind(row: dict) -> str:
+    return f"{row['relation']}-{row['accounting']}-{row['source'].split('(')[0].strip()}"
+
+
+@pytest.mark.parametrize("kind", sorted({reference_kind(row) for row in REFERENCE}))
+def test_reference_numbers_are_met(kind):
+    """Rows are grouped by the accountant that made them: "equal" within its tolerance, "at_most" and "at_least" bounds.
+
+    A Renyi count of the Poisson pair (joint_rdp, dp_accounting's and Opacus's RDP at other orders) bounds the exact
+    cost of that pair from above; the pair composed in one direction (joint_remove) bounds the shared draw from below;
+    Renyi counts of drawing without replacement bound the shared draw, whose own pair is tighter.
+    """
+    met = {
+        "equal": lambda cost, row: cost == pytest.approx(row["epsilon"], abs=row["tolerance"]),
+        "at_most": lambda cost, row: cost <= row["epsilon"] + row["tolerance"],
+        "at_least": lambda cost, row: cost >= row["epsilon"] - row["tolerance"],
+    }
+    missed = []
+    for row in (row for row in REFERENCE if reference_kind(row) == kind):
+        releases = [Release.from_dict(fields) for fields in row["releases"]]
+        cost = epsilon(releases, row["delta"], row["accounting"])
+        if not met[row["relation"]](cost, row):
+            missed.append((row["name"], row["releases"], row["epsilon"], cost))
+    assert missed == []
 
 
 @pytest.mark.parametrize("noise, shards, printed", [(1.07, 1000, 9.9926), (0.61135, 2543, 9.9993)])
