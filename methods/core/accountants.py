@@ -320,8 +320,14 @@ def _composed(queries: Sequence[Query], delta: float, grid: float) -> float:
     # dp_accounting's tail bounds may overflow at large orders, which it then does not choose.
     with np.errstate(over="ignore"):
         for query in queries:
-            total = total.compose(_loss(query, grid).self_compose(query.count))
+            total = total.compose(_dense(_loss(query, grid)).self_compose(query.count))
     return float(total.get_epsilon_for_delta(delta))
+
+
+def _dense(loss: pld.PrivacyLossDistribution) -> pld.PrivacyLossDistribution:
+    # Of a thousand points or fewer dp_accounting makes a dictionary, which it composes a thousand times slower.
+    remove, add = loss._pmf_remove.to_dense_pmf(), loss._pmf_add.to_dense_pmf()
+    return pld.PrivacyLossDistribution(remove) if loss._symmetric else pld.PrivacyLossDistribution(remove, add)
 
 
 def _loss(query: Query, grid: float) -> pld.PrivacyLossDistribution:
