@@ -1,4 +1,4 @@
-"""`python -m methods list`, `describe NAME` and `account NAME`: what there is, what it is, and what it costs."""
+"""`python -m methods list`, `describe NAME`, `account NAME`, `accounts`: what there is, what it is, what it costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import get_type_hints
 
-from methods.core import account, registry
+from methods.core import account, accounts, registry
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 
@@ -35,9 +35,14 @@ def main(argv: list[str] | None = None) -> None:
     actions.add_parser("describe", help="everything about one method").add_argument("name")
     costs = actions.add_parser("account", help="epsilon of a setting and noise for a budget; reads no data")
     account.add_arguments(costs)
+    published = actions.add_parser("accounts", help="what every published setting spends, as csv; reads no data")
+    accounts.add_arguments(published)
     arguments = parser.parse_args(argv)
     if arguments.action == "account":
         print(account.report(arguments))
+        return
+    if arguments.action == "accounts":
+        accounts.run(arguments)
         return
     if arguments.action == "describe":
         print(describe(arguments.name))

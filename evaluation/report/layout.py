@@ -58,8 +58,25 @@ class FigureSpec:
 
 
 @dataclass(frozen=True)
+class AccountColumn:
+    """A column of the accounts csv: its printed label, and the decimals of a number; none for a text."""
+
+    label: str
+    decimals: int | None = None
+
+
+@dataclass(frozen=True)
+class AccountsSpec:
+    """A table of what published settings spend: columns of the accounts csv after method and data set, and notes."""
+
+    title: str
+    columns: dict[str, AccountColumn]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Labels of runs, references, data sets and metrics, and the tables and figures by file name."""
+    """Labels of runs, references, data sets and metrics; tables of scores, of accounts and figures by file name."""
 
     runs: dict[str, str]
     references: dict[str, str]
@@ -67,6 +84,7 @@ class Layout:
     metrics: dict[str, MetricSpec]
     tables: dict[str, TableSpec]
     figures: dict[str, FigureSpec]
+    accounts: dict[str, AccountsSpec] = field(default_factory=dict)
 
     def run_label(self, run: str) -> str:
         """Returns the printed label of a run; its own name if the layout does not know it."""
@@ -94,7 +112,7 @@ def _build(cls: type, where: str, value: Any) -> Any:
     for key, content in _expect(where, value, dict).items():
         if key not in fields:
             raise unknown(f"key of layout {where}", key, fields)
-        kind = {"str": str, "int": int, "bool": bool}.get(fields[key].type)
+        kind = {"str": str, "int": int, "int | None": int, "bool": bool}.get(fields[key].type)
         if kind:
             _expect(f"{where}.{key}", content, kind)
         if kind is int and content < 0:
@@ -134,6 +152,14 @@ def _section(cls: type, where: str, value: Any, labels: dict[str, str], known: d
     return _build(cls, where, entry)
 
 
+def _accounts(where: str, value: Any) -> AccountsSpec:
+    entry = dict(_expect(where, value, dict))
+    columns = _expect(f"{where}.columns", entry.get("columns", {}), dict)
+    built = {name: _build(AccountColumn, f"{where}.columns.{name}", item) for name, item in columns.items()}
+    _expect(f"{where}.notes", entry.get("notes", []), list)
+    return _build(AccountsSpec, where, entry | {"columns": built})
+
+
 def _labels(where: str, value: Any) -> dict[str, str]:
     return {name: _expect(f"{where}.{name}", label, str) for name, label in _expect(where, value, dict).items()}
 
@@ -156,7 +182,9 @@ def parse_layout(value: Any) -> Layout:
         }
         for key, cls in (("tables", TableSpec), ("figures", FigureSpec))
     }
-    return Layout(runs=runs, references=references, datasets=datasets, metrics=metrics, **built)
+    tables = _expect("accounts", value.get("accounts", {}), dict)
+    accounts = {name: _accounts(f"accounts.{name}", item) for name, item in tables.items()}
+    return Layout(runs=runs, references=references, datasets=datasets, metrics=metrics, accounts=accounts, **built)
 
 
 def load_layout(text_or_path: str) -> Layout:

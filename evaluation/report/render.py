@@ -65,6 +65,17 @@ class Table:
         return any(row.dataset is not None for row in self.rows)
 
 
+@dataclass
+class Grid:
+    """A table of texts ready to draw: heads, whether each column is set to the right, rows, and notes under it."""
+
+    title: str
+    heads: list[str]
+    right: list[bool]
+    rows: list[list[str]]
+    notes: list[str]
+
+
 def summary(values: tuple[float, ...]) -> tuple[float, float | None]:
     """Returns the mean and the sample standard deviation (None for one value, or where a value is infinite)."""
     if any(math.isinf(value) for value in values):
@@ -142,16 +153,21 @@ def to_markdown(table: Table) -> str:
         parts = (column.dataset_label, column.metric_label + column.arrow, source)
         heads.append("<br>".join(part for part in parts if part))
     words = len(_head(table)) - 2
-    rule = ["---"] * words + ["---:", "---"] + ["---:"] * len(table.columns)
-    body = [_texts(table, row) for row in table.rows]
-    lines = [_markdown_line(cells) for cells in [heads, rule, *body]]
-    return "\n".join([f"### {table.title}", "", *lines, "", "\n\n".join(table.notes), ""])
+    right = [False] * words + [True, False] + [True] * len(table.columns)
+    return grid_to_markdown(Grid(table.title, heads, right, [_texts(table, row) for row in table.rows], table.notes))
+
+
+def grid_to_markdown(grid: Grid) -> str:
+    """Returns a Markdown page: the title, a pipe table and the notes."""
+    rule = ["---:" if right else "---" for right in grid.right]
+    lines = [_markdown_line(cells) for cells in [grid.heads, rule, *grid.rows]]
+    return "\n".join([f"### {grid.title}", "", *lines, "", "\n\n".join(grid.notes), ""])
 
 
 _LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "±": r"$\pm$", "∞": r"$\infty$",
-    "ε": r"$\varepsilon$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "ε": r"$\varepsilon$", "≤": r"$\leq$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 })  # fmt: skip
 
 
@@ -191,20 +207,31 @@ def to_latex(table: Table) -> str:
             body.append(r"\midrule")
         last = row.epsilon
         body.append(" & ".join(latex_text(text) for text in _texts(table, row)) + r" \\")
+    spec = f"{'l' * words}rl{'r' * len(table.columns)}"
+    return _latex_page(table.title, spec, _latex_head(table), body, table.notes)
+
+
+def grid_to_latex(grid: Grid) -> str:
+    """Returns a table environment for LaTeX; needs the packages booktabs and graphicx."""
+    heads, *body = [" & ".join(latex_text(text) for text in cells) + r" \\" for cells in [grid.heads, *grid.rows]]
+    return _latex_page(grid.title, "".join("r" if right else "l" for right in grid.right), [heads], body, grid.notes)
+
+
+def _latex_page(title: str, spec: str, heads: list[str], body: list[str], notes: list[str]) -> str:
     return "\n".join([
         "% Needs booktabs and graphicx.",
         r"\begin{table*}[t]",
         r"\centering",
-        rf"\caption{{{latex_text(table.title)}}}",
+        rf"\caption{{{latex_text(title)}}}",
         r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{{'l' * words}rl{'r' * len(table.columns)}}}",
+        rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
-        *_latex_head(table),
+        *heads,
         r"\midrule",
         *body,
         r"\bottomrule",
         r"\end{tabular}}",
-        *(rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes),
+        *(rf"\par\smallskip\footnotesize {latex_text(note)}" for note in notes),
         r"\end{table*}",
         "",
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables with published and measured numbers side by side, as csv, md and tex, from two score files and a layout."""
+"""Tables as csv, md and tex: published and measured numbers side by side, and what published settings spend."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.report import render
+from evaluation.report.accounts import build_accounts, read_accounts
 from evaluation.report.layout import Layout, RowSpec, TableSpec, load_layout
 from evaluation.report.render import Column, Row, Table
 from workflow.common.errors import UserError, command
@@ -198,17 +199,32 @@ def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples:
 
 
 def write_tables(
-    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path, num_samples: int | None = None
+    layout: Layout,
+    scores: Iterable[Score],
+    published: Iterable[Score],
+    out: Path,
+    num_samples: int | None = None,
+    accounts: Path | None = None,
 ) -> list[Path]:
-    """Writes each table of the layout as csv, md and tex under `out`; returns the paths."""
+    """Writes each table of the layout as csv, md and tex under `out`; returns the paths.
+
+    `accounts` is the csv of `python -m methods accounts`. Raises UserError where a table needs it and it is not given.
+    """
     numbers = Numbers.gather(scores, published)
-    written = []
+    texts = {}
     for name, spec in layout.tables.items():
         table = build_table(spec, layout, numbers, num_samples)
-        for suffix, draw in (("csv", render.to_csv), ("md", render.to_markdown), ("tex", render.to_latex)):
-            written.append(out / f"{name}.{suffix}")
-            write_text(written[-1], draw(table))
-    return written
+        texts |= {f"{name}.csv": render.to_csv(table), f"{name}.md": render.to_markdown(table)}
+        texts[f"{name}.tex"] = render.to_latex(table)
+    for name, spec in layout.accounts.items():
+        if accounts is None:
+            raise UserError(f"layout accounts.{name} needs --accounts, the csv that python -m methods accounts writes")
+        grid = build_accounts(spec, layout, read_accounts(accounts))
+        texts |= {f"{name}.csv": accounts.read_text(encoding="utf-8"), f"{name}.md": render.grid_to_markdown(grid)}
+        texts[f"{name}.tex"] = render.grid_to_latex(grid)
+    for name, text in texts.items():
+        write_text(out / name, text)
+    return [out / name for name in texts]
 
 
 @command
@@ -219,10 +235,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--num-samples", type=int, help="generated images behind each score, for the note")
+    parser.add_argument("--accounts", type=Path, help="csv of `python -m methods accounts`, for the table of settings")
     parser.add_argument("--out", type=Path, required=True, help="folder for table*.{csv,md,tex}")
     options = parser.parse_args(argv)
     scores, published = read_scores(options.scores), read_scores(options.published)
-    write_tables(load_layout(options.layout), scores, published, options.out, options.num_samples)
+    layout = load_layout(options.layout)
+    write_tables(layout, scores, published, options.out, options.num_samples, options.accounts)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,25 @@ def epsilon(releases: Iterable[Release], delta: float, accounting: str) -> float
     return (_published if accounting == "published" else _sound)(used, delta)
 
 
+def classic(releases: Iterable[Release], delta: float, orders: Sequence[float] = ()) -> float:
+    """Returns epsilon at `delta` by Renyi DP converted as rdp + log(1 / delta) / (order - 1), as older codes convert.
+
+    The count of authors who did so where `published` converts by dp_accounting (Poisson batches) or is exact (one
+    Gaussian answer). `orders`, above 1, are those that the authors tried for Poisson batches; without any, many.
+    Infinity where a used release has no noise. Raises UserError for Laplace noise on drawn records.
+    """
+    used = tuple(release for release in releases if release.max_uses)
+    if any(release.kind == "none" or release.noise == 0 for release in used):
+        return math.inf
+    if any(release.sampling == "poisson" for release in used):
+        orders = orders or _REAL_ORDERS
+        # The accountant keeps the sum of all releases here, and converts it in another way.
+        curve = np.asarray(_poisson_accountant(used, orders)._rdp)
+    else:
+        orders, curve = _ORDERS, _summed_curve(used)
+    return float(np.min(curve + math.log(1 / delta) / (np.asarray(orders) - 1)))
+
+
 def calibrate(make_releases: Callable[[float], Sequence[Release]], budget: Budget) -> float:
     """Returns the smallest noise, within 0.1 % above, at which `make_releases(noise)` fits the budget.
 
@@ -120,14 +139,21 @@ def _published(releases: tuple[Release, ...], delta: float) -> float:
     if undrawn and [_published_count(release) for release in releases] == [1] and releases[0].kind == "gaussian":
         return _revealed([_query(releases[0])], delta)
     if undrawn or any(release.sampling == "one_shard_of_k" for release in releases):
-        curve = sum((_published_curve(release) for release in releases), np.zeros(len(_ORDERS)))
-        return float(np.min(curve + math.log(1 / delta) / (_ORDERS - 1)))
-    accountant = rdp.RdpAccountant(_REAL_ORDERS)
+        return float(np.min(_summed_curve(releases) + math.log(1 / delta) / (_ORDERS - 1)))
+    return float(_poisson_accountant(releases).get_epsilon(delta))
+
+
+def _summed_curve(releases: Sequence[Release]) -> np.ndarray:
+    return sum((_published_curve(release) for release in releases), np.zeros(len(_ORDERS)))
+
+
+def _poisson_accountant(releases: Sequence[Release], orders: Sequence[float] = _REAL_ORDERS) -> rdp.RdpAccountant:
+    accountant = rdp.RdpAccountant(list(orders))
     # Orders that overflow, or whose series does not converge, are passed over; dp_accounting warns of each.
     with np.errstate(over="ignore"), _errors_only(logging.getLogger("absl")):
         for release in releases:
             accountant.compose(_event(release), _published_count(release))
-        return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 @contextlib.contextmanager

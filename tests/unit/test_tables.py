@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ from workflow.common.scores import Score, read_scores, write_scores
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT, PUBLISHED = ROOT / "workflow/config/report.yaml", ROOT / "results/published/scores.csv"
 DEFAULT = load_layout(str(LAYOUT))
+# As `python -m methods accounts` writes them.
+ACCOUNTS = (
+    "method,dataset,epsilon,setting,noise,eps_printed,eps_counted,behaviour,eps_released_counted,eps_released_sound,"
+    "eps_released_sound_is,eps_described_sound,eps_described_sound_is,noise_for_10,noise_for_1\n"
+    "datalens,mnist,10,109 rounds,23.094,10,9.971,shared,,,none known,8.497,tight,20.2,150.8\n"
+    "dp_cgan,mnist,10,30000 steps,1.12,9.6,9.6,apart,69.9,58.98,conditional,9.57,tight,1.09,6.5\n"
+    "gs_wgan,mnist,10,a_b,1.07,10,9.99262,in turn,9.3,574.704,bound,610.344,bound,14.02,100.8\n"
+    "pate_gan,mnist,10,none,,,,tables,,,none known,,none known,500,4000\n"
+)
 
 
 def score(method: str, metric: str, value: float, **other) -> Score:
@@ -35,7 +45,8 @@ def markdown(text: str) -> list[dict[str, str]]:
 @pytest.fixture
 def tables(tmp_path):
     def build(*scores: Score, num_samples: int | None = None) -> Path:
-        write_tables(DEFAULT, scores, read_scores(PUBLISHED), tmp_path, num_samples)
+        (tmp_path / "accounts.csv").write_text(ACCOUNTS)
+        write_tables(DEFAULT, scores, read_scores(PUBLISHED), tmp_path, num_samples, tmp_path / "accounts.csv")
         return tmp_path
 
     return build
@@ -92,12 +103,12 @@ def test_several_seeds_become_mean_spread_and_count(tables):
 
 def test_a_dropped_in_run_is_in_every_table_and_an_ablation_only_in_its_own(tables):
     folder = tables(score("foo", "g2r_cnn", 0.4), score("dpac_wo_g2r", "g2r_cnn", 0.3, dataset="fashion_mnist"))
-    for name in ("table1", "table2", "table3", "table4", "table5"):
+    for name in ("table1", "table2", "table3", "table4", "table6"):
         shown = [row["Method"] for row in rows(folder, name)]
-        assert (name, shown.count("foo")) == (name, 0 if name == "table5" else 1)
+        assert (name, shown.count("foo")) == (name, 0 if name == "table6" else 1)
         assert ("DPAC w/o g2r" in shown) == (name == "table4")
     folder = tables(score("foo", "eps_sound", 9.0))
-    assert row(folder, "table5", "foo")["ε sound"] == "9.00"
+    assert row(folder, "table6", "foo")["ε sound"] == "9.00"
 
 
 def test_a_data_set_the_layout_does_not_know_gets_columns_in_every_table(tables):
@@ -127,7 +138,7 @@ def test_the_ledger_columns_show_the_largest_spent_epsilon(tables):
     spent = [("mnist", 9.1), ("fashion_mnist", 146.6)]
     folder = tables(*(score("dpac", "eps_sound", value, dataset=dataset) for dataset, value in spent))
     assert row(folder, "table1", "DP-GAN-DPAC")["ε sound"] == "146.60"
-    assert [r["ε sound"] for r in rows(folder, "table5")] == ["9.10", "146.60"]
+    assert [r["ε sound"] for r in rows(folder, "table6")] == ["9.10", "146.60"]
     folder = tables(score("dpac", "eps_sound", math.inf))
     assert row(folder, "table1", "DP-GAN-DPAC")["ε sound"] == "∞"
 
@@ -152,9 +163,45 @@ def test_the_note_says_preset_samples_and_what_the_paper_s_fid_is(tables):
     folder = tables(score("dpac", "is", 1.0), num_samples=10000)
     text = (folder / "table1.md").read_text()
     assert "Preset: quick; each measured score uses 10000 generated images." in text
-    assert "prc_images" not in text and "prc_images" in (folder / "table5.md").read_text()
+    assert "prc_images" not in text and "prc_images" in (folder / "table6.md").read_text()
     assert "The paper's FID uses Inception features." in text
     assert "the method's authors counted" in text
+
+
+def test_what_published_settings_spend_is_shown_with_bounds_marked_and_the_unknown_named(tables):
+    folder = tables()
+    pate_gan, dp_cgan, datalens, gs_wgan = rows(folder, "table5")
+    assert gs_wgan["Method"] == "GS-WGAN" and gs_wgan["ε as the authors count"] == "9.99"
+    assert gs_wgan["released code, sound"] == "≤ 574.70"
+    assert gs_wgan["as described and in this suite, sound"] == "≤ 610.34"
+    assert datalens["released code, sound"] == "none known"
+    assert dp_cgan["released code, sound"] == "(58.98)"
+    assert datalens["as described and in this suite, sound"] == "8.50"
+    assert pate_gan["ε printed"] == pate_gan["released code, sound"] == NOT_REPORTED
+    assert (folder / "table5.csv").read_text() == ACCOUNTS
+    tex = (folder / "table5.tex").read_text()
+    assert r"$\leq$ 574.70" in tex and r"a\_b" in tex
+    body = tex.split(r"\toprule")[1].split(r"\bottomrule")[0]
+    width = len(tex.split(r"\begin{tabular}{")[1].split("}")[0])
+    assert {line.count("&") for line in body.splitlines() if line.endswith(r"\\")} == {width - 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "layout accounts.table5 needs --accounts"),
+        ("", "has no lines"),
+        (ACCOUNTS.replace("eps_counted,", "eps,"), "have no column eps_counted"),
+        (ACCOUNTS.replace("574.704,bound", "574.704,guess"), "conditional or none known, got 'guess'"),
+        (ACCOUNTS.replace("9.99262", "ten"), "eps_counted must be a number, got 'ten'"),
+    ],
+)
+def test_accounts_that_are_missing_or_wrong_are_bad_input(tmp_path, text, message):
+    path = None if text is None else tmp_path / "accounts.csv"
+    if path:
+        path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)):
+        write_tables(DEFAULT, [], read_scores(PUBLISHED), tmp_path, accounts=path)
 
 
 def test_latex_columns_line_up_and_special_characters_are_escaped(tables):
@@ -170,7 +217,7 @@ def test_latex_columns_line_up_and_special_characters_are_escaped(tables):
 def test_equal_scores_give_equal_bytes(tables):
     scores = [score("dpac", "is", 3.0), score("foo", "is", 2.0), score("real", "is", 9.0, epsilon=math.inf)]
     first = {path.name: path.read_bytes() for path in tables(*scores).glob("table*")}
-    assert len(first) == 15
+    assert len(first) == 18
     assert first == {path.name: path.read_bytes() for path in tables(*reversed(scores)).glob("table*")}
 
 
@@ -194,7 +241,7 @@ def test_the_default_layout_names_every_metric():
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("tabels",), {}, "unknown key of layout (top level) 'tabels'; valid: datasets, figures"),
+        (("tabels",), {}, "unknown key of layout (top level) 'tabels'; valid: accounts, datasets, figures"),
         (("tables", "table1", "metrcs"), [], "unknown key of layout tables.table1 'metrcs'"),
         (("tables", "table1", "metrics"), ["iss"], "unknown metric in layout tables.table1.metrics 'iss'"),
         (("tables", "table1", "datasets"), ["mnits"], "unknown data set in layout tables.table1.datasets 'mnits'"),
@@ -205,6 +252,8 @@ def test_the_default_layout_names_every_metric():
         (("metrics", "is", "decimals"), "2", "layout metrics.is.decimals: must be of type int, got '2'"),
         (("metrics", "is", "decimals"), -1, "layout metrics.is.decimals: must not be negative"),
         (("figures", "figure3", "images_per_class"), True, "must be of type int, got True"),
+        (("accounts", "table5", "colums"), {}, "unknown key of layout accounts.table5 'colums'"),
+        (("accounts", "table5", "columns", "noise", "decimals"), "3", "columns.noise.decimals: must be of type int"),
         (("runs", "dpac"), 3, "layout runs.dpac: must be of type str, got 3"),
     ],
 )

@@ -12,7 +12,7 @@ from workflow.datasets import mnist
 REPORT = {"scores.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
-        ([f"tables/table{n}" for n in range(1, 6)], ["csv", "md", "tex"]),
+        ([f"tables/table{n}" for n in range(1, 7)], ["csv", "md", "tex"]),
         (["figures/figure3", "figures/figure4"], ["png", "pdf"]),
     )
     for name in names
@@ -27,7 +27,7 @@ def runs_touched(planned: set[str]) -> set[str]:
 def test_one_call_makes_every_table_figure_and_run(finished: Project):
     root = finished.folder / "results/quick"
     made = {str(path.relative_to(root)) for path in root.glob("**/*")}
-    assert made >= REPORT
+    assert made >= REPORT | {"accounts.csv"}
     for run in ("alpha", "beta", "beta_short", "gamma"):
         assert f"runs/mnist/{run}/eps10/seed0/utility.json" in made
     assert {"runs/mnist/real/epsinf/seed0/fidelity.json", "runs/mnist/real/epsinf/seed0/utility.json"} <= made
@@ -71,6 +71,19 @@ def test_editing_one_method_reruns_its_runs_and_the_report_only(finished: Projec
     planned = finished.planned()
     assert runs_touched(planned) == {"beta", "beta_short"}
     assert {path for path in planned if not path.startswith("runs/")} == REPORT
+
+
+def test_changed_published_settings_are_counted_anew_and_nothing_is_trained(finished: Project):
+    tables = {path for path in REPORT if path.startswith("tables/")} | {"report.html"}
+    finished.edit("results/published/settings.yaml", "budgets: [10]", "budgets: [10, 1]")
+    assert finished.planned() == {"accounts.csv"} | tables
+    assert finished.planned("results/quick/accounts.csv") == {"accounts.csv"}
+
+
+def test_editing_a_method_with_a_published_setting_counts_it_anew(finished: Project):
+    finished.edit("methods/alpha.py", "warm: int = 0", "warm: int = 0  # edited")
+    planned = finished.planned()
+    assert "accounts.csv" in planned and runs_touched(planned) == {"alpha"}
 
 
 def test_changing_one_runs_settings_reruns_only_it(finished: Project):

@@ -36,7 +36,7 @@ class Shared:
     def make_warm_start(cls): ...
 
 def names():
-    return sorted(path.stem for path in pathlib.Path(__file__).parents[1].glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in pathlib.Path(__file__).parents[1].glob("*.py") if not path.stem.startswith("_"))
 
 def load(name):
     return importlib.import_module(f"methods.{name}").Method
@@ -66,13 +66,19 @@ class Method(registry.Shared):
         return {"steps": hp.warm} if hp.warm else None
 """
 
+SETTINGS = """
+budgets: [10]
+settings:
+  - {method: alpha}
+"""
+
 STAGE = """
 import argparse, json, pathlib, sys
 OUTPUTS = {
     "workflow.datasets": ["train.npz", "test.npz", "card.json"], "methods.core.warmstart": ["done.json"],
     "methods.core.train": ["run.json", "log.csv", "generator.safetensors"],
     "evaluation.classifiers": ["classifiers.json"],
-    "evaluation.report.tables": [f"table{n}.{kind}" for n in range(1, 6) for kind in ("csv", "md", "tex")],
+    "evaluation.report.tables": [f"table{n}.{kind}" for n in range(1, 7) for kind in ("csv", "md", "tex")],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
 }
 
@@ -133,6 +139,7 @@ def make_project(folder: Path) -> Project:
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
     (folder / "workflow/config/quick.yaml").write_text(PRESET)
+    (folder / "results/published/settings.yaml").write_text(SETTINGS)
     (folder / "methods/core/registry.py").write_text(REGISTRY)
     for name in ("alpha", "beta", "gamma"):
         (folder / f"methods/{name}.py").write_text(METHOD)
@@ -141,6 +148,7 @@ def make_project(folder: Path) -> Project:
     stages = [f"methods.core.{name}" for name in ("plan", "warmstart", "train", "sample")]
     stages += [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
     stages += [f"evaluation.report.{name}" for name in ("collect", "tables", "figures", "html")]
+    stages += ["methods.__main__"]
     for module in stages:
         path = folder / (module.replace(".", "/") + ".py")
         path.write_text(f"import toy\nif __name__ == '__main__':\n    toy.main({module!r})\n")

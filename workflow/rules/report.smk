@@ -4,7 +4,11 @@ import yaml
 
 LAYOUT = code("workflow/config/report.yaml")
 SHOWN = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text(encoding="utf-8"))
-TABLES = expand(f"{OUT}/tables/{{name}}.{{kind}}", name=SHOWN["tables"], kind=["csv", "md", "tex"])
+TABLES = expand(
+    f"{OUT}/tables/{{name}}.{{kind}}", name=[*SHOWN["tables"], *SHOWN.get("accounts", {})], kind=["csv", "md", "tex"]
+)
+SETTINGS = "results/published/settings.yaml"
+SETTLED = {entry["method"] for entry in yaml.safe_load((ROOT / SETTINGS).read_text(encoding="utf-8"))["settings"]}
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN["figures"], kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
@@ -31,8 +35,24 @@ rule collect:
         )
 
 
+rule accounts:
+    input:
+        settings=code(SETTINGS),
+        code=[code(f"methods/{name}.py") for name in sorted(SETTLED)],
+    output:
+        f"{OUT}/accounts.csv",
+    log:
+        f"{LOGS}/report/accounts.log",
+    benchmark:
+        f"{LOGS}/report/accounts.tsv"
+    threads: 1
+    shell:
+        logged("{PYTHON} -m methods accounts --settings {input.settings} --out {output}")
+
+
 rule tables:
     input:
+        accounts=f"{OUT}/accounts.csv",
         scores=f"{OUT}/scores.csv",
         published=code("results/published/scores.csv"),
         layout=LAYOUT,
@@ -47,7 +67,7 @@ rule tables:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.tables --scores {input.scores} --published {input.published}"
-            " --layout {input.layout} --num-samples {params.num} --out {params.folder}"
+            " --accounts {input.accounts} --layout {input.layout} --num-samples {params.num} --out {params.folder}"
         )
 
 
