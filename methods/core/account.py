@@ -44,7 +44,7 @@ def report(arguments: argparse.Namespace) -> str:
     """
     public = _public(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
-    published = registry.paper_settings(arguments.name, public.dataset, budgets[0]) if arguments.paper else {}
+    published = _published(arguments.name, public.dataset, budgets[0]) if arguments.paper else {}
     hp = registry.hyper(arguments.name, published | _settings(arguments.set))
     plans = [
         (Budget(target, arguments.delta, count), registry.load(arguments.name).plan(
@@ -70,6 +70,16 @@ def _public(arguments: argparse.Namespace) -> PublicSpec:
     if arguments.records < 1:
         raise UserError(f"--records must be at least 1, got {arguments.records}")
     return dataclasses.replace(public, num_train=arguments.records)
+
+
+def _published(name: str, dataset: str, budget: float) -> dict[str, Any]:
+    found = [f"{other} at epsilon {format_epsilon(epsilon)}" for other, epsilon in registry.load(name).PAPER]
+    if f"{dataset} at epsilon {format_epsilon(budget)}" not in found:
+        raise UserError(
+            f"no published setting of {name} for {dataset} at epsilon {format_epsilon(budget)};"
+            f" valid: {', '.join(found) or 'none, leave out --paper'}"
+        )
+    return registry.paper_settings(name, dataset, budget)
 
 
 def _settings(texts: Sequence[str]) -> dict[str, Any]:

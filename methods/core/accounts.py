@@ -70,12 +70,18 @@ class Setting:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--settings", default="results/published/settings.yaml", help="default %(default)s")
+    parser.add_argument("--method", help="settings of this method alone, in seconds for most")
     parser.add_argument("--out", type=Path, help="csv to write; without it, the csv goes to stdout")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Counts every setting of the file and writes one csv line for each. Raises UserError for a bad file."""
+    """Counts the settings of the file and writes one csv line for each. Raises UserError for a bad file or method."""
     budgets, settings = read_settings(arguments.settings)
+    if arguments.method is not None:
+        named = {setting.method for setting in settings}
+        if arguments.method not in named:
+            raise unknown("method with a published setting", arguments.method, named)
+        settings = [setting for setting in settings if setting.method == arguments.method]
     lines = []
     for number, setting in enumerate(settings, start=1):
         print(f"{number}/{len(settings)}: {setting.name}", file=sys.stderr, flush=True)

@@ -57,6 +57,9 @@ def test_settings_change_the_answer(capsys):
         (["dp_merf", "--set", "stepz=3"], "unknown hyper-parameter of dp_merf 'stepz'"),
         (["dp_merf", "--epsilon", "ten"], "epsilon must be a number above 0"),
         (["dp_merf", "--records", "0"], "--records must be at least 1, got 0"),
+        (["dp_merf", "--paper"], "dp_merf for mnist at epsilon 10; valid: mnist at epsilon 1, "),
+        (["pate_gan", "--paper"], "valid: none, leave out --paper"),
+        (["dp_merf", "--noise", "-1"], "a noise >= 0, got 1.0 and -1.0"),
         (["nonprivate"], "nonprivate has no privacy"),
     ],
 )

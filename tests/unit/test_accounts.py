@@ -144,6 +144,14 @@ def test_bad_settings_are_one_line_and_exit_code_2(tmp_path, capsys, change, say
     assert len(errors) == 1 and says in errors[0]
 
 
+def test_one_method_can_be_asked_alone(capsys):
+    assert main(["accounts", "--method", "dp_merf"]) == 0
+    found = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {line["method"] for line in found} == {"dp_merf"} and len(found) == 4
+    assert main(["accounts", "--method", "dp_mref"]) == 2
+    assert "unknown method with a published setting 'dp_mref'; valid: datalens" in capsys.readouterr().err
+
+
 def test_a_missing_file_is_bad_input(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         read_settings(tmp_path / "none.yaml")
