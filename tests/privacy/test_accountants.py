@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from opacus.accountants import PRVAccountant
 
@@ -119,6 +120,35 @@ def test_dp_sgd_agrees_with_opacus(noise, rate, steps):
     cost = epsilon([dp_sgd(noise=noise, rate=rate, max_uses=steps)], DELTA, "sound")
     # Opacus reports the upper end of an interval 0.02 wide.
     assert cost == pytest.approx(opacus.get_epsilon(DELTA), abs=0.025)
+
+
+def mixture(rate: float, point: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Density on a plane's grid [N, N, 2] of unit noise around the origin, or with chance `rate` around a point."""
+    bells = [np.exp(-((grid - centre) ** 2).sum(-1) / 2) / (2 * math.pi) for centre in (np.zeros(2), point)]
+    return (1 - rate) * bells[0] + rate * bells[1]
+
+
+@pytest.mark.parametrize("rate, noise", [(0.3, 0.3), (0.032, 0.43), (0.05, 1.0), (0.5, 2.0)])
+def test_the_ends_of_a_diameter_are_the_worst_answers_of_a_drawn_shard(rate, noise):
+    """Two worlds' answers lie anywhere in a ball around the undrawn answer; three points lie in a plane."""
+    radius = 1 / (2 * noise)
+    # Symmetric, so that mirrored answers give the same sum.
+    axis, step = np.linspace(-radius - 6, radius + 6, 301, retstep=True)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1)
+    angles, lengths = np.linspace(0, math.pi, 7), (0.0, 0.5, 1.0)
+    first = mixture(rate, np.array([radius, 0.0]), grid)
+    shorter = mixture(rate, np.array([radius / 2, 0.0]), grid)
+    for eps in (0.0, 0.1, 0.5, 1.0, 3.0):
+
+        def curve(p: np.ndarray, q: np.ndarray, eps: float = eps) -> float:
+            return float(np.maximum(p - math.exp(eps) * q, 0).sum() * step**2)
+
+        worst = curve(first, mixture(rate, np.array([-radius, 0.0]), grid))
+        for angle in angles:
+            for length in lengths:
+                other = mixture(rate, length * radius * np.array([math.cos(angle), math.sin(angle)]), grid)
+                found = [curve(p, other) for p in (first, shorter)] + [curve(other, p) for p in (first, shorter)]
+                assert max(found) <= worst * (1 + 1e-9) + 1e-9
 
 
 def test_gaussians_without_a_draw_compose_as_one():
