@@ -18,8 +18,10 @@ rule all:
     default_target: True
     input:
         TABLES,
+        AUDIT_TABLE,
         FIGURES,
         f"{OUT}/scores.csv",
+        f"{OUT}/audit.csv",
         f"{OUT}/report.html",
         f"{OUT}/provenance.json",
 

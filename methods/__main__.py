@@ -1,4 +1,4 @@
-"""`python -m methods list`, `describe NAME`, `account NAME`, `accounts`: what there is, what it is, what it costs."""
+"""`python -m methods list`, `describe`, `account`, `accounts` and `audit`: what there is, costs and leaks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import get_type_hints
 
-from methods.core import account, accounts, registry
+from methods.core import account, accounts, audit, registry
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 
@@ -37,7 +37,13 @@ def main(argv: list[str] | None = None) -> None:
     account.add_arguments(costs)
     published = actions.add_parser("accounts", help="what every published setting spends, as csv; reads no data")
     accounts.add_arguments(published)
+    audit.add_arguments(
+        actions.add_parser("audit", help="a lower bound on epsilon from attacks, beside the accountants' upper ones")
+    )
     arguments = parser.parse_args(argv)
+    if arguments.action == "audit":
+        audit.run(arguments)
+        return
     if arguments.action == "account":
         print(account.report(arguments))
         return

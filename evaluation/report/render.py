@@ -29,7 +29,8 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        if self.metric.startswith("eps_") or self.metric == "train_seconds":
+        # What a run spent, and how it was audited, is neither good nor bad by itself.
+        if self.metric.startswith("eps_") or self.metric == "train_seconds" or self.metric not in HIGHER_IS_BETTER:
             return ""
         return " ↑" if HIGHER_IS_BETTER[self.metric] else " ↓"
 

@@ -42,10 +42,10 @@ def report(arguments: argparse.Namespace) -> str:
 
     Raises UserError for unknown names or settings, or a budget that no noise meets.
     """
-    public = _public(arguments)
+    public = public_facts(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
-    published = _published(arguments.name, public.dataset, budgets[0]) if arguments.paper else {}
-    hp = registry.hyper(arguments.name, published | _settings(arguments.set))
+    published = published_settings(arguments.name, public.dataset, budgets[0]) if arguments.paper else {}
+    hp = registry.hyper(arguments.name, published | settings(arguments.set))
     plans = [
         (Budget(target, arguments.delta, count), registry.load(arguments.name).plan(
             hp, public, Budget(target, arguments.delta, count)
@@ -61,7 +61,8 @@ def report(arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _public(arguments: argparse.Namespace) -> PublicSpec:
+def public_facts(arguments: argparse.Namespace) -> PublicSpec:
+    """Returns the data set that --dataset and --records describe. Raises UserError for an unknown one."""
     if arguments.dataset not in DATASETS:
         raise unknown("dataset", arguments.dataset, DATASETS, "for another give the one of its shape, and --records")
     public = DATASETS[arguments.dataset]
@@ -72,7 +73,8 @@ def _public(arguments: argparse.Namespace) -> PublicSpec:
     return dataclasses.replace(public, num_train=arguments.records)
 
 
-def _published(name: str, dataset: str, budget: float) -> dict[str, Any]:
+def published_settings(name: str, dataset: str, budget: float) -> dict[str, Any]:
+    """Returns the published overrides for a data set and budget. Raises UserError listing those there are."""
     found = [f"{other} at epsilon {format_epsilon(epsilon)}" for other, epsilon in registry.load(name).PAPER]
     if f"{dataset} at epsilon {format_epsilon(budget)}" not in found:
         raise UserError(
@@ -82,17 +84,18 @@ def _published(name: str, dataset: str, budget: float) -> dict[str, Any]:
     return registry.paper_settings(name, dataset, budget)
 
 
-def _settings(texts: Sequence[str]) -> dict[str, Any]:
-    settings = {}
+def settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Returns the hyper-parameters given as KEY=VALUE, values in JSON. Raises UserError for another form."""
+    found = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator:
             raise UserError(f"--set takes KEY=VALUE, got {text!r}")
         try:
-            settings[key] = json.loads(value)
+            found[key] = json.loads(value)
         except json.JSONDecodeError:
-            settings[key] = value
-    return settings
+            found[key] = value
+    return found
 
 
 def _described(release: Release) -> str:

@@ -75,6 +75,15 @@ def test_the_run_that_exceeds_its_budget_shows_what_it_costs(project):
 
 
 @pytest.mark.slow
+def test_every_private_run_is_audited_and_none_beats_its_sound_count(project):
+    audit = pd.read_csv(project / "results/smoke/audit.csv")
+    scores = pd.read_csv(project / "results/smoke/scores.csv")
+    assert set(audit.run) == set(scores[scores.metric == "eps_sound"].method)
+    assert (audit.epsilon_lower <= audit.eps_sound).all() and audit.epsilon_lower.median() > 1
+    assert "foo" in (project / "results/smoke/tables/table7.md").read_text()
+
+
+@pytest.mark.slow
 def test_the_dropped_in_method_is_in_every_table_of_methods(project):
     for number in (1, 2, 3, 4, 6):
         assert "foo" in (project / f"results/smoke/tables/table{number}.md").read_text(), number

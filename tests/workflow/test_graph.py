@@ -9,10 +9,10 @@ from toy_project import Project
 
 from workflow.datasets import mnist
 
-REPORT = {"scores.csv", "report.html", "provenance.json"} | {
+REPORT = {"scores.csv", "audit.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
-        ([f"tables/table{n}" for n in range(1, 7)], ["csv", "md", "tex"]),
+        ([f"tables/table{n}" for n in range(1, 8)], ["csv", "md", "tex"]),
         (["figures/figure3", "figures/figure4"], ["png", "pdf"]),
     )
     for name in names

@@ -79,15 +79,16 @@ OUTPUTS = {
     "methods.core.train": ["run.json", "log.csv", "generator.safetensors"],
     "evaluation.classifiers": ["classifiers.json"],
     "evaluation.report.tables": [f"table{n}.{kind}" for n in range(1, 7) for kind in ("csv", "md", "tex")],
+    "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
 }
 
 def main(module):
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--plan", type=pathlib.Path)
+    parser.add_argument("--plan", type=pathlib.Path, nargs="+")
     known, rest = parser.parse_known_args()
-    if known.plan and "FAIL" in known.plan.read_text():
+    if known.plan and any("FAIL" in plan.read_text() for plan in known.plan):
         print("error: the training data are not what the plan says", file=sys.stderr)
         raise SystemExit(2)
     card = {"source": "toy", "splits": {"train": {"sha256": "0"}, "test": {"sha256": "1"}}}
@@ -145,9 +146,9 @@ def make_project(folder: Path) -> Project:
         (folder / f"methods/{name}.py").write_text(METHOD)
     shutil.copy(ROOT / "evaluation/protocol.py", folder / "evaluation")
     (folder / "toy.py").write_text(STAGE)
-    stages = [f"methods.core.{name}" for name in ("plan", "warmstart", "train", "sample")]
+    stages = [f"methods.core.{name}" for name in ("plan", "warmstart", "train", "sample", "audit")]
     stages += [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
-    stages += [f"evaluation.report.{name}" for name in ("collect", "tables", "figures", "html")]
+    stages += [f"evaluation.report.{name}" for name in ("collect", "tables", "audit", "figures", "html")]
     stages += ["methods.__main__"]
     for module in stages:
         path = folder / (module.replace(".", "/") + ".py")

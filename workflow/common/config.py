@@ -81,7 +81,7 @@ class Config:
     Attributes:
         datasets: names that take part, in order.
         optional: those of them that are left out where their files are missing.
-        delta, seeds, paper_settings, threads, protocol, cost: as described in schema.yaml.
+        delta, seeds, paper_settings, threads, audit_seconds, protocol, cost: as described in schema.yaml.
     """
 
     preset: str
@@ -92,6 +92,7 @@ class Config:
     seeds: tuple[int, ...]
     paper_settings: bool
     threads: int
+    audit_seconds: float
     runs: Mapping[str, Run]
     protocol: Mapping[str, Any]
     cost: Mapping[str, Any] = field(default_factory=dict)
@@ -385,6 +386,7 @@ def load(
         seeds=tuple(content["seeds"]),
         paper_settings=content.get("paper_settings", False),
         threads=content.get("threads", 1),
+        audit_seconds=content.get("audit_seconds", 8.0),
         runs=runs,
         protocol=content["protocol"],
         cost=content.get("cost") or {},

@@ -9,6 +9,7 @@ TABLES = expand(
 )
 SETTINGS = "results/published/settings.yaml"
 SETTLED = {entry["method"] for entry in yaml.safe_load((ROOT / SETTINGS).read_text(encoding="utf-8"))["settings"]}
+AUDIT_TABLE = expand(f"{OUT}/tables/table7.{{kind}}", kind=["csv", "md", "tex"])
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN["figures"], kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
@@ -71,6 +72,38 @@ rule tables:
         )
 
 
+rule audit:
+    input:
+        plans=[f"{folder}/plan.json" for folder in RUN_FOLDERS],
+    output:
+        f"{OUT}/audit.csv",
+    params:
+        seconds=CONFIG.audit_seconds,
+    log:
+        f"{LOGS}/report/audit.log",
+    benchmark:
+        f"{LOGS}/report/audit.tsv"
+    threads: 1
+    priority: 60
+    shell:
+        logged("{PYTHON} -m methods.core.audit --plan {input.plans} --seconds {params.seconds} --out {output}")
+
+
+rule audit_table:
+    input:
+        audit=f"{OUT}/audit.csv",
+        layout=LAYOUT,
+    output:
+        AUDIT_TABLE,
+    params:
+        folder=f"{OUT}/tables",
+    log:
+        f"{LOGS}/report/audit_table.log",
+    threads: 1
+    shell:
+        logged("{PYTHON} -m evaluation.report.audit --audit {input.audit} --layout {input.layout} --out {params.folder}")
+
+
 rule figures:
     input:
         samples=[f"{folder}/samples.npz" for folder in RUN_FOLDERS],
@@ -110,6 +143,7 @@ rule provenance:
 rule report:
     input:
         TABLES,
+        AUDIT_TABLE,
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/provenance.json",
