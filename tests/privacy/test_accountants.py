@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from opacus.accountants import PRVAccountant
 
+from methods.core import registry
 from methods.core.accountants import calibrate, epsilon
-from methods.core.release import Budget, Release
+from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError
 
 DELTA = 1e-5
@@ -149,6 +151,24 @@ def test_the_ends_of_a_diameter_are_the_worst_answers_of_a_drawn_shard(rate, noi
                 other = mixture(rate, length * radius * np.array([math.cos(angle), math.sin(angle)]), grid)
                 found = [curve(p, other) for p in (first, shorter)] + [curve(other, p) for p in (first, shorter)]
                 assert max(found) <= worst * (1 + 1e-9) + 1e-9
+
+
+QUICK = Path(__file__).parents[2] / "workflow/config/quick.yaml"
+
+
+@pytest.mark.parametrize("epsilon_", [1.0, 10.0])
+@pytest.mark.parametrize("method", ["dp_cgan", "dpgan"])
+def test_the_plans_of_dp_sgd_methods_cost_what_opacus_says(method, epsilon_):
+    """At the settings of preset quick, the noise that `plan` finds, read from the release as DP-SGD reads it."""
+    public = PublicSpec("mnist", (1, 28, 28), 10, 60_000)
+    hyper = registry.hyper(method, yaml.safe_load(QUICK.read_text())["methods"][method])
+    (release,) = registry.load(method).plan(hyper, public, Budget(epsilon_, DELTA, "sound"))
+    opacus = PRVAccountant()
+    # Opacus: noise of standard deviation multiplier * clip on a sum of clipped gradients.
+    opacus.history = [(release.scale / hyper.clip, hyper.batch_size / public.num_train, hyper.steps)]
+    expected = opacus.get_epsilon(DELTA)
+    assert epsilon([release], DELTA, "sound") == pytest.approx(expected, abs=0.025)
+    assert expected == pytest.approx(epsilon_, abs=0.03)
 
 
 def test_gaussians_without_a_draw_compose_as_one():

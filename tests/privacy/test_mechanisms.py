@@ -266,3 +266,84 @@ def test_private_data_reads_what_is_asked(tmp_path):
         for index in ([6], [-1]):
             with pytest.raises(IndexError):
                 data.read(grant, index)
+
+
+# Every way to answer: the release, and what a record may do to it.
+ANSWERS = {
+    "gaussian": dict(kind="gaussian", bounded="function"),
+    "laplace": dict(kind="laplace", bounded="function"),
+    "gaussian_sum": dict(kind="gaussian", bounded="sum"),
+    "laplace_sum": dict(kind="laplace", bounded="sum"),
+    "gaussian_sum, 3 answers": dict(kind="gaussian", bounded="sum", answers=3),
+    "laplace_sum, 3 answers": dict(kind="laplace", bounded="sum", answers=3),
+    "gaussian_votes": dict(kind="gaussian", bounded="votes", clip=1.0, answers=2),
+    "gaussian_noise": dict(kind="gaussian", bounded="sum"),
+}
+
+
+def given(tmp_path, name: str, rows: torch.Tensor, **changes) -> torch.Tensor:
+    """What the answer method gives for rows [R, D] (votes: choices [R, answers], of 40,000 bins)."""
+    release = a_release(**(ANSWERS[name] | changes))
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+    stream = torch.Generator().manual_seed(0)
+    with Ledger.open(path, [release], NONE, noise_stream=stream) as ledger, ledger.charge("answer") as grant:
+        if name == "gaussian_votes":
+            return grant.gaussian_votes(rows, bins=40_000)
+        if name == "gaussian_noise":
+            return grant.gaussian_noise(torch.zeros(40_000))
+        method = getattr(grant, name.split(",")[0])
+        return method([rows], width=rows.shape[1]) if release.bounded == "sum" else method(rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name not in ("gaussian_votes", "gaussian_noise")])
+def test_each_row_or_answer_moves_by_its_sensitivity_at_most_in_every_precision(tmp_path, name, dtype):
+    """A "function": a neighbouring shard changes all rows. A "sum": one record changes its row, in all answers."""
+    release = a_release(**ANSWERS[name])
+    rows = torch.tensor(list(ADVERSARIAL.values()) * 2, dtype=torch.float64)
+    draws = torch.Generator().manual_seed(2)
+    rows = torch.cat([rows, 10 * torch.randn(40, 3, generator=draws).double()]).repeat(1, release.answers)
+    farthest = 0.0
+    for shift in range(1, len(rows), 2):
+        before, after = rows.to(dtype), rows.roll(shift, 0).to(dtype)
+        if release.bounded == "sum":
+            opposite = list(ADVERSARIAL).index("opposite")
+            before, after = (torch.cat([rows[:5].to(dtype), one[opposite][None]]) for one in (before, after))
+        moved = given(tmp_path, name, before, noise=0.0) - given(tmp_path, name, after, noise=0.0)
+        assert torch.isfinite(moved).all()
+        farthest = max(farthest, *(norm(block, release.kind) for block in moved.reshape(-1, 3)))
+    # In the precision of the answer, which is single at least.
+    assert 0.9 * release.sensitivity < farthest <= release.sensitivity * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("record", ADVERSARIAL)
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+def test_the_only_record_of_a_batch_moves_its_sum_at_most_the_clip(tmp_path, kind, record):
+    changes = dict(noise=0.0, sampling="poisson", rate=0.1, adjacency="add_or_remove")
+    row, empty = torch.tensor([ADVERSARIAL[record]]), torch.zeros(0, 3)
+    with_it, without = (given(tmp_path, f"{kind}_sum", rows, **changes) for rows in (row, empty))
+    assert torch.equal(without, torch.zeros(3))
+    assert norm(with_it, kind) <= 0.7 * (1 + 1e-5)
+
+
+def test_an_empty_batch_of_every_kind_is_answered(tmp_path):
+    for name in ("gaussian", "laplace", "gaussian_sum", "laplace_sum, 3 answers"):
+        out = given(tmp_path, name, torch.zeros(0, 6))
+        assert out.shape == ((0, 6) if "sum" not in name else (6,))
+    assert given(tmp_path, "gaussian_votes", torch.zeros(0, 2, dtype=torch.int64)).std() > 1
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_every_answer_has_noise_of_the_declared_scale_and_no_other(tmp_path, name, noise):
+    release = a_release(**ANSWERS[name], noise=noise)
+    empty = torch.zeros(0, 2, dtype=torch.int64) if name == "gaussian_votes" else torch.zeros(1, 30_000)
+    seen = given(tmp_path, name, empty, noise=noise).double().numpy().reshape(max(1, release.answers), -1)
+    law = stats.norm if release.kind == "gaussian" else stats.laplace
+    for block in seen:
+        assert len(block) >= 10_000
+        assert stats.kstest(block, law(scale=noise * release.sensitivity).cdf).pvalue > 1e-4
+        for wrong in (2 / 3, 3 / 2):
+            assert stats.kstest(block, law(scale=wrong * noise * release.sensitivity).cdf).pvalue < 1e-9
+    if len(seen) > 1:
+        assert abs(np.corrcoef(seen)[0, 1]) < 0.05
