@@ -74,7 +74,7 @@ def test_editing_one_method_reruns_its_runs_and_the_report_only(finished: Projec
 
 
 def test_changed_published_settings_are_counted_anew_and_nothing_is_trained(finished: Project):
-    tables = {path for path in REPORT if path.startswith("tables/")} | {"report.html"}
+    tables = {path for path in REPORT if path.startswith("tables/") and "table7" not in path} | {"report.html"}
     finished.edit("results/published/settings.yaml", "budgets: [10]", "budgets: [10, 1]")
     assert finished.planned() == {"accounts.csv"} | tables
     assert finished.planned("results/quick/accounts.csv") == {"accounts.csv"}
