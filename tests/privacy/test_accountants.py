@@ -124,6 +124,14 @@ def test_dp_sgd_agrees_with_opacus(noise, rate, steps):
     assert cost == pytest.approx(opacus.get_epsilon(DELTA), abs=0.025)
 
 
+def test_a_sum_of_drawn_shards_has_no_other_count_than_the_sound_one():
+    drawn = dict(sampling="poisson", rate=0.03, state="hidden")
+    release = shard_query(bounded="sum", rows=1000, noise=0.5, max_uses=50, **drawn)
+    assert epsilon([release], DELTA, "published") == epsilon([release], DELTA, "sound")
+    # Records that are drawn on their own have authors, who count as Opacus does.
+    assert epsilon([dp_sgd()], DELTA, "published") != epsilon([dp_sgd()], DELTA, "sound")
+
+
 def mixture(rate: float, point: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Density on a plane's grid [N, N, 2] of unit noise around the origin, or with chance `rate` around a point."""
     bells = [np.exp(-((grid - centre) ** 2).sum(-1) / 2) / (2 * math.pi) for centre in (np.zeros(2), point)]
