@@ -16,7 +16,7 @@ from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.sharded_gan import ShardedHyper, Visit, _ShardedGAN, described
 from methods.core.shards import ShardNetworks
-from methods.core.stacks import Members
+from methods.core.stacks import Members, Stack
 from methods.core.streams import seeded
 from methods.core.summed_shards import Visits, stacked_gradients, teach
 from methods.core.wasserstein import image_gradients, score_update
@@ -91,14 +91,18 @@ class DPAC(_ShardedGAN):
             raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
         if hp.released_batch < 1:
             raise UserError(f"released_batch must be at least 1, got {hp.released_batch}")
-        if hp.shards_per_step and (hp.as_released or hp.mix_phases or not hp.fresh_classifier):
-            raise UserError("shards_per_step goes with a fresh classifier and two phases; leave as_released off")
+        if hp.shards_per_step and (hp.as_released or hp.mix_phases):
+            raise UserError("shards_per_step needs two phases of its classifier: leave mix_phases and as_released off")
         releases = super().plan(hp, public, budget)
         return _as_released(hp, *releases) if hp.as_released else releases
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         super().prepare(data, ledger, warm_start)
-        self.classifiers = ShardNetworks(self._build_classifier(0), self.hp.critic_learning_rate)
+        build = self._build_classifier(0)
+        if self.hp.shards_per_step and not self.hp.fresh_classifier:
+            self.classifiers = Stack(build, self.hp.num_shards)
+        else:
+            self.classifiers = ShardNetworks(build, self.hp.critic_learning_rate)
 
     def next_release(self, ledger: Ledger) -> tuple[str, int]:
         if not self.hp.as_released:
@@ -137,16 +141,27 @@ class DPAC(_ShardedGAN):
         gradients = super().summed_gradients(t, visits, fakes, labels)
         if t < hp.classifier_start:
             return gradients
-        classifiers = Members.copies(self._build_classifier(t)(), 1)
-        # Fakes are public, so the first phase is the same for all shards.
-        for images, classes in [self._fake_batch(visits.stream)] * hp.classifier_fake_steps if hp.g2r else []:
-            teach(classifiers, images[None], classes[None], hp)
-        classifiers = classifiers.repeated(len(visits.shards))
+        fakes_of_classes = [self._fake_batch(visits.stream)] * hp.classifier_fake_steps if hp.g2r else []
+        if hp.fresh_classifier:
+            # Fakes are public, so the first phase of new classifiers is the same for all shards.
+            classifiers = Members.copies(self._build_classifier(t)(), 1)
+            self._teach(classifiers, fakes_of_classes)
+            classifiers = classifiers.repeated(len(visits.shards))
+        else:
+            classifiers = self.classifiers.take(visits.shards)
+            self._teach(classifiers, fakes_of_classes)
         for _ in range(hp.classifier_real_steps if hp.r2g else 0):
             teach(classifiers, *visits.read(hp.critic_batch), hp)
+        if not hp.fresh_classifier:
+            self.classifiers.put(visits.shards, classifiers)
         scores = stacked_gradients(classifiers, fakes, labels, hp.precision)
         total = hp.critic_weight + hp.classifier_weight
         return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
+
+    def _teach(self, classifiers: Members, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        count = len(classifiers.updates)
+        for images, labels in batches:
+            teach(classifiers, images.expand(count, *images.shape), labels.expand(count, *labels.shape), self.hp)
 
     def private_state(self) -> dict[str, Any]:
         return super().private_state() | {"classifiers": self.classifiers.state()}

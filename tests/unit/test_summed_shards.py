@@ -191,10 +191,19 @@ def test_the_classifier_joins_at_its_step_and_adds_its_share(tmp_path, monkeypat
     assert not torch.allclose(critic, classifier, atol=1e-2)
 
 
-@pytest.mark.parametrize("method", ["gs_wgan", "dpac"])
-def test_a_restored_run_goes_on_as_the_straight_one(tmp_path, method):
+def test_without_init_a_drawn_shards_classifier_is_kept_and_no_other_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(Grant, "poisson_batch", lambda self, count: torch.tensor([1, 4]))
+    made, ledger = start(tmp_path, "dpac", records(), fresh_classifier=False, classifier_real_steps=2)
+    for t in range(2):
+        made.step(t, records(), ledger)
+    # One update on fakes and two on records, in each of two steps.
+    assert made.classifiers.take(torch.arange(6)).updates.tolist() == [0, 6, 0, 0, 6, 0]
+
+
+@pytest.mark.parametrize(("method", "kept"), [("gs_wgan", {}), ("dpac", {}), ("dpac", {"fresh_classifier": False})])
+def test_a_restored_run_goes_on_as_the_straight_one(tmp_path, method, kept):
     data = records()
-    straight, ledger = start(tmp_path / "a", method, data)
+    straight, ledger = start(tmp_path / "a", method, data, **kept)
     for t in range(2):
         straight.step(t, data, ledger)
     public = {name: value.clone() for name, value in straight.public_state().items()}
@@ -202,7 +211,7 @@ def test_a_restored_run_goes_on_as_the_straight_one(tmp_path, method):
     for t in (2, 3):
         straight.step(t, data, ledger)
     ledger.close()
-    other, again = start(tmp_path / "b", method, data)
+    other, again = start(tmp_path / "b", method, data, **kept)
     for _ in range(2):
         with again.charge("image_gradient"):
             pass
@@ -221,7 +230,6 @@ def test_a_restored_run_goes_on_as_the_straight_one(tmp_path, method):
         ("gs_wgan", {"shards_per_step": 7.0}, "num_shards"),
         ("gs_wgan", {"shards_per_step": -1.0}, "num_shards"),
         ("dpac", {"mix_phases": True}, "two phases"),
-        ("dpac", {"fresh_classifier": False}, "fresh classifier"),
         ("dpac", {"as_released": True}, "as_released"),
     ],
 )
