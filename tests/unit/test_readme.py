@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -16,6 +17,7 @@ from workflow.common.scores import read_scores
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir())
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOUND = read_scores(ROOT / "results/reference/quick_sound/scores.csv")
 COLUMNS = [(dataset, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")] + [
     (dataset, "r2g_cnn") for dataset in ("mnist", "fashion_mnist")
 ]
@@ -46,6 +48,27 @@ def test_the_readmes_table_is_the_committed_run():
     runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
     assert shown == [row(run, measured, published) for run in runs]
     assert {run for run, dataset, _ in measured if dataset == "mnist"} == set(runs)
+
+
+def of_seeds(run: str) -> str:
+    """Returns a line of the README's second table: accuracies over seeds, and both counts on MNIST."""
+
+    def found(dataset: str, metric: str) -> list[float]:
+        return [row.value for row in SOUND if (row.method, row.dataset, row.metric) == (run, dataset, metric)]
+
+    cells = []
+    for dataset in ("mnist", "fashion_mnist"):
+        values = found(dataset, "g2r_cnn")
+        cells.append(f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+    cells += [f"{mean(found('mnist', f'eps_{count}')):.1f}" for count in ("published", "sound")]
+    return "| " + " | ".join([f"`{run}`", *cells]) + " |"
+
+
+def test_the_readmes_table_of_seeds_is_the_committed_run():
+    shown = re.findall(r"^\| `\w+` \| .+ \(0.+ to .*$", README, flags=re.MULTILINE)
+    runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
+    assert shown == [of_seeds(run) for run in runs]
+    assert set(runs) == {"gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"}
 
 
 def test_every_file_the_readme_links_to_is_there():
