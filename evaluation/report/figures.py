@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.
 # Dates and versions out of the files: equal images give equal bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None}}
 CELL, LABEL, GAP, EDGE = 0.40, 1.6, 0.22, 0.1  # inches: one image, the row labels, between panels, margin
+LETTERS = 25  # most letters of a line beside an image, as LABEL is wide
 TITLE, HEAD, CAPTION = 0.34, 0.40, 0.34  # inches: figure title, panel title with classes, caption
 CAPTION_TEXT = "First images of each class in each sample file, not selected. Top row: first test images of each class."
 
@@ -51,7 +53,7 @@ def first_images(data: LabelledImages, num_classes: int, per_class: int) -> list
 
 def row_label(layout: Layout, folder: RunFolder) -> str:
     """Returns the label of a run's row: its name, and its epsilon below unless it has no privacy."""
-    name = layout.run_label(folder.run)
+    name = textwrap.fill(layout.run_label(folder.run), LETTERS)
     return f"{name}\nno privacy" if math.isinf(folder.epsilon) else f"{name}\nε = {format_epsilon(folder.epsilon)}"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image as image_io
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from evaluation.report.collect import select_run_folders
-from evaluation.report.figures import Panel, build_panels, first_images, main, mosaic
+from evaluation.report.figures import Panel, build_panels, draw, first_images, main, mosaic
 from evaluation.report.layout import load_layout
 from workflow.common.contracts import LabelledImages, run_folder
 from workflow.common.files import write_json, write_npz
@@ -106,6 +107,17 @@ def test_a_mosaic_places_each_image_and_leaves_missing_rows_white():
     assert (tiles[3:5, :2] == 7).all() and (tiles[5] == 255).all() and (tiles[:, 2] == 255).all()
     tiles = mosaic(Panel("t", ["a"], 2, {"x": [None, colour]}), ["x"])
     assert tiles[0, 3].tolist() == [0, 9, 0]
+
+
+def test_every_label_lies_on_the_page(root):
+    for run in DEFAULT.runs:
+        add(root, run)
+    labels, shown = panels(root)
+    figure = draw(DEFAULT.figures["figure3"], labels, shown)
+    canvas = FigureCanvasAgg(figure)
+    boxes = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in figure.texts}
+    assert set(labels) <= set(boxes)
+    assert min(box.x0 for box in boxes.values()) >= 0
 
 
 def test_the_command_writes_the_same_bytes_each_time(root, tmp_path):
