@@ -130,10 +130,8 @@ class DPAC(_ShardedGAN):
         if not hp.fresh_classifier:
             self.classifiers.keep(visit.shard, optimizer)
         scores = image_gradients(classifier, fakes, labels, hp.precision)
-        total = hp.critic_weight + hp.classifier_weight
-        if hp.as_released:
-            return torch.cat([hp.critic_weight * gradients, hp.classifier_weight * scores]) / total
-        return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
+        parts = self._weighted(gradients, scores)
+        return torch.cat(parts) if hp.as_released else sum(parts)
 
     def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns, for each of some drawn shards, the weighted sum of its critic's and its classifier's gradients."""
@@ -155,8 +153,12 @@ class DPAC(_ShardedGAN):
         if not hp.fresh_classifier:
             self.classifiers.put(visits.shards, classifiers)
         scores = stacked_gradients(classifiers, fakes, labels, hp.precision)
+        return sum(self._weighted(gradients, scores))
+
+    def _weighted(self, of_critic: torch.Tensor, of_classifier: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hp = self.hp
         total = hp.critic_weight + hp.classifier_weight
-        return (hp.critic_weight * gradients + hp.classifier_weight * scores) / total
+        return hp.critic_weight / total * of_critic, hp.classifier_weight / total * of_classifier
 
     def _teach(self, classifiers: Members, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         count = len(classifiers.updates)
@@ -198,8 +200,7 @@ class DPAC(_ShardedGAN):
             score_update(classifier, optimizer, images, labels, hp.gradient_penalty, hp.drift, hp.precision)
 
     def _fake_batch(self, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.arange(self.public.num_classes).repeat(self.hp.fakes_per_class).to(self.device)
-        return self.fakes_for(labels, stream), labels
+        return self.balanced_fakes(self.hp.fakes_per_class, stream)
 
 
 def _as_released(hp: Hyper, counted: Release) -> tuple[Release, ...]:

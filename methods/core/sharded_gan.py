@@ -183,7 +183,7 @@ class _ShardedGAN(Method):
         drawn = grant.poisson_batch(self.hp.num_shards)
         labels = self.uniform_labels(size, draws)
         fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
-        pool = self.fakes_for(torch.arange(self.public.num_classes).repeat(FAKES_PER_CLASS).to(self.device), draws)
+        pool, _ = self.balanced_fakes(FAKES_PER_CLASS, draws)
         classes = self.public.num_classes
         visits = (
             Visits(some, self.shards[some], data, grant, draws, pool, classes) for some in at_once(drawn, self.device)
@@ -228,6 +228,11 @@ class _ShardedGAN(Method):
         """Returns current fakes [N, C, H, W] for labels [N], without a graph."""
         with mixed_precision(self.device, self.hp.precision):
             return self.generator(draw_latents(len(labels), stream).to(self.device), labels).float()
+
+    def balanced_fakes(self, per_class: int, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns current fakes [classes * per_class, C, H, W] and labels 0 .. classes - 1, again and again."""
+        labels = torch.arange(self.public.num_classes).repeat(per_class).to(self.device)
+        return self.fakes_for(labels, stream), labels
 
     def _train_critic(self, critic: nn.Module, optimizer: torch.optim.Optimizer, visit: Visit) -> None:
         hp, stream = self.hp, visit.stream

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import Killed, killed_at
 
 from methods import dpac
 from methods.core import plan, registry, sharded_gan, train
@@ -222,28 +223,12 @@ def test_the_generator_gets_the_mean_over_the_larger_batch_of_the_summed_answers
     assert torch.allclose(gradient[:, 0, 0, 0], (torch.arange(8) + torch.arange(8, 16)) / 8)
 
 
-class Killed(Exception):
-    pass
-
-
-def killed_at(monkeypatch, step: int) -> None:
-    cls = registry.load("dpac")
-    whole = cls.step
-
-    def stop(self, t, data, ledger):
-        if t == step:
-            raise Killed
-        return whole(self, t, data, ledger)
-
-    monkeypatch.setattr(cls, "step", stop)
-
-
 @pytest.mark.parametrize("step", [1, 2, 4])
 def test_a_killed_run_continues_to_the_generator_of_the_straight_run(tmp_path, monkeypatch, step):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train.train(planned(), records(), straight, CPU)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, step)
+        killed_at(patch, "dpac", step)
         train.train(planned(), records(), broken, CPU, checkpoint_seconds=0)
     train.train(planned(), records(), broken, CPU)
     assert (straight / "generator.safetensors").read_bytes() == (broken / "generator.safetensors").read_bytes()
@@ -254,7 +239,7 @@ def test_uses_lost_in_a_crash_shorten_the_run_and_leave_the_classifiers_phase_to
     tmp_path, monkeypatch, lost, kept
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, lost)
+        killed_at(patch, "dpac", lost)
         train.train(planned(), records(), tmp_path, CPU)
     rows, whole = [], Grant.gaussian
     monkeypatch.setattr(Grant, "gaussian", lambda self, given: rows.append(len(given)) or whole(self, given))

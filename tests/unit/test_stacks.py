@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -76,6 +78,26 @@ def test_gradients_are_each_networks_own():
     for place in range(2):
         own = image_gradients(alone(build(), [update], place), real[place], labels[place], "fp32")
         torch.testing.assert_close(gradients[place], own, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_network_gone_wild_reaches_its_own_row_alone(value, precision):
+    """One record may spoil its shard's networks; were its neighbours in the stack to move, so would their rows."""
+    real, fake, labels, share = batch(16)
+    rows = []
+    for spoilt in (False, True):
+        members = Stack(lambda: Critic(SHAPE, CLASSES, 8, spectral=False), 16).take(torch.arange(16))
+        members.weights = {name: torch.full_like(value, 0.01) for name, value in members.weights.items()}
+        if spoilt:
+            for weight in members.weights.values():
+                weight[5] = value
+        members.descend(lambda one: critic_loss(one, real, fake, labels, share, 10.0, 0.001, precision), RATE)
+        rows.append(image_gradients(members, fake, labels, precision).flatten(1))
+    before, after = (torch.cat([part[:5], part[6:]]) for part in rows)
+    assert before.isfinite().all() and before.abs().sum() > 0
+    assert torch.equal(before, after)
+    assert not torch.equal(rows[0][5], rows[1][5])
 
 
 def test_copies_of_one_trained_network_go_on_apart():

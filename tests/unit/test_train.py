@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from killing import Killed, killed_at
 
 from methods.core import checkpoint, plan, registry, sample, train
 from methods.core.privacy import Budget, Ledger, PublicSpec
@@ -39,22 +40,6 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
 
 
-class Killed(Exception):
-    pass
-
-
-def killed_at(monkeypatch, step: int) -> None:
-    cls = registry.load("gs_wgan")
-    whole = cls.step
-
-    def stop(self, t, data, ledger):
-        if t == step:
-            raise Killed
-        return whole(self, t, data, ledger)
-
-    monkeypatch.setattr(cls, "step", stop)
-
-
 def test_a_finished_run_has_its_files_and_a_ledger_line_for_each_use(tmp_path):
     record = train.train(planned(), records(), tmp_path, CPU)
     assert record["steps_done"] == record["steps_planned"] == 6
@@ -79,7 +64,7 @@ def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_stra
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train.train(planned(), records(), straight, CPU)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 4)
+        killed_at(patch, "gs_wgan", 4)
         train.train(planned(), records(), broken, CPU, checkpoint_seconds=0)
     assert not (broken / "run.json").exists()
     train.train(planned(), records(), broken, CPU)
@@ -88,7 +73,7 @@ def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_stra
 
 def test_uses_after_the_last_checkpoint_stay_spent_and_shorten_the_run(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 4)
+        killed_at(patch, "gs_wgan", 4)
         train.train(planned(), records(), tmp_path, CPU)
     record = train.train(planned(), records(), tmp_path, CPU)
     assert record["steps_done"] == 2
@@ -168,7 +153,7 @@ def test_a_run_whose_whole_budget_was_lost_is_not_published(tmp_path, monkeypatc
 
 def test_a_checkpoint_without_its_ledger_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 4)
+        killed_at(patch, "gs_wgan", 4)
         train.train(planned(), records(), tmp_path, CPU)
     (tmp_path / "private" / "ledger.jsonl").unlink()
     with pytest.raises(UserError, match="ledger is gone"):
@@ -192,7 +177,7 @@ def test_runs_of_different_plans_never_share_their_noise(monkeypatch, tmp_path):
 
 def test_a_run_is_not_continued_with_other_hyper_parameters(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 2)
+        killed_at(patch, "gs_wgan", 2)
         train.train(planned(), records(), tmp_path, CPU)
     with pytest.raises(UserError, match="other hyper-parameters"):
         train.train(planned(critic_steps=2), records(), tmp_path, CPU)
@@ -200,7 +185,7 @@ def test_a_run_is_not_continued_with_other_hyper_parameters(tmp_path, monkeypatc
 
 def test_a_run_is_not_continued_with_another_plan(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, 2)
+        killed_at(patch, "gs_wgan", 2)
         train.train(planned(), records(), tmp_path, CPU)
     with pytest.raises(UserError, match="another plan"):
         train.train(planned(batch_size=4), records(), tmp_path, CPU)
