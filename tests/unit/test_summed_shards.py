@@ -142,6 +142,23 @@ def test_neighbours_move_the_answer_by_no_more_than_the_declared_bound(tmp_path,
     assert 0 < distance <= release.sensitivity * 1.001
 
 
+def test_the_worst_critic_moves_the_answer_by_the_declared_bound_exactly(tmp_path, monkeypatch):
+    """One shard's critic turns round, with gradients far above the clip: the bound is met, so half of it would fail."""
+    monkeypatch.setattr(Grant, "poisson_batch", lambda self, count: torch.arange(count))
+    answers, real = [], Grant.gaussian_sum
+    monkeypatch.setattr(Grant, "gaussian_sum", lambda *given: answers.append(real(*given)) or answers[-1])
+    for name, turned in (("a", 1.0), ("b", -1.0)):
+        made, ledger = start(tmp_path / name, "gs_wgan", records())
+        sides = torch.ones(6, 1, 1, 1, 1)
+        sides[2] = turned
+        made.summed_gradients = lambda t, visits, fakes, labels, sides=sides: 1e3 * sides * torch.ones_like(fakes)
+        made.step(0, records(), ledger)
+    (release,) = made.context.releases
+    # Six clips of sqrt(3) in single precision, beside noise of the same size.
+    assert float((answers[0] - answers[1]).norm()) == pytest.approx(2 * math.sqrt(3) * made.hp.clip, rel=1e-4)
+    assert release.sensitivity == pytest.approx(2 * math.sqrt(3) * made.hp.clip)
+
+
 def test_an_empty_draw_still_answers_with_noise(tmp_path, monkeypatch):
     monkeypatch.setattr(Grant, "poisson_batch", lambda self, count: torch.zeros(0, dtype=torch.int64))
     data = Recorder(records())
