@@ -24,6 +24,8 @@ from workflow.common.errors import UserError
 
 # The release of a step `as_released` whose classifier has joined.
 BOTH = "image_gradients_of_both_nets"
+# Images [N, C, H, W] with labels int64 [N], of one update each.
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -133,21 +135,28 @@ class DPAC(_ShardedGAN):
         parts = self._weighted(gradients, scores)
         return torch.cat(parts) if hp.as_released else sum(parts)
 
+    def shared_phase(self, t: int, stream: torch.Generator) -> Members | Batches:
+        """Returns a new classifier after its fake phase; of kept classifiers, which each go on, the phase's batches.
+
+        Fakes are public, so the first phase of new classifiers is the same for all shards.
+        """
+        hp = self.hp
+        joined = t >= hp.classifier_start
+        batches = [self._fake_batch(stream)] * hp.classifier_fake_steps if joined and hp.g2r else []
+        if not hp.fresh_classifier:
+            return batches
+        return self._taught(Members.copies(self._build_classifier(t)(), 1), batches)
+
     def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns, for each of some drawn shards, the weighted sum of its critic's and its classifier's gradients."""
         hp = self.hp
         gradients = super().summed_gradients(t, visits, fakes, labels)
         if t < hp.classifier_start:
             return gradients
-        fakes_of_classes = [self._fake_batch(visits.stream)] * hp.classifier_fake_steps if hp.g2r else []
         if hp.fresh_classifier:
-            # Fakes are public, so the first phase of new classifiers is the same for all shards.
-            classifiers = Members.copies(self._build_classifier(t)(), 1)
-            self._teach(classifiers, fakes_of_classes)
-            classifiers = classifiers.repeated(len(visits.shards))
+            classifiers = visits.shared.repeated(len(visits.shards))
         else:
-            classifiers = self.classifiers.take(visits.shards)
-            self._teach(classifiers, fakes_of_classes)
+            classifiers = self._taught(self.classifiers.take(visits.shards), visits.shared)
         for _ in range(hp.classifier_real_steps if hp.r2g else 0):
             teach(classifiers, *visits.read(hp.critic_batch), hp)
         if not hp.fresh_classifier:
@@ -160,10 +169,11 @@ class DPAC(_ShardedGAN):
         total = hp.critic_weight + hp.classifier_weight
         return hp.critic_weight / total * of_critic, hp.classifier_weight / total * of_classifier
 
-    def _teach(self, classifiers: Members, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _taught(self, classifiers: Members, batches: Batches) -> Members:
         count = len(classifiers.updates)
         for images, labels in batches:
             teach(classifiers, images.expand(count, *images.shape), labels.expand(count, *labels.shape), self.hp)
+        return classifiers
 
     def private_state(self) -> dict[str, Any]:
         return super().private_state() | {"classifiers": self.classifiers.state()}

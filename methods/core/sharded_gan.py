@@ -184,9 +184,12 @@ class _ShardedGAN(Method):
         labels = self.uniform_labels(size, draws)
         fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
         pool, _ = self.balanced_fakes(FAKES_PER_CLASS, draws)
+        # Draws of its own: the critics' batches do not depend on whether a phase is shared.
+        shared = self.shared_phase(t, stream(draws.initial_seed(), "shared phase"))
         classes = self.public.num_classes
         visits = (
-            Visits(some, self.shards[some], data, grant, draws, pool, classes) for some in at_once(drawn, self.device)
+            Visits(some, self.shards[some], data, grant, draws, pool, classes, shared)
+            for some in at_once(drawn, self.device)
         )
         rows = (self.summed_gradients(t, visit, fakes.detach(), labels).flatten(1) for visit in visits)
         total = grant.gaussian_sum(rows, fakes.numel(), self.device)
@@ -206,6 +209,10 @@ class _ShardedGAN(Method):
         the sum of the blocks.
         """
         return image_gradients(critic, fakes, labels, self.hp.precision)
+
+    def shared_phase(self, t: int, stream: torch.Generator) -> Any:
+        """Returns what all drawn shards of a step share, made of public values alone; `Visits` brings it to each."""
+        return None
 
     def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns gradients [M, B, C, H, W], not yet private, of fakes [B, C, H, W] from each of some drawn shards."""

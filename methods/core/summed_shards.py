@@ -27,7 +27,7 @@ class Visits:
     """What one step may do with some of the shards that it drew: read them under its grant, with its own draws.
 
     `records` int64 [M, size] are the shards' records; `fakes` [classes * FAKES_PER_CLASS, C, H, W] are current fakes
-    whose labels are 0 .. classes - 1, again and again.
+    whose labels are 0 .. classes - 1, again and again. `shared` is what the step made once for all its shards.
     """
 
     shards: torch.Tensor
@@ -37,6 +37,7 @@ class Visits:
     stream: torch.Generator
     fakes: torch.Tensor
     num_classes: int
+    shared: Any = None
 
     def read(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `size` distinct random records of each shard, or all it has: [M, B, C, H, W] and labels [M, B]."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_sharded_gan import PUBLIC, TINY, TINY_DPAC, Recorder, records
 
-from methods.core import registry
+from methods.core import registry, stacks
 from methods.core.method import Context
 from methods.core.privacy import Budget, Grant, Ledger, epsilon
 from methods.core.private_data import PrivateData
@@ -206,6 +206,19 @@ def test_the_classifier_joins_at_its_step_and_adds_its_share(tmp_path, monkeypat
     critic, both, classifier = rows.steps
     torch.testing.assert_close(both, 0.8 * critic + 0.2 * classifier, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(critic, classifier, atol=1e-2)
+
+
+def test_a_new_classifier_sees_the_same_fakes_for_every_drawn_shard_of_a_step(tmp_path, monkeypatch):
+    rows = Rows(monkeypatch)
+    monkeypatch.setitem(stacks._AT_ONCE, "cpu", 2)
+    made, ledger = start(
+        tmp_path, "dpac", records(), shards_per_step=6.0, classifier_start=0, r2g=False, critic_weight=0.0
+    )
+    made.step(0, records(), ledger)
+    (of_all_shards,) = rows.steps
+    # Fakes alone taught it, so the shards' rows are one row.
+    assert len(of_all_shards) == 6 and of_all_shards.any()
+    torch.testing.assert_close(of_all_shards, of_all_shards[:1].expand(6, -1))
 
 
 def test_without_init_a_drawn_shards_classifier_is_kept_and_no_other_shards(tmp_path, monkeypatch):
