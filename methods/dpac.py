@@ -18,7 +18,7 @@ from methods.core.sharded_gan import ShardedHyper, Visit, _ShardedGAN, described
 from methods.core.shards import ShardNetworks
 from methods.core.stacks import Members, Stack
 from methods.core.streams import seeded
-from methods.core.summed_shards import Visits, stacked_gradients, teach
+from methods.core.summed_shards import Visits, teach
 from methods.core.wasserstein import image_gradients, score_update
 from workflow.common.errors import UserError
 
@@ -161,7 +161,7 @@ class DPAC(_ShardedGAN):
             teach(classifiers, *visits.read(hp.critic_batch), hp)
         if not hp.fresh_classifier:
             self.classifiers.put(visits.shards, classifiers)
-        scores = stacked_gradients(classifiers, fakes, labels, hp.precision)
+        scores = image_gradients(classifiers, fakes, labels, hp.precision)
         return sum(self._weighted(gradients, scores))
 
     def _weighted(self, of_critic: torch.Tensor, of_classifier: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,20 +6,55 @@ Images are floats in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
+
+from methods.core.written_gradients import KERNEL, PADDING, STRIDE, Parts
 
 LATENT_BITS = 10
 _START = 4  # height and width of a generator's first feature map
+# Width of a map from which doubling by transposed convolution is faster on a processor.
+_LARGE = 16
+Get = Callable[[str], torch.Tensor]
+
+
+class _PixelNorm(torch.autograd.Function):
+    """Written out: traced, its backward pass is most of the time that a generator spends outside convolutions."""
+
+    @staticmethod
+    def forward(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = (x * x).mean(dim=1, keepdim=True).add_(1e-10).rsqrt_()
+        return x * scale, scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        y, scale = ctx.saved_tensors
+        along = (gradient * y).mean(dim=1, keepdim=True)
+        return torch.addcmul(gradient, y, along, value=-1).mul_(scale)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[int, int]]:
+        """Of a stack [M, N, C, ...]: all images are one batch."""
+        stack = x.movedim(in_dims[0], 0)
+        return tuple(part.unflatten(0, stack.shape[:2]) for part in _PixelNorm.apply(stack.flatten(0, 1))), (0, 0)
 
 
 def pixel_norm(x: torch.Tensor) -> torch.Tensor:
     """Divides x [N, C, ...] by its root mean square over channels (Karras et al. 2018, section 4.2)."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-10)
+    return _PixelNorm.apply(x)[0]
 
 
 def draw_latents(count: int, stream: torch.Generator) -> torch.Tensor:
@@ -47,6 +82,40 @@ class _Conditional(nn.Module):
         return pixel_norm(F.relu(self.linear(joined).view(-1, self.channels, _START, _START)))
 
 
+def _fold() -> torch.Tensor:
+    """Returns [9, 16]: how a 3x3 kernel's taps add up where nearest doubling puts one input under several of them."""
+    line = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]])
+    return torch.kron(line, line)
+
+
+def doubled(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Returns the 3x3 convolution, padding 1, of x [N, C, H, W] after nearest doubling: [N, C', 2H, 2W].
+
+    Large maps take the equal 4x4 transposed convolution of stride 2: four products for each output instead of nine.
+    """
+    if x.shape[-1] < _LARGE or not _folding_pays(x):
+        return convolution(F.interpolate(x, scale_factor=2))
+    kernel = convolution.weight
+    folded = kernel.transpose(0, 1).flatten(2) @ _fold().to(kernel)
+    return F.conv_transpose2d(x, folded.unflatten(2, (4, 4)), convolution.bias, stride=2, padding=1)
+
+
+def _folding_pays(x: torch.Tensor) -> bool:
+    """Whether fewer products are faster: the backward passes of such convolutions are slow in bf16."""
+    return not (torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type))
+
+
+def _by_places(layer: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
+    """Returns the transposed convolution of stride 2 and even kernel as one convolution for its four output places.
+
+    To few channels that is two to four times faster than the transposed kernel.
+    """
+    inputs, outputs, size = layer.weight.shape[:3]
+    taps = layer.weight.view(inputs, outputs, size // 2, 2, size // 2, 2).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
+    kernel, bias = taps.reshape(4 * outputs, inputs, size // 2, size // 2), layer.bias.repeat_interleave(4)
+    return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=size // 2 - 1), 2)
+
+
 class _UpBlock(nn.Module):
     def __init__(self, channels: int, spectral: bool) -> None:
         super().__init__()
@@ -55,7 +124,7 @@ class _UpBlock(nn.Module):
         self.skip = _norm(nn.Conv2d(channels, channels, 1), spectral)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        main = self.first(F.interpolate(pixel_norm(x), scale_factor=2))
+        main = doubled(self.first, pixel_norm(x))
         main = self.second(F.relu(pixel_norm(main)))
         # A 1x1 convolution commutes with nearest upsampling, and costs a quarter before it.
         return main + F.interpolate(self.skip(x), scale_factor=2)
@@ -100,7 +169,7 @@ class DCGANGenerator(nn.Module):
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
         x = pixel_norm(F.relu(self.first(self.entry(latents, labels))))[:, :, : self.crop, : self.crop]
         x = pixel_norm(F.relu(self.second(x)))
-        return torch.sigmoid(self.exit(x))
+        return torch.sigmoid(_by_places(self.exit, x) if _folding_pays(x) else self.exit(x))
 
 
 class _Trunk(nn.Sequential):
@@ -110,8 +179,13 @@ class _Trunk(nn.Sequential):
         channels = (colours, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
         for below, above in pairwise(channels):
-            layers += [_norm(nn.Conv2d(below, above, 5, stride=2, padding=2), spectral), nn.ReLU()]
+            layers += [_norm(nn.Conv2d(below, above, KERNEL, STRIDE, PADDING), spectral), nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
+
+
+def _parts(get: Get, table: torch.Tensor, offsets: torch.Tensor) -> Parts:
+    kernels, biases = (tuple(get(f"trunk.{place}.{kind}") for place in (0, 2, 4)) for kind in ("weight", "bias"))
+    return Parts(kernels, biases, table, offsets)
 
 
 class Critic(nn.Module):
@@ -129,6 +203,13 @@ class Critic(nn.Module):
         features = self.trunk(images)
         return self.linear(features)[:, 0] + (self.embedding(labels) * features).sum(dim=1)
 
+    @staticmethod
+    def parts(get: Get) -> Parts:
+        """Returns what M critics are made of; `get` gives a parameter [M, ...] by its name."""
+        embedding = get("embedding.weight")
+        table, offsets = get("linear.weight") + embedding, get("linear.bias").expand(embedding.shape[:2])
+        return _parts(get, table, offsets)
+
 
 class Classifier(nn.Module):
     """The auxiliary classifier of DP-GAN-DPAC: 1,067,018 parameters for 1x28x28 with 10 classes at width 64."""
@@ -143,6 +224,17 @@ class Classifier(nn.Module):
         logits = self.linear(self.trunk(images))
         own = logits.gather(1, labels[:, None])[:, 0]
         return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
+
+    @staticmethod
+    def parts(get: Get) -> Parts:
+        """Returns what M classifiers are made of; `get` gives a parameter [M, ...] by its name."""
+        return _parts(get, *(_against_others(get(f"linear.{kind}")) for kind in ("weight", "bias")))
+
+
+def _against_others(of_classes: torch.Tensor) -> torch.Tensor:
+    """Returns each class's entry along dimension 1 minus the mean of the others'."""
+    classes = of_classes.shape[1]
+    return (classes * of_classes - of_classes.sum(dim=1, keepdim=True)) / (classes - 1)
 
 
 GENERATORS = {"resnet": ResNetGenerator, "dcgan": DCGANGenerator}

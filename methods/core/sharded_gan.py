@@ -172,7 +172,7 @@ class _ShardedGAN(Method):
         self._train_critic(critic, optimizer, visit)
         self.critics.keep(visit.shard, optimizer)
         labels = self.uniform_labels(size, draws)
-        fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
+        fakes = _make(self.generator, labels, draws, self.hp.precision)
         gradients = self.private_gradients(t, critic, fakes, labels, visit)
         return fakes, grant.gaussian(gradients.flatten(1)).view(-1, *fakes.shape).sum(0)
 
@@ -182,7 +182,7 @@ class _ShardedGAN(Method):
         """Returns fakes [B, C, H, W] with their graph and the noisy mean of the drawn shards' gradients."""
         drawn = grant.poisson_batch(self.hp.num_shards)
         labels = self.uniform_labels(size, draws)
-        fakes = self.generator(draw_latents(size, draws).to(self.device), labels)
+        fakes = _make(self.generator, labels, draws, self.hp.precision)
         pool, _ = self.balanced_fakes(FAKES_PER_CLASS, draws)
         # Draws of its own: the critics' batches do not depend on whether a phase is shared.
         shared = self.shared_phase(t, stream(draws.initial_seed(), "shared phase"))
@@ -233,8 +233,7 @@ class _ShardedGAN(Method):
     @torch.no_grad()
     def fakes_for(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
         """Returns current fakes [N, C, H, W] for labels [N], without a graph."""
-        with mixed_precision(self.device, self.hp.precision):
-            return self.generator(draw_latents(len(labels), stream).to(self.device), labels).float()
+        return _make(self.generator, labels, stream, self.hp.precision)
 
     def balanced_fakes(self, per_class: int, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns current fakes [classes * per_class, C, H, W] and labels 0 .. classes - 1, again and again."""
@@ -321,7 +320,15 @@ def build_generator(hp: Any, context: Context, width: int, *names: object) -> nn
     with seeded(context.seed, *names):
         if hp.generator == "dcgan":
             return DCGANGenerator(shape, classes, width).to(context.device)
-        return ResNetGenerator(shape, classes, width, hp.spectral_norm).to(context.device)
+        network = ResNetGenerator(shape, classes, width, hp.spectral_norm)
+    return network.to(context.device, memory_format=torch.channels_last)
+
+
+def _make(generator: nn.Module, labels: torch.Tensor, stream: torch.Generator, precision: str) -> torch.Tensor:
+    """Returns fakes [N, C, H, W] of the labels [N], in single precision whatever the layers' is."""
+    latents = draw_latents(len(labels), stream).to(labels.device)
+    with mixed_precision(labels.device, precision):
+        return generator(latents, labels).float()
 
 
 def _critic_builder(hp: Any, context: Context) -> Callable[[], nn.Module]:
@@ -360,10 +367,10 @@ def _warm_critic(
             with ledger.internal("critic warm start") as grant:
                 images, labels = _read(records, hp.critic_batch, data, grant, draws, device)
             with torch.no_grad():
-                fake = generator(draw_latents(len(labels), draws).to(device), labels)
+                fake = _make(generator, labels, draws, hp.precision)
             critic_update(critic, critic_adam, images, fake, labels, draws, hp.gradient_penalty, hp.drift, hp.precision)
         labels = torch.randint(context.public.num_classes, (hp.critic_batch,), generator=draws).to(device)
-        fakes = generator(draw_latents(hp.critic_batch, draws).to(device), labels)
+        fakes = _make(generator, labels, draws, hp.precision)
         generator_adam.zero_grad(set_to_none=True)
         fakes.backward(image_gradients(critic, fakes, labels, hp.precision) / hp.critic_batch)
         generator_adam.step()

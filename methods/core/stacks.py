@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
 
 from methods.core.optimisers import BETAS
+from methods.core.written_gradients import Parts
 
 _EPSILON = 1e-8
 # Networks in work at a time: more do not run faster on a processor, and a GPU's memory bounds them.
@@ -19,10 +19,7 @@ _AT_ONCE = {"cpu": 16, "cuda": 128}
 
 @dataclass
 class Members:
-    """Some networks taken out of a stack, or copied from one network: weights and Adam's state, [M, ...] each.
-
-    Calling it scores images [M, N, C, H, W] with labels int64 [M, N], each network its own: returns [M, N].
-    """
+    """Some networks taken out of a stack, or copied from one network: weights and Adam's state, [M, ...] each."""
 
     network: nn.Module
     weights: dict[str, torch.Tensor]
@@ -38,11 +35,9 @@ class Members:
         updates = torch.zeros(count, device=next(iter(weights.values())).device)
         return cls(network, weights, zeros, {name: value.clone() for name, value in zeros.items()}, updates)
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        def one(weights: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return functional_call(self.network, weights, (images, labels))
-
-        return vmap(one)(self.weights, images, labels)
+    def parts(self) -> Parts:
+        """Returns what the networks, critics or classifiers, are made of."""
+        return self.network.parts(self.weights.__getitem__)
 
     def descend(self, make_loss: Callable[[Members], torch.Tensor], learning_rate: float) -> None:
         """One Adam step of each network down its own entry of the losses [M] that `make_loss` returns."""
@@ -78,8 +73,7 @@ class Stack:
     """N networks that start alike, each with its own Adam (betas as `optimisers.adam`).
 
     Args:
-        build: makes the network of (images [N, C, H, W], labels int64 [N]) -> scores [N]; it may not draw random
-            numbers nor keep buffers, as spectral norm does.
+        build: makes the network, a critic or classifier; it may not keep buffers, as spectral norm does.
         count: N.
     """
 

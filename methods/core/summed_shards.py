@@ -73,7 +73,7 @@ class ShardCritics:
 
             critics.descend(loss, hp.critic_learning_rate)
         self._stack.put(visits.shards, critics)
-        return stacked_gradients(critics, fakes, labels, hp.precision)
+        return image_gradients(critics, fakes, labels, hp.precision)
 
     def state(self) -> dict[str, Any]:
         """Returns all critics, for a checkpoint."""
@@ -90,9 +90,3 @@ def teach(classifiers: Members, images: torch.Tensor, labels: torch.Tensor, hp: 
         lambda scorer: score_loss(scorer, images, labels, hp.gradient_penalty, hp.drift, hp.precision),
         hp.critic_learning_rate,
     )
-
-
-def stacked_gradients(scorers: Members, fakes: torch.Tensor, labels: torch.Tensor, precision: str) -> torch.Tensor:
-    """Returns each network's gradients [M, B, C, H, W] of the loss at fakes [B, C, H, W] with labels int64 [B]."""
-    count = len(scorers.updates)
-    return image_gradients(scorers, fakes.expand(count, *fakes.shape), labels.expand(count, *labels.shape), precision)

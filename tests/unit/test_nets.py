@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from methods.core import nets
 from methods.core.nets import Classifier, Critic, DCGANGenerator, ResNetGenerator, draw_latents, pixel_norm
 
 MNIST, FACES = ((1, 28, 28), 10), ((3, 32, 32), 2)
@@ -46,6 +47,28 @@ def test_generators_depend_on_the_label(shape, classes):
 def test_pixel_norm_gives_unit_mean_square_over_channels():
     x = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(pixel_norm(x).square().mean(dim=1), torch.ones(3, 4, 4), atol=1e-4)
+
+
+def test_pixel_norms_gradient_is_autograds_also_in_a_stack():
+    x = torch.randn(2, 5, 3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(pixel_norm, (x,))
+    stack = torch.randn(4, 2, 5, 3, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    ways = [torch.vmap(pixel_norm)(stack), torch.stack([pixel_norm(part) for part in stack])]
+    torch.testing.assert_close(*ways)
+    torch.testing.assert_close(*(torch.autograd.grad(way.square().sum() + way.sum(), stack)[0] for way in ways))
+
+
+@pytest.mark.parametrize(("shape", "classes"), [MNIST, FACES])
+@pytest.mark.parametrize("build", [ResNetGenerator, DCGANGenerator])
+def test_layers_with_fewer_products_make_the_same_images(build, shape, classes, monkeypatch):
+    net = build(shape, classes, width=4).eval()
+    latents, labels = draw_latents(6, torch.Generator().manual_seed(0)), torch.arange(6) % classes
+    images = []
+    for pays in (True, False):
+        monkeypatch.setattr(nets, "_folding_pays", lambda x, pays=pays: pays)
+        images.append(net(latents, labels))
+    torch.testing.assert_close(*images)
+    assert images[0].std() > 0
 
 
 def test_latents_are_fair_bits():

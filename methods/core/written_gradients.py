@@ -1,0 +1,241 @@
+"""First and second order gradients of critics and auxiliary classifiers, written out instead of traced.
+
+Their score is a(label) . f(image) + b(label), with f a trunk of convolutions and ReLUs. Where no ReLU switches, an
+image's gradient g is linear in each layer's weights, and for a fixed direction u the product <u, g> equals a(label) .
+t(u), with t the trunk without biases and with the image's own ReLU masks. So the gradient penalty's second order
+gradient needs no second backward pass: t(u) forward, and the layer by layer products of its activations with the
+backward signals that gave g. Real images, fakes and penalised points share one pass each way, and where scored images
+are the penalised ones, one product per layer. Same result as autograd's within rounding, in half the time or less.
+
+M networks work as one: tensors are [N, M * C, H, W], channels last, and each layer is a convolution in M groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+# Of every convolution of a trunk.
+KERNEL, STRIDE, PADDING = 5, 2, 2
+# From so many input channels on, a processor multiplies patches up to five times faster than its convolution kernel.
+_WIDE = 32
+_TINY = 1e-12
+Result = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What M scorers are made of: a trunk of convolutions, then a(label) and b(label).
+
+    Attributes:
+        kernels: for each layer [M, out, in, 5, 5].
+        biases: for each layer [M, out].
+        table: a, [M, classes, features].
+        offsets: b, [M, classes].
+    """
+
+    kernels: tuple[torch.Tensor, ...]
+    biases: tuple[torch.Tensor, ...]
+    table: torch.Tensor
+    offsets: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A loss of M scorers on N images: signed scores of the leading ones, a drift on some, a penalty on the last ones.
+
+    sum_i signs[i] * score_i + drift * mean over the first `drifted` of score^2
+    + penalty * mean over the last `penalised` of (norm of the score's gradient at the image - 1)^2
+
+    Scored and penalised images are either the same or none is both.
+    """
+
+    signs: torch.Tensor
+    drifted: int
+    penalised: int
+    drift: float
+    penalty: float
+
+
+def loss(parts: Parts, images: torch.Tensor, labels: torch.Tensor, terms: Terms, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the losses [M] of `terms`, differentiable once with respect to the tensors of `parts`.
+
+    Images [M, N, C, H, W] of even H and W, and labels int64 [M, N]. Convolutions run in `dtype`, sums and norms in
+    single precision.
+    """
+
+    def work() -> Result:
+        return _loss_and_gradients(parts, _grouped(images, dtype), labels, terms)
+
+    return _WrittenOut.apply(work, *parts.kernels, *parts.biases, parts.table, parts.offsets)
+
+
+@torch.no_grad()
+def image_gradients(parts: Parts, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns the gradient [M, N, C, H, W] of each image's score at it.
+
+    Images [M, N, C, H, W] of even H and W and labels [M, N]; or [N, C, H, W] and [N], the same for all M.
+    """
+    trunks = _Trunks(parts, dtype)
+    features = trunks.features(_grouped(images[None] if images.ndim == 4 else images, dtype))
+    start = _rows(parts.table, labels, features[-1])
+    gradients = trunks.image_gradients(trunks.signals(start, features)[0])
+    return gradients.unflatten(1, (trunks.groups, -1)).transpose(0, 1)
+
+
+@torch.no_grad()
+def _loss_and_gradients(parts: Parts, images: torch.Tensor, labels: torch.Tensor, terms: Terms) -> Result:
+    trunks, scored, first = _Trunks(parts, images.dtype), len(terms.signs), len(images) - terms.penalised
+    features = trunks.features(images)
+    start = _rows(parts.table, labels, features[-1])
+    signals = trunks.signals(start, features)
+    classes = F.one_hot(labels, parts.table.shape[1]).float()
+
+    dots = (start[:scored].float() * features[-1][:scored]).unflatten(1, (trunks.groups, -1)).sum((2, 3, 4))
+    scores = dots + parts.offsets.gather(1, labels[:, :scored]).T
+    slopes = terms.signs[:, None].repeat(1, trunks.groups)
+    slopes[: terms.drifted] += 2 * terms.drift / terms.drifted * scores[: terms.drifted]
+
+    gradient = trunks.image_gradients(signals[0][first:])
+    norms = gradient.unflatten(1, (trunks.groups, -1)).flatten(2).norm(dim=2)
+    pull = 2 * terms.penalty / terms.penalised * (1 - 1 / norms.clamp_min(_TINY))
+    tangents = trunks.tangents(_scaled(gradient, pull).to(images.dtype), [part[first:] for part in features])
+
+    value = (
+        terms.signs @ scores
+        + terms.drift * scores[: terms.drifted].square().mean(0)
+        + terms.penalty * (norms - 1).square().mean(0)
+    )
+    # Products are linear in a layer's input, so an image's slope goes there: its signal serves the penalty too.
+    tops = [_scaled(output[:scored], slopes) for output in features]
+    inputs = [top + move if first == 0 else torch.cat([top, move]) for top, move in zip(tops, tangents, strict=True)]
+    ends = inputs[-1].float().unflatten(1, (trunks.groups, -1)).flatten(2).transpose(0, 1)
+    return value, [
+        *trunks.kernel_gradients(inputs, signals),
+        *(_bias_gradient(signal[:scored], slopes) for signal in signals),
+        classes.mT @ ends,
+        torch.einsum("mnk,nm->mk", classes[:, :scored], slopes),
+    ]
+
+
+class _Trunks:
+    """M trunks in the precision of the work."""
+
+    def __init__(self, parts: Parts, dtype: torch.dtype) -> None:
+        self.groups = len(parts.table)
+        self._places = {"stride": STRIDE, "padding": PADDING, "groups": self.groups}
+        self._kernels = [_channels_last(kernel.detach().flatten(0, 1).to(dtype)) for kernel in parts.kernels]
+        self._biases = [bias.detach().flatten().to(dtype) for bias in parts.biases]
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the images and each layer's output; images [N, C, H, W] count for all M alike."""
+        every = [images]
+        for kernel, bias in zip(self._kernels, self._biases, strict=True):
+            groups = every[-1].shape[1] // kernel.shape[1]
+            every.append(F.conv2d(every[-1], kernel, bias, STRIDE, PADDING, groups=groups).relu_())
+        return every
+
+    def tangents(self, direction: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the direction and how each layer's output moves along it at the images of `features`."""
+        every = [direction]
+        for kernel, output in zip(self._kernels, features[1:], strict=True):
+            every.append(_where_active(F.conv2d(every[-1], kernel, **self._places), output))
+        return every
+
+    def signals(self, start: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the backward signal at each layer's output before its ReLU, from `start` at the last one's."""
+        every = [_where_active(start, features[-1])]
+        for kernel, below in zip(reversed(self._kernels[1:]), reversed(features[1:-1]), strict=True):
+            every.append(_where_active(conv2d_input(below.shape, kernel, every[-1], **self._places), below))
+        return every[::-1]
+
+    def image_gradients(self, signal: torch.Tensor) -> torch.Tensor:
+        """Returns float gradients [N, M * C, H, W] at the images, from the first layer's signal.
+
+        Each of the four places of a stride is one output of a 3x3 convolution: processors do that several times faster
+        than the transposed convolution to few channels.
+        """
+        outputs, colours = self._kernels[0].shape[:2]
+        taps = F.pad(self._kernels[0], (0, 1, 0, 1)).view(self.groups, -1, colours, 3, STRIDE, 3, STRIDE).flip(3, 5)
+        taps = taps.permute(0, 2, 4, 6, 1, 3, 5).reshape(-1, outputs // self.groups, 3, 3)
+        places = F.conv2d(signal, _channels_last(taps), padding=1, groups=self.groups)
+        return F.pixel_shuffle(places.float(), STRIDE)
+
+    def kernel_gradients(self, inputs: list[torch.Tensor], signals: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns each kernel's gradient [M, out, in, 5, 5] from its inputs and the signals at its outputs."""
+        return [
+            self._kernel_gradient(below, kernel, signal).float().unflatten(0, (self.groups, -1))
+            for below, kernel, signal in zip(inputs, self._kernels, signals, strict=False)
+        ]
+
+    def _kernel_gradient(self, below: torch.Tensor, kernel: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        by_product = below.device.type == "cpu" and self.groups == 1 and kernel.shape[1] >= _WIDE
+        if not by_product:
+            return conv2d_weight(below, kernel.shape, signal, **self._places)
+        rows = signal.permute(0, 2, 3, 1).flatten(0, 2)
+        gradient = rows.T @ _patches(below)
+        return gradient.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
+
+
+class _WrittenOut(torch.autograd.Function):
+    """A loss [M] whose gradients come with its value."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Callable[[], Result], *_: torch.Tensor) -> torch.Tensor:
+        value, gradients = work()
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, *(each * outer.view(-1, *[1] * (each.ndim - 1)) for each in ctx.saved_tensors)
+
+
+def _patches(maps: torch.Tensor) -> torch.Tensor:
+    """Returns what each output place of a layer sees, [N * H' * W', 5 * 5 * C], of maps [N, C, H, W] channels last."""
+    maps = F.pad(maps.permute(0, 2, 3, 1), (0, 0, PADDING, PADDING, PADDING, PADDING))
+    return maps.unfold(1, KERNEL, STRIDE).unfold(2, KERNEL, STRIDE).permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+
+
+def _bias_gradient(signal: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """Returns [M, out] from a layer's signal [N, M * out, H, W] and the images' slopes [N, M]."""
+    each = signal.sum((2, 3)).float().unflatten(1, (slopes.shape[1], -1))
+    return torch.einsum("nmo,nm->mo", each, slopes)
+
+
+def _rows(table: torch.Tensor, labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Returns a(label) laid out as the features `like` [N, M * C, H, W]; labels are [M, N], or [N] for all M alike."""
+    which = labels.expand(len(table), -1)[:, :, None].expand(-1, -1, table.shape[2])
+    rows = table.gather(1, which).transpose(0, 1)
+    return _channels_last(rows.reshape(like.shape).to(like.dtype))
+
+
+def _scaled(maps: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Returns maps [N, M * C, H, W] times factors [N, M]."""
+    each = factors.to(maps.dtype).repeat_interleave(maps.shape[1] // factors.shape[1], dim=1)
+    return maps * each[:, :, None, None]
+
+
+def _where_active(signal: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Returns `signal` where the ReLU's output is positive, 0 elsewhere: also where the signal is not finite."""
+    return torch.ops.aten.threshold_backward(signal, output, 0)
+
+
+def _grouped(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns images [M, N, C, H, W] as [N, M * C, H, W], channels last."""
+    return _channels_last(images.to(dtype).transpose(0, 1).flatten(1, 2))
+
+
+def _channels_last(maps: torch.Tensor) -> torch.Tensor:
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    if maps.shape[1] > 1:
+        return maps
+    # Of one channel, torch takes the strides for the other layout, which every later layer would then have to undo.
+    return maps.as_strided(maps.shape, (maps[0].numel(), 1, maps.shape[3], 1))
