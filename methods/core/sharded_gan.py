@@ -8,23 +8,25 @@ are listed in the methods' SOURCES.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from methods.core import warm_critics
 from methods.core.method import Context, Method, StepLog
-from methods.core.nets import GENERATORS, Critic, DCGANGenerator, ResNetGenerator, draw_latents
+from methods.core.nets import GENERATORS, draw_latents
 from methods.core.optimisers import adam, update_average
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
-from methods.core.shards import ShardNetworks, assign, chunks, write_chunk
+from methods.core.shard_networks import build_critic, build_generator
+from methods.core.shards import ShardNetworks, assign
 from methods.core.stacks import at_once
-from methods.core.streams import seeded, stream
+from methods.core.streams import stream
 from methods.core.summed_shards import FAKES_PER_CLASS, ShardCritics, Visits
 from methods.core.wasserstein import critic_update, image_gradients, mixed_precision
 from workflow.common.errors import UserError, unknown
@@ -112,16 +114,7 @@ class _ShardedGAN(Method):
         """Trains every critic on its own shard against its own throw-away generator, as both papers do off-line."""
         hp = ShardedHyper(**settings)
         check(hp, context.public)
-        shards = assign(context.public.num_train, hp.num_shards, context.seed)
-        build = _critic_builder(hp, context)
-        with tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None) as progress:
-            for path, members in chunks(out, hp.num_shards):
-                if not path.exists():
-                    write_chunk(
-                        path,
-                        [_warm_critic(hp, context, build(), shards[shard], shard, data, ledger) for shard in members],
-                    )
-                progress.update(len(members))
+        warm_critics.make(hp, context, data, ledger, out)
 
     def __init__(self, hp: Any, context: Context) -> None:
         super().__init__(hp, context)
@@ -139,7 +132,7 @@ class _ShardedGAN(Method):
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         if self.hp.warm_start_steps and warm_start is None:
             raise UserError("warm_start_steps is not 0 but no critics were given; make them by methods.core.warmstart")
-        build = _critic_builder(self.hp, self.context)
+        build = partial(build_critic, self.hp, self.context)
         if self.hp.shards_per_step:
             self.critics = ShardCritics(self.hp, build)
         else:
@@ -314,30 +307,11 @@ def check(hp: Any, public: PublicSpec) -> None:
             raise UserError(f"{name} must be at least 1, got {getattr(hp, name)}")
 
 
-def build_generator(hp: Any, context: Context, width: int, *names: object) -> nn.Module:
-    """Returns a generator on the context's device, its weights drawn from the named stream."""
-    shape, classes = context.public.image_shape, context.public.num_classes
-    with seeded(context.seed, *names):
-        if hp.generator == "dcgan":
-            return DCGANGenerator(shape, classes, width).to(context.device)
-        network = ResNetGenerator(shape, classes, width, hp.spectral_norm)
-    return network.to(context.device, memory_format=torch.channels_last)
-
-
 def _make(generator: nn.Module, labels: torch.Tensor, stream: torch.Generator, precision: str) -> torch.Tensor:
     """Returns fakes [N, C, H, W] of the labels [N], in single precision whatever the layers' is."""
     latents = draw_latents(len(labels), stream).to(labels.device)
     with mixed_precision(labels.device, precision):
         return generator(latents, labels).float()
-
-
-def _critic_builder(hp: Any, context: Context) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        with seeded(context.seed, "critic"):
-            critic = Critic(context.public.image_shape, context.public.num_classes, hp.critic_width, hp.spectral_norm)
-        return critic.to(context.device)
-
-    return build
 
 
 def _read(
@@ -346,32 +320,3 @@ def _read(
     chosen = records[torch.randperm(len(records), generator=stream)[:size]]
     images, labels = data.read(grant, chosen)
     return images.to(device).float() / 255, labels.to(device)
-
-
-def _warm_critic(
-    hp: ShardedHyper,
-    context: Context,
-    critic: nn.Module,
-    records: torch.Tensor,
-    shard: int,
-    data: PrivateData,
-    ledger: Ledger,
-) -> dict[str, torch.Tensor]:
-    draws = stream(context.seed, "warm start", shard)
-    generator = build_generator(hp, context, hp.warm_start_width, "warm start generator", shard)
-    critic_adam = adam(critic.parameters(), hp.critic_learning_rate)
-    generator_adam = adam(generator.parameters(), hp.critic_learning_rate)
-    device = context.device
-    for _ in range(hp.warm_start_steps):
-        for _ in range(hp.critic_steps):
-            with ledger.internal("critic warm start") as grant:
-                images, labels = _read(records, hp.critic_batch, data, grant, draws, device)
-            with torch.no_grad():
-                fake = _make(generator, labels, draws, hp.precision)
-            critic_update(critic, critic_adam, images, fake, labels, draws, hp.gradient_penalty, hp.drift, hp.precision)
-        labels = torch.randint(context.public.num_classes, (hp.critic_batch,), generator=draws).to(device)
-        fakes = _make(generator, labels, draws, hp.precision)
-        generator_adam.zero_grad(set_to_none=True)
-        fakes.backward(image_gradients(critic, fakes, labels, hp.precision) / hp.critic_batch)
-        generator_adam.step()
-    return {name: value.detach().cpu() for name, value in critic.state_dict().items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,10 @@ def chunks(folder: Path, num_shards: int) -> Iterator[tuple[Path, range]]:
         yield folder / f"critics-{start:05d}.safetensors", range(start, min(start + _CHUNK, num_shards))
 
 
-def write_chunk(path: Path, states: Sequence[dict[str, torch.Tensor]]) -> None:
+def write_chunk(path: Path, stacked: dict[str, torch.Tensor]) -> None:
     """Writes the state dicts of consecutive shards, stacked, as one file; atomically."""
-    stacked = {name: torch.stack([state[name].cpu() for state in states]) for name in states[0]}
     with atomic(path) as temporary:
-        save_file(stacked, temporary)
+        save_file({name: value.detach().cpu().contiguous() for name, value in stacked.items()}, temporary)
 
 
 class ShardNetworks:

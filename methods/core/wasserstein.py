@@ -96,7 +96,7 @@ def image_gradients(scorer: Any, fake: torch.Tensor, labels: torch.Tensor, preci
     """
     # Evaluation mode: the power iteration must not move on a forward pass that trains nothing.
     with _evaluating(scorer):
-        parts = _parts(scorer)
+        parts = _parts(scorer, training=False)
     gradients = written_gradients.image_gradients(parts, fake, labels, DTYPES[precision])
     return -(gradients[0] if isinstance(scorer, nn.Module) else gradients)
 
@@ -104,14 +104,14 @@ def image_gradients(scorer: Any, fake: torch.Tensor, labels: torch.Tensor, preci
 def _loss(scorer: Any, images: torch.Tensor, labels: torch.Tensor, terms: Terms, precision: str) -> torch.Tensor:
     single = isinstance(scorer, nn.Module)
     images, labels = (images[None], labels[None]) if single else (images, labels)
-    losses = written_gradients.loss(_parts(scorer), images, labels, terms, DTYPES[precision])
+    losses = written_gradients.loss(_parts(scorer, training=True), images, labels, terms, DTYPES[precision])
     return losses[0] if single else losses
 
 
-def _parts(scorer: Any) -> Parts:
+def _parts(scorer: Any, training: bool) -> Parts:
     if not isinstance(scorer, nn.Module):
-        return scorer.parts()
-    # Spectral norms are computed once.
+        return scorer.parts(iterate=training)
+    # Each reading of a weight would iterate its spectral norm.
     with parametrize.cached():
         return scorer.parts(lambda name: attrgetter(name)(scorer)[None])
 

@@ -175,12 +175,11 @@ class _Trunks:
         ]
 
     def _kernel_gradient(self, below: torch.Tensor, kernel: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-        by_product = below.device.type == "cpu" and self.groups == 1 and kernel.shape[1] >= _WIDE
-        if not by_product:
+        if below.device.type != "cpu" or kernel.shape[1] < _WIDE:
             return conv2d_weight(below, kernel.shape, signal, **self._places)
-        rows = signal.permute(0, 2, 3, 1).flatten(0, 2)
-        gradient = rows.T @ _patches(below)
-        return gradient.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
+        pairs = zip(signal.chunk(self.groups, dim=1), below.chunk(self.groups, dim=1), strict=True)
+        products = torch.cat([own.permute(0, 2, 3, 1).flatten(0, 2).T @ _patches(maps) for own, maps in pairs])
+        return products.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
 
 
 class _WrittenOut(torch.autograd.Function):

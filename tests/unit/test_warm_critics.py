@@ -1,0 +1,110 @@
+"""The stacked warm start trains each critic as a plain loop over single networks would."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from test_sharded_gan import PUBLIC, TINY, records
+
+from methods.core import registry, warm_critics
+from methods.core.method import Context
+from methods.core.nets import draw_latents
+from methods.core.optimisers import adam
+from methods.core.privacy import Budget, Ledger
+from methods.core.shard_networks import build_critic, build_generator
+from methods.core.shards import assign
+from methods.core.streams import stream
+from methods.core.wasserstein import critic_loss, image_gradients
+
+CONTEXT = Context(PUBLIC, (), 0, torch.device("cpu"))
+SETTINGS = TINY | {"warm_start_steps": 3, "critic_steps": 2, "critic_learning_rate": 0.01}
+
+
+def open_ledger(folder: Path) -> Ledger:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Ledger.open(folder / "ledger.jsonl", (), Budget(math.inf, 0.5, "none"))
+
+
+def one_by_one(hp, shards: torch.Tensor, ledger: Ledger) -> dict[int, dict[str, torch.Tensor]]:
+    """Returns each critic of the block `shards` after a loop of modules and torch's own optimisers."""
+    draws, data, (count, size) = stream(0, "warm start", 0), records(), (len(shards), hp.critic_batch)
+    pairs = [(build_critic(hp, CONTEXT), _generator(hp, shard)) for shard in range(count)]
+    adams = [tuple(adam(network.parameters(), hp.critic_learning_rate) for network in pair) for pair in pairs]
+    for _ in range(hp.warm_start_steps):
+        orders = [torch.rand(shards.shape, generator=draws).argsort(1)[:, :size] for _ in range(hp.critic_steps)]
+        latents = draw_latents(count * hp.critic_steps * size, draws).view(count, hp.critic_steps, size, -1)
+        made = [[] for _ in range(count)]
+        for place, (_, generator) in enumerate(pairs):
+            own = [shards[place][order[place]] for order in orders]
+            with ledger.internal("test") as grant, torch.no_grad():
+                batches = [data.read(grant, index) for index in own]
+                labels = torch.cat([labels for _, labels in batches])
+                fakes = generator(latents[place].flatten(0, 1), labels).split(size)
+            made[place] = [(images / 255, fake, labels) for (images, labels), fake in zip(batches, fakes, strict=True)]
+        for update in range(hp.critic_steps):
+            shares = torch.rand(count, size, 1, 1, 1, generator=draws)
+            for place, (critic, _) in enumerate(pairs):
+                real, fake, labels = made[place][update]
+                loss = critic_loss(critic, real, fake, labels, shares[place], hp.gradient_penalty, hp.drift, "fp32")
+                adams[place][0].zero_grad()
+                loss.backward()
+                adams[place][0].step()
+        classes = torch.randint(10, (count, size), generator=draws)
+        latents = draw_latents(count * size, draws).view(count, size, -1)
+        for place, (critic, generator) in enumerate(pairs):
+            fakes = generator(latents[place], classes[place])
+            adams[place][1].zero_grad()
+            fakes.backward(image_gradients(critic, fakes, classes[place], "fp32") / size)
+            adams[place][1].step()
+    return {place: critic.state_dict() for place, (critic, _) in enumerate(pairs)}
+
+
+def _generator(hp, shard: int) -> torch.nn.Module:
+    return build_generator(hp, CONTEXT, hp.warm_start_width, "warm start generator", shard)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("generator", ["dcgan", "resnet"])
+def test_a_stack_does_what_single_networks_do_one_by_one(tmp_path, generator, spectral_norm):
+    hp = registry.hyper("gs_wgan", SETTINGS | {"generator": generator, "spectral_norm": spectral_norm})
+    shards = assign(60, 6, 0)
+    ledger = open_ledger(tmp_path)
+    stacked = warm_critics.train(hp, CONTEXT, shards, [range(6)], records(), ledger)
+    start = build_critic(hp, CONTEXT).state_dict()
+    apart = []
+    for shard, state in one_by_one(hp, shards, ledger).items():
+        assert stacked.keys() == state.keys()
+        ours, straight = (torch.cat([part[name].flatten() for name in start]) for part in (_of(stacked, shard), state))
+        moved = (straight - torch.cat([start[name].flatten() for name in start])).norm()
+        assert moved > 0.1
+        apart.append((ours - straight).norm() / moved)
+    # Adam's first steps turn the rounding of a gradient near zero into a whole step: that happens to some shards.
+    assert max(apart) < 0.1 and torch.stack(apart).median() < 1e-3
+
+
+def _of(stacked: dict[str, torch.Tensor], shard: int) -> dict[str, torch.Tensor]:
+    return {name: value[shard] for name, value in stacked.items()}
+
+
+def test_the_size_of_a_stack_changes_no_critic(tmp_path):
+    hp = registry.hyper("gs_wgan", SETTINGS | {"spectral_norm": False})
+    shards, ledger = assign(60, 6, 0), open_ledger(tmp_path)
+    blocks = [range(0, 2), range(2, 3), range(3, 6)]
+    together = warm_critics.train(hp, CONTEXT, shards, blocks, records(), ledger)
+    apart = [warm_critics.train(hp, CONTEXT, shards, [block], records(), ledger) for block in blocks]
+    for name, value in together.items():
+        torch.testing.assert_close(value, torch.cat([part[name] for part in apart]), rtol=1e-3, atol=1e-5)
+
+
+def test_each_critic_sees_its_own_shard_alone(tmp_path):
+    hp = registry.hyper("gs_wgan", SETTINGS | {"spectral_norm": False})
+    shards, ledger = assign(60, 6, 0), open_ledger(tmp_path)
+    before, after = (
+        warm_critics.train(hp, CONTEXT, shards, [range(6)], records(changed), ledger)
+        for changed in (None, int(shards[4, 0]))
+    )
+    name = "trunk.4.weight"
+    assert [shard for shard in range(6) if not torch.equal(before[name][shard], after[name][shard])] == [4]
