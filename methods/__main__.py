@@ -1,12 +1,13 @@
-"""`python -m methods list`, `describe`, `account`, `accounts` and `audit`: what there is, costs and leaks."""
+"""`python -m methods list`, `describe`, `account`, `accounts`, `audit`, `run` and `join`: what there is and costs."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import get_type_hints
 
-from methods.core import account, accounts, audit, registry
+from methods.core import account, accounts, audit, registry, run
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 
@@ -40,7 +41,18 @@ def main(argv: list[str] | None = None) -> None:
     audit.add_arguments(
         actions.add_parser("audit", help="a lower bound on epsilon from attacks, beside the accountants' upper ones")
     )
+    whole = actions.add_parser("run", help="train and sample one run without Snakemake, in slots of time if need be")
+    run.add_arguments(whole)
+    parts = actions.add_parser("join", help="samples.npz from the parts that `run` leaves")
+    parts.add_argument("folder", type=Path, help="the run's folder")
+    parts.add_argument("--out", type=Path, required=True, help="samples.npz")
     arguments = parser.parse_args(argv)
+    if arguments.action == "run":
+        run.run(arguments)
+        return
+    if arguments.action == "join":
+        run.join(arguments.folder, arguments.out)
+        return
     if arguments.action == "audit":
         audit.run(arguments)
         return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from methods.core import checkpoint
@@ -20,6 +22,17 @@ def balanced_labels(count: int, num_classes: int) -> torch.Tensor:
     return torch.arange(count) % num_classes
 
 
+def draw(
+    plan: dict[str, Any], state: dict[str, torch.Tensor], count: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [N, C, H, W] and labels int64 [N] of the generator `state` that a plan's run released."""
+    method = build(plan, device)
+    method.load({name: value.to(device) for name, value in state.items()}, None)
+    labels = balanced_labels(count, plan["public"]["num_classes"])
+    stream = torch.Generator().manual_seed(derive(plan["seed"], plan["dataset"], plan["run"], "samples"))
+    return method.sample(labels, stream).numpy(), labels.numpy()
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m methods.core.sample", description=__doc__)
@@ -32,13 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--num must be at least 1, got {arguments.num}")
     device = use_machine(arguments)
     plan = json_argument(str(arguments.run / "plan.json"))
-    method = build(plan, device)
-    state = {name: value.to(device) for name, value in checkpoint.load_generator(arguments.run).items()}
-    method.load(state, None)
-    labels = balanced_labels(arguments.num, plan["public"]["num_classes"])
-    stream = torch.Generator().manual_seed(derive(plan["seed"], plan["dataset"], plan["run"], "samples"))
-    images = method.sample(labels, stream)
-    write_npz(arguments.out, images=images.numpy(), labels=labels.numpy())
+    images, labels = draw(plan, checkpoint.load_generator(arguments.run), arguments.num, device)
+    write_npz(arguments.out, images=images, labels=labels)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,12 @@ def train(
         method = build(plan, device)
         progress = _Progress(method, plan["hyper"], folder, checkpoint_seconds)
         stored = checkpoint.load(folder, device)
-        if stored is None:
-            progress.prepare(data, ledger, warm_start)
-        else:
-            progress.restore(stored, data, ledger, warm_start)
-        progress.run(data, ledger)
+        with _Signals() as signals:
+            if stored is None:
+                progress.prepare(data, ledger, warm_start)
+            else:
+                progress.restore(stored, data, ledger, warm_start)
+            progress.run(data, ledger, signals)
         record = _finish(plan, method, progress, ledger, folder, device)
     _publish(folder, ledger_path, record)
     return record
@@ -105,10 +106,10 @@ class _Progress:
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
         print(f"continuing after step {self.step} of {self.method.num_steps}", file=sys.stderr)
 
-    def run(self, data: PrivateData, ledger: Ledger) -> None:
+    def run(self, data: PrivateData, ledger: Ledger, signals: _Signals) -> None:
         total, saved = self.method.num_steps, time.monotonic()
         every = max(1, total // LOG_ROWS)
-        with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar, _Signals() as signals:
+        with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar:
             while self.step < total:
                 try:
                     values = self.method.step(self.step, data, ledger)

@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from methods.core import registry
 from methods.core.arguments import add_machine, json_argument, private_data, public_spec, use_machine
 from methods.core.method import Context
 from methods.core.privacy import Budget, Ledger
+from methods.core.private_data import PrivateData
 from workflow.common.errors import command
 from workflow.common.files import read_json, write_json
 from workflow.common.provenance import provenance
@@ -24,6 +27,31 @@ def _discard_others(out: Path, source: dict[str, Any]) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(note, source)
+
+
+def make(
+    method: str,
+    settings: dict[str, Any],
+    card: dict[str, Any],
+    data: PrivateData,
+    seed: int,
+    device: torch.device,
+    out: Path,
+) -> None:
+    """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
+
+    `card` is the data set's. Raises UserError for a method without a warm start.
+    """
+    source = {"settings": settings, "seed": seed, "train": card["splits"]["train"].get("sha256")}
+    _discard_others(out, source)
+    started = time.monotonic()
+    # An empty plan: nothing of this step may leave it, so every read is internal.
+    path = out / "ledger.jsonl"
+    with Ledger.open(path, (), Budget(float("inf"), 0.5, "none"), resume=path.exists()) as ledger:
+        context = Context(public_spec(card), (), seed, device)
+        registry.load(method).make_warm_start(settings, context, data, ledger, out)
+    done = {"settings": settings, "seed": seed, "seconds": round(time.monotonic() - started, 3)}
+    write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
 @command
@@ -39,20 +67,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
     card = json_argument(arguments.card)
-    public = public_spec(card)
+    data = private_data(arguments.data, public_spec(card))
     settings = json_argument(arguments.settings)
-    data = private_data(arguments.data, public)
-    source = {"settings": settings, "seed": arguments.seed, "train": card["splits"]["train"].get("sha256")}
-    _discard_others(arguments.out, source)
-    started = time.monotonic()
-    # An empty plan: nothing of this step may leave it, so every read is internal.
-    path = arguments.out / "ledger.jsonl"
-    with Ledger.open(path, (), Budget(float("inf"), 0.5, "none"), resume=path.exists()) as ledger:
-        registry.load(arguments.method).make_warm_start(
-            settings, Context(public, (), arguments.seed, device), data, ledger, arguments.out
-        )
-    done = {"settings": settings, "seed": arguments.seed, "seconds": round(time.monotonic() - started, 3)}
-    write_json(arguments.out / "done.json", {**done, "provenance": provenance()})
+    make(arguments.method, settings, card, data, arguments.seed, device, arguments.out)
 
 
 if __name__ == "__main__":
