@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import nets, utility
+from evaluation.features import RealFeatures
+from evaluation.inputs import check_alike
 from evaluation.protocol import Protocol
 from evaluation.training import CnnSettings, accuracy, fit_cnn
 from workflow.common.contracts import LabelledImages, load_images
@@ -19,6 +21,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains the feature network, real2gen's CNN and MLP; writes their files into `out` and returns the card.
 
+    Beside them goes what fidelity needs of the train split: its features are the same for every sample set.
+
     The feature network keeps its last epoch, as the paper's does; the others keep the epoch that does best on held-out
     train images. The test split is read once, for the accuracies on the card.
     """
@@ -28,7 +32,8 @@ def train(
         crop=protocol.feature_crop, min_steps=protocol.min_steps,
     )  # fmt: skip
     features, _, details = fit_cnn(protocol.feature_network, train_split, num_classes, settings, seed, threads)
-    nets.save(features, out / "features.safetensors")
+    nets.save(features, out / nets.FEATURES)
+    RealFeatures.of(features, train_split, protocol).save(out)
     card = {"features": details | {"test_accuracy": accuracy(features, test_split)}}
     fitted = utility.fit("r2g", train_split, num_classes, protocol, seed, threads)
     for name, (model, details, _) in fitted.items():
@@ -51,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     protocol = Protocol.parse(arguments.protocol)
     train_split, test_split = load_images(arguments.train), load_images(arguments.test)
-    utility.check_alike(test_split, train_split, (str(arguments.test), str(arguments.train)))
+    check_alike(test_split, train_split, (str(arguments.test), str(arguments.train)))
     card = train(train_split, test_split, protocol, arguments.seed, arguments.threads, arguments.out)
     # Last, so that a card means a complete folder.
     write_json(arguments.out / "classifiers.json", card | {"train_sha256": sha256(arguments.train)})

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evaluation import nets
+from evaluation.features import RealFeatures, extract, moments
+from evaluation.inputs import capped, check_alike, check_fit, drawn
+from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
-from evaluation.utility import capped, check_alike, check_fit
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import sha256, write_json
@@ -29,13 +31,13 @@ from torch_fidelity import (  # noqa: E402
     KEY_METRIC_ISC_STD,
     KEY_METRIC_PRECISION,
     KEY_METRIC_RECALL,
-    FeatureExtractorBase,
     calculate_metrics,
-    register_feature_extractor,
 )
 from torch_fidelity.defaults import DEFAULTS  # noqa: E402
+from torch_fidelity.metric_fid import fid_statistics_to_metric  # noqa: E402
+from torch_fidelity.metric_isc import isc_features_to_metric  # noqa: E402
+from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: E402
 
-EXTRACTOR = "dataset-classifier"
 # Torch hub names the file it downloads after the first digits of its SHA-256.
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
@@ -52,38 +54,6 @@ class RgbImages(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[index].expand(3, -1, -1)
-
-
-class ClassifierExtractor(FeatureExtractorBase):
-    """torch-fidelity's view of a dataset's feature network, read from `feature_extractor_weights_path`.
-
-    Features: "penultimate" [N, D], the input of the last layer, and "logits" [N, classes].
-    """
-
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: Path, **kwargs: Any
-    ) -> None:
-        super().__init__(name, features_list)
-        self.network = nets.load(feature_extractor_weights_path)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Returns the names of the features."""
-        return "penultimate", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """Returns the feature a metric uses: logits for the inception score, else the penultimate layer."""
-        return "logits" if metric == "isc" else "penultimate"
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps uint8 [N, 3, H, W] to the requested features, in the order requested."""
-        features = self.network.features(images[:, : self.network.image_shape[0]])
-        found = {"penultimate": features, "logits": self.network.head(features)}
-        return tuple(found[name] for name in self.features_list)
-
-
-register_feature_extractor(EXTRACTOR, ClassifierExtractor)
 
 
 def metrics(samples: np.ndarray, real: np.ndarray | None, **wanted: Any) -> dict[str, float]:
@@ -104,11 +74,11 @@ def metrics(samples: np.ndarray, real: np.ndarray | None, **wanted: Any) -> dict
 
 
 def fidelity(
-    samples: LabelledImages, real: LabelledImages, weights: Path, protocol: Protocol
+    samples: LabelledImages, real: RealFeatures, network: Classifier, protocol: Protocol
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns the metrics of `samples` against `real`, and a notice for each metric that has no value.
+    """Returns the metrics of `samples` against real images, and a notice for each metric that has no value.
 
-    Metrics, from the features of the network in `weights` (see ClassifierExtractor):
+    Metrics, from the features and the logits of `network`, by torch-fidelity's functions of features:
         is, is_std: inception score over `is_splits` splits, mean and standard deviation; 1 .. classes, more is better.
         fid_classifier: Frechet distance of penultimate features; at least 0 up to rounding; never comparable with
             an FID of Inception features.
@@ -116,24 +86,43 @@ def fidelity(
             of 3) of at most `prc_images` images a side.
         distinct_fraction: different images / images. num_samples, num_real: images compared.
     """
-    common = {"feature_extractor": EXTRACTOR, "feature_extractor_weights_path": weights}
-    found: dict[str, Any] = {"num_samples": len(samples), "num_real": min(len(real), protocol.fid_real_images)}
-    notices: list[str] = []
-    wide_real = capped(real, protocol.fid_real_images, "fid").images
-    if len(samples) >= max(2, protocol.is_splits) and len(wide_real) >= 2:
-        wide = metrics(samples.images, wide_real, isc=True, fid=True, isc_splits=protocol.is_splits, **common)
-        found |= {"is": wide[KEY_METRIC_ISC_MEAN], "is_std": wide[KEY_METRIC_ISC_STD]}
-        found["fid_classifier"] = wide[KEY_METRIC_FID]
-    near = [capped(data, protocol.prc_images, "prc").images for data in (samples, real)]
-    if min(map(len, near)) > DEFAULTS["prc_neighborhood"]:
-        narrow = metrics(*near, prc=True, **common)
-        found |= {"precision": narrow[KEY_METRIC_PRECISION], "recall": narrow[KEY_METRIC_RECALL]}
-    for name in ("is", "is_std", "fid_classifier", "precision", "recall"):
-        if not math.isfinite(found.get(name, math.nan)):
-            found.pop(name, None)
-            notices.append(f"no {name}: not defined for {len(samples)} samples and {len(real)} real images")
-    found["distinct_fraction"] = distinct_fraction(samples.images)
-    return found, notices
+    features, logits = extract(network, samples.images)
+    values: dict[str, float] = {}
+    if len(samples) >= max(2, protocol.is_splits) and real.count >= 2:
+        values |= inception_score(logits, protocol.is_splits)
+        values |= frechet_distance(moments(features), {"mu": real.mu, "sigma": real.sigma})
+    near = features[drawn(len(features), protocol.prc_images, "prc")]
+    if min(len(near), len(real.near)) > DEFAULTS["prc_neighborhood"]:
+        values |= precision_recall(near, torch.from_numpy(real.near))
+    names = {
+        "is": KEY_METRIC_ISC_MEAN, "is_std": KEY_METRIC_ISC_STD, "fid_classifier": KEY_METRIC_FID,
+        "precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL,
+    }  # fmt: skip
+    defined = {name: values[key] for name, key in names.items() if math.isfinite(values.get(key, math.nan))}
+    counts = {"num_samples": len(samples), "num_real": real.count}
+    notices = [
+        f"no {name}: not defined for {len(samples)} samples and {real.count} real images"
+        for name in names
+        if name not in defined
+    ]
+    return counts | defined | {"distinct_fraction": distinct_fraction(samples.images)}, notices
+
+
+def inception_score(logits: Tensor, splits: int) -> dict[str, float]:
+    """Returns torch-fidelity's inception score of logits [N, classes], in the order of its default seed."""
+    return isc_features_to_metric(logits, splits, DEFAULTS["samples_shuffle"], DEFAULTS["rng_seed"])
+
+
+def frechet_distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, float]:
+    """Returns torch-fidelity's Frechet distance of two `moments`; none where one is not finite."""
+    if not all(np.isfinite(value).all() for value in (*one.values(), *other.values())):
+        return {}
+    return fid_statistics_to_metric(one, other, verbose=False)
+
+
+def precision_recall(samples: Tensor, real: Tensor) -> dict[str, float]:
+    """Returns torch-fidelity's precision and recall of features [N, D] and [M, D]."""
+    return prc_features_to_metric(samples, real, save_cpu_ram=True, verbose=False)
 
 
 def distinct_fraction(images: np.ndarray) -> float:
@@ -194,9 +183,10 @@ def main(argv: list[str] | None = None) -> int:
     samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")
     real = load_images(arguments.real)
     check_alike(samples, real, (str(arguments.samples), str(arguments.real)))
-    weights = arguments.classifiers / "features.safetensors"
-    check_fit(samples, nets.load(weights), arguments.classifiers)
-    found, notices = fidelity(samples, real, weights, protocol)
+    network = nets.load(arguments.classifiers / nets.FEATURES)
+    check_fit(samples, network, arguments.classifiers)
+    real_features = RealFeatures.find(arguments.classifiers, network, real, protocol)
+    found, notices = fidelity(samples, real_features, network, protocol)
     by_inception, more = inception_fid(samples, real, protocol)
     for notice in notices + more:
         print(f"notice: {notice}", file=sys.stderr)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from workflow.common.errors import UserError
 from workflow.common.files import atomic
 
+# The feature network's file in a dataset's folder of classifiers.
+FEATURES = "features.safetensors"
 # (mean, standard deviation) of pixels in [0, 1] as the papers' code has them, for grey and for colour. They are public
 # constants: statistics of the data at hand would leak into gen2real.
 NORMALISATION = {1: (0.1307, 0.3081), 3: (0.5, 0.5)}
@@ -36,6 +38,7 @@ class Classifier(nn.Module):
         self.name, self.image_shape, self.num_classes = name, tuple(image_shape), num_classes
         self.body = NETWORKS[name](image_shape)
         self.head = nn.Linear(_width(self.body, image_shape, name), num_classes)
+        self.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
         mean, deviation = NORMALISATION[self.image_shape[0]]
@@ -48,8 +51,8 @@ class Classifier(nn.Module):
 def lenet(image_shape: tuple[int, int, int]) -> nn.Sequential:
     """Body of the LeNet of GS-WGAN's and DPAC's evaluation code: 61,706 parameters at 1x28x28 with a head of 10."""
     body = nn.Sequential(
-        nn.Conv2d(image_shape[0], 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Conv2d(image_shape[0], 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
     )  # fmt: skip
     width = _width(body, image_shape, "lenet")
     return body.extend([nn.Linear(width, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()])

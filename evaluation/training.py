@@ -79,7 +79,7 @@ def fit_cnn(
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, network, "fit"))
-        model = Classifier(network, data.image_shape, num_classes).to(device, memory_format=torch.channels_last)
+        model = Classifier(network, data.image_shape, num_classes).to(device)
         best, validation, best_epoch = model, -1.0, settings.epochs
         optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4)
         scheduler = _scheduler(optimizer, settings, len(train))

@@ -7,16 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evaluation import nets
+from evaluation.inputs import capped, check_alike, check_fit
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
 from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, fit_mlp
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
-from workflow.common.seeds import numpy_stream
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp
@@ -80,32 +78,9 @@ def score(
     return result
 
 
-def capped(data: LabelledImages, count: int, *names: object) -> LabelledImages:
-    """Returns at most `count` records, drawn without replacement by a fixed stream that `names` identify."""
-    if len(data) <= count:
-        return data
-    return data.take(np.sort(numpy_stream(0, *names).choice(len(data), count, replace=False)))
-
-
 def load_stored(folder: Path) -> dict[str, Model]:
     """Reads real2gen's classifiers from the folder of `evaluation.classifiers`."""
     return {"mlp": Mlp.load(folder / "mlp.npz"), "cnn": nets.load(folder / "cnn.safetensors")}
-
-
-def check_alike(data: LabelledImages, reference: LabelledImages, names: tuple[str, str]) -> None:
-    """Raises UserError unless `data` has the image shape and only classes of `reference`, and neither is empty."""
-    for each, name in zip((data, reference), names, strict=True):
-        if len(each) == 0:
-            raise UserError(f"{name} holds no images")
-        if each.labels.min() < 0:
-            raise UserError(f"{name} has the label {each.labels.min()}; labels are 0 .. classes - 1")
-    if data.image_shape != reference.image_shape:
-        shapes = [list(each.image_shape) for each in (data, reference)]
-        raise UserError(f"{names[0]} has images {shapes[0]} but {names[1]} has {shapes[1]}: not of one dataset")
-    if data.labels.max() > reference.labels.max():
-        raise UserError(
-            f"{names[0]} has labels up to {data.labels.max()} but {names[1]} only up to {reference.labels.max()}"
-        )
 
 
 def _directions(text: str) -> list[str]:
@@ -114,15 +89,6 @@ def _directions(text: str) -> list[str]:
         if name not in DIRECTIONS:
             raise unknown("direction", name, DIRECTIONS, "separate several by a comma")
     return chosen
-
-
-def check_fit(samples: LabelledImages, cnn: Classifier, folder: Path) -> None:
-    """Raises UserError unless the stored classifier `cnn` of `folder` takes the images and classes of `samples`."""
-    if samples.image_shape != cnn.image_shape or samples.labels.max() >= cnn.num_classes:
-        raise UserError(
-            f"samples {list(samples.image_shape)} with labels up to {samples.labels.max()} do not fit the classifiers "
-            f"in {folder}, made for {list(cnn.image_shape)} and {cnn.num_classes} classes"
-        )
 
 
 def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[str, Any]:

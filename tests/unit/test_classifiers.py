@@ -7,7 +7,9 @@ from safetensors.torch import save_file
 from synthetic_images import squares
 
 from evaluation import classifiers, nets
+from evaluation.features import REAL, RealFeatures
 from evaluation.nets import Classifier
+from evaluation.protocol import Protocol
 from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, random_crop
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_npz
@@ -39,6 +41,15 @@ def test_the_card_gives_each_classifiers_test_accuracy_as_the_stored_files_have_
         assert card[name]["test_accuracy"] == accuracy(model, test) > 0.9
     assert (card["features"]["network"], card["cnn"]["network"]) == ("small", "lenet")
     assert (card["image_shape"], card["num_classes"]) == ([1, 28, 28], 3)
+
+
+def test_the_real_features_beside_the_classifiers_are_those_of_the_stored_network_and_the_train_split(trained):
+    network, protocol = nets.load(trained / "out" / nets.FEATURES), Protocol.parse(PROTOCOL)
+    found = RealFeatures.of(network, squares(240, 1), protocol)
+    with np.load(trained / "out" / REAL) as stored:
+        assert str(stored["key"]) == found.key
+        assert np.allclose(stored["near"], found.near, atol=1e-5)
+        assert np.allclose(stored["sigma"], found.sigma, atol=1e-5)
 
 
 @pytest.mark.parametrize(

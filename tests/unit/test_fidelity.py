@@ -9,60 +9,63 @@ import torch
 from synthetic_images import squares
 from torch.nn import functional
 
-from evaluation import fidelity, nets
+from evaluation import features, fidelity, nets
+from evaluation.features import RealFeatures, extract, moments
 from evaluation.fidelity import (
-    DEFAULTS,
     KEY_METRIC_FID,
     KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
     KEY_METRIC_PRECISION,
     KEY_METRIC_RECALL,
-    ClassifierExtractor,
-    FeatureExtractorBase,
     RgbImages,
+    frechet_distance,
+    inception_score,
     metrics,
-    register_feature_extractor,
+    precision_recall,
 )
+from evaluation.inputs import capped
 from evaluation.protocol import Protocol
 from workflow.common.contracts import LabelledImages
+from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_npz
+from workflow.common.torchvision_guard import ensure_torchvision
+
+ensure_torchvision()
+
+from torch_fidelity import FeatureExtractorBase, register_feature_extractor  # noqa: E402
 
 
-class PixelExtractor(FeatureExtractorBase):
-    """Features that a hand can work out: the first pixels themselves, and logits set by the first pixel."""
+class ClassifierExtractor(FeatureExtractorBase):
+    """A feature network as torch-fidelity takes one, to let it compute the metrics from images by itself."""
 
-    SHARPNESS = {"sharp": 100.0, "flat": 0.0, "mild": 1.0}
-
-    def __init__(self, name, features_list, **kwargs):
+    def __init__(self, name, features_list, feature_extractor_weights_path, **kwargs):
         super().__init__(name, features_list)
+        self.network = nets.load(feature_extractor_weights_path)
 
     @staticmethod
     def get_provided_features_list():
-        return "pixels", "sharp", "flat", "mild"
+        return "penultimate", "logits"
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric):
-        return "sharp" if metric == "isc" else "pixels"
+        return "logits" if metric == "isc" else "penultimate"
 
     def forward(self, images):
-        classes = functional.one_hot(images[:, 0, 0, 0].long() % 10, 10).float()
-        found = {name: classes * scale for name, scale in self.SHARPNESS.items()}
-        found["pixels"] = images[:, 0, 0, :3].float()
+        features = self.network.features(images[:, :1])
+        found = {"penultimate": features, "logits": self.network.head(features)}
         return tuple(found[name] for name in self.features_list)
 
 
-register_feature_extractor("test-pixels", PixelExtractor)
+register_feature_extractor("test-classifier", ClassifierExtractor)
 
 
-def gaussian_pixels(mean, covariance, count=4000, seed=0):
-    values = np.random.default_rng(seed).multivariate_normal(mean, covariance, count).round().clip(0, 255)
-    return values.astype(np.uint8).reshape(count, 1, 1, 3)
+def gaussian(mean, covariance, count=4000, seed=0):
+    return np.random.default_rng(seed).multivariate_normal(mean, covariance, count).astype(np.float32)
 
 
 def frechet(one, other):
     """The Frechet distance of two Gaussians, with the matrix root written as S^(1/2) T S^(1/2)."""
-    (m, s), (n, t) = (
-        (x.reshape(len(x), -1).astype(float).mean(0), np.cov(x.reshape(len(x), -1), rowvar=False)) for x in (one, other)
-    )
+    (m, s), (n, t) = ((x.astype(float).mean(0), np.cov(x, rowvar=False)) for x in (one, other))
     values, vectors = np.linalg.eigh(s)
     root = vectors @ np.diag(np.sqrt(values.clip(0))) @ vectors.T
     trace = np.sqrt(np.linalg.eigvalsh(root @ t @ root).clip(0)).sum()
@@ -70,49 +73,48 @@ def frechet(one, other):
 
 
 def fid(one, other):
-    return metrics(one, other, fid=True, feature_extractor="test-pixels")[KEY_METRIC_FID]
+    return frechet_distance(*(moments(torch.from_numpy(values)) for values in (one, other)))[KEY_METRIC_FID]
 
 
 def test_fid_of_two_gaussians_is_the_frechet_distance_of_their_moments():
-    one = gaussian_pixels([100, 120, 140], [[90, 30, 0], [30, 60, 10], [0, 10, 40]], seed=1)
-    other = gaussian_pixels([110, 115, 140], [[40, -20, 5], [-20, 80, 0], [5, 0, 60]], seed=2)
+    one = gaussian([100, 120, 140], [[90, 30, 0], [30, 60, 10], [0, 10, 40]], seed=1)
+    other = gaussian([110, 115, 140], [[40, -20, 5], [-20, 80, 0], [5, 0, 60]], seed=2)
     assert fid(one, other) == pytest.approx(frechet(one, other), rel=1e-4)
     assert fid(one, other) > 125
 
 
 def test_fid_of_a_shift_is_its_squared_length_and_of_a_set_with_itself_zero():
-    one = gaussian_pixels([100, 120, 140], np.diag([90, 60, 40]))
-    assert fid(one, one + np.array([3, 4, 0], np.uint8)) == pytest.approx(25, abs=1e-2)
+    one = gaussian([100, 120, 140], np.diag([90, 60, 40]))
+    assert fid(one, one + np.array([3, 4, 0], np.float32)) == pytest.approx(25, abs=1e-2)
     assert fid(one, one) == pytest.approx(0, abs=1e-2)
 
 
 @pytest.mark.parametrize(
-    ("layer", "labels", "expected"),
+    ("sharpness", "labels", "expected"),
     [
-        ("sharp", np.arange(1000) % 10, 10.0),  # sure of each image, all classes alike: one per class
-        ("sharp", np.full(1000, 3), 1.0),  # sure, but of one class only
-        ("flat", np.arange(1000) % 10, 1.0),  # never sure
+        (100.0, np.arange(1000) % 10, 10.0),  # sure of each image, all classes alike: one per class
+        (100.0, np.full(1000, 3), 1.0),  # sure, but of one class only
+        (0.0, np.arange(1000) % 10, 1.0),  # never sure
         # p = e/(e+9) for the class itself and 1/(e+9) for the others; the marginal is 1/10 each.
-        ("mild", np.arange(1000) % 10, math.exp(math.e / (math.e + 9) - math.log(math.e + 9) + math.log(10))),
+        (1.0, np.arange(1000) % 10, math.exp(math.e / (math.e + 9) - math.log(math.e + 9) + math.log(10))),
     ],
 )
-def test_inception_score_of_classifiers_worked_by_hand(layer, labels, expected):
-    images = labels.astype(np.uint8).reshape(-1, 1, 1, 1).repeat(3, axis=3)
+def test_inception_score_of_classifiers_worked_by_hand(sharpness, labels, expected):
+    logits = sharpness * functional.one_hot(torch.from_numpy(labels), 10).float()
     # One split: ten shuffled splits of a hundred would not have all classes alike.
-    found = metrics(images, None, isc=True, isc_splits=1, feature_extractor="test-pixels", feature_layer_isc=layer)
-    assert found[KEY_METRIC_ISC_MEAN] == pytest.approx(expected, rel=1e-6)
+    assert inception_score(logits, 1)[KEY_METRIC_ISC_MEAN] == pytest.approx(expected, rel=1e-6)
 
 
 def test_precision_and_recall_of_identical_distant_and_half_covered_sets():
     def score(one, other):
-        found = metrics(one, other, prc=True, feature_extractor="test-pixels")
+        found = precision_recall(one, other)
         return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
 
-    random = np.random.default_rng(0)
-    low, high = (random.integers(start, start + 50, (400, 1, 1, 3)).astype(np.uint8) for start in (0, 200))
+    draws = torch.Generator().manual_seed(0)
+    low, high = (torch.randint(start, start + 50, (400, 3), generator=draws).float() for start in (0, 200))
     assert score(low, low) == (1, 1)
     assert score(low, high) == (0, 0)
-    precision, recall = score(low, np.concatenate([low, high]))
+    precision, recall = score(low, torch.cat([low, high]))
     assert (precision, recall) == (1, pytest.approx(0.5))
 
 
@@ -138,24 +140,83 @@ def run(folder, samples="samples", protocol="{}"):
     )
 
 
-def test_every_argument_passed_to_torch_fidelity_is_one_it_knows(folder, monkeypatch):
-    calls = []
-    original = fidelity.calculate_metrics
-    monkeypatch.setattr(fidelity, "calculate_metrics", lambda **given: calls.append(given) or original(**given))
-    assert run(folder) == 0
-    assert len(calls) == 2
-    assert all(set(call) <= set(DEFAULTS) for call in calls)
-    assert not any(call["cache"] for call in calls)
+def scored(folder, samples, real, protocol):
+    network = nets.load(folder / nets.FEATURES)
+    return fidelity.fidelity(samples, RealFeatures.of(network, real, protocol), network, protocol)
 
 
-def test_the_extractor_gives_the_networks_own_features_and_logits_for_grey_images(folder):
-    network, images = nets.load(folder / "features.safetensors"), squares(20, 3).images
-    extractor = ClassifierExtractor("x", ["logits", "penultimate"], folder / "features.safetensors").eval()
-    rgb = torch.stack([RgbImages(images)[index] for index in range(20)])
-    assert rgb.shape == (20, 3, 28, 28) and rgb.dtype == torch.uint8
-    logits, features = extractor(rgb)
+def test_every_metric_is_what_torch_fidelity_computes_from_the_images(folder):
+    samples, real, protocol = squares(300, 2), squares(400, 1), Protocol(fid_real_images=350, prc_images=200)
+    found, notices = scored(folder, samples, real, protocol)
+    given = {"feature_extractor": "test-classifier", "feature_extractor_weights_path": folder / nets.FEATURES}
+    wide = metrics(samples.images, capped(real, 350, "fid").images, isc=True, fid=True, isc_splits=10, **given)
+    narrow = metrics(*(capped(data, 200, "prc").images for data in (samples, real)), prc=True, **given)
+    assert notices == []
+    assert {name: found[name] for name in ("is", "is_std", "fid_classifier", "precision", "recall")} == pytest.approx(
+        {
+            "is": wide[KEY_METRIC_ISC_MEAN],
+            "is_std": wide[KEY_METRIC_ISC_STD],
+            "fid_classifier": wide[KEY_METRIC_FID],
+            "precision": narrow[KEY_METRIC_PRECISION],
+            "recall": narrow[KEY_METRIC_RECALL],
+        },
+        rel=1e-4,
+    )
+    assert 0 < found["precision"] < 1
+    assert found["num_real"] == 350
+
+
+def test_features_and_logits_are_the_networks_own(folder):
+    network, images = nets.load(folder / nets.FEATURES), squares(features.BATCH + 20, 3).images
+    penultimate, logits = extract(network, images)
     assert torch.allclose(logits, network(torch.from_numpy(images)), atol=1e-5)
-    assert torch.allclose(features, network.features(torch.from_numpy(images)), atol=1e-5)
+    assert torch.allclose(penultimate, network.features(torch.from_numpy(images)), atol=1e-5)
+
+
+def test_torch_fidelity_sees_grey_images_in_three_channels():
+    rgb = RgbImages(squares(20, 3).images)
+    assert (rgb[7].shape, rgb[7].dtype, len(rgb)) == ((3, 28, 28), torch.uint8, 20)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The numbers of real images whose features were computed, in order."""
+    sizes = []
+    original = RealFeatures.of.__func__
+    spy = classmethod(
+        lambda cls, network, real, protocol: sizes.append(len(real)) or original(cls, network, real, protocol)
+    )
+    monkeypatch.setattr(RealFeatures, "of", spy)
+    return sizes
+
+
+def test_stored_features_of_the_real_images_are_read_back_and_score_alike(folder, tmp_path, computed):
+    network, real, protocol = nets.load(folder / nets.FEATURES), squares(150, 1), Protocol()
+    RealFeatures.of(network, real, protocol).save(tmp_path)
+    found = RealFeatures.find(tmp_path, network, real, protocol)
+    assert computed == [150]
+    assert fidelity.fidelity(squares(60, 2), found, network, protocol) == scored(folder, squares(60, 2), real, protocol)
+
+
+@pytest.mark.parametrize("other", ["images", "network", "fid_real_images", "prc_images"])
+def test_stored_features_of_other_images_another_network_or_protocol_are_not_used(folder, tmp_path, computed, other):
+    network, real, protocol = nets.load(folder / nets.FEATURES), squares(150, 1), Protocol()
+    RealFeatures.of(network, real, protocol).save(tmp_path)
+    if other == "images":
+        real = squares(150, 5)
+    elif other == "network":
+        network.head.weight.data[0, 0] += 1
+    else:
+        protocol = Protocol(**{other: 100})
+    found = RealFeatures.find(tmp_path, network, real, protocol)
+    assert computed == [150, 150]
+    assert found.key == RealFeatures.of(network, real, protocol).key
+
+
+def test_a_spoilt_file_of_features_is_one_line(folder, tmp_path):
+    (tmp_path / features.REAL).write_bytes(b"no npz")
+    with pytest.raises(UserError, match="holds no features"):
+        RealFeatures.find(tmp_path, nets.load(folder / nets.FEATURES), squares(150, 1), Protocol())
 
 
 def test_the_command_writes_every_metric_and_one_notice_for_missing_inception_weights(
@@ -199,32 +260,24 @@ def test_blank_and_tiny_sample_sets_give_numbers_or_notices(folder, capsys, coun
         assert found["is"] == pytest.approx(1) and found["fid_classifier"] > 0
 
 
-def test_a_metric_that_is_not_finite_is_left_out_with_a_notice(folder, monkeypatch):
-    monkeypatch.setattr(fidelity, "calculate_metrics", lambda **given: dict.fromkeys(RESULTS, math.nan))
-    found, notices = fidelity.fidelity(squares(60, 2), squares(150, 1), folder / "features.safetensors", Protocol())
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_metric_that_is_not_finite_is_left_out_with_a_notice(folder):
+    network = nets.load(folder / nets.FEATURES)
+    real = RealFeatures.of(network, squares(150, 1), Protocol())
+    network.head.weight.data.fill_(math.nan)
+    found, notices = fidelity.fidelity(squares(60, 2), real, network, Protocol())
+    assert set(found) == {"num_samples", "num_real", "distinct_fraction", "fid_classifier", "precision", "recall"}
+    assert [notice.split(":")[0] for notice in notices] == ["no is", "no is_std"]
+    network = nets.load(folder / nets.FEATURES)
+    network.body[-2].bias.data.fill_(math.inf)
+    found, notices = fidelity.fidelity(squares(60, 2), real, network, Protocol())
+    assert "fid_classifier" not in found and any(notice.startswith("no fid_classifier: ") for notice in notices)
+
+
+def test_one_real_image_has_no_covariance_and_no_fid(folder):
+    found, notices = scored(folder, squares(60, 2), squares(1, 1), Protocol())
     assert set(found) == {"num_samples", "num_real", "distinct_fraction"}
-    assert [notice.split(":")[0] for notice in notices] == [
-        "no is", "no is_std", "no fid_classifier", "no precision", "no recall"
-    ]  # fmt: skip
-
-
-RESULTS = (
-    fidelity.KEY_METRIC_ISC_MEAN, fidelity.KEY_METRIC_ISC_STD, KEY_METRIC_FID, KEY_METRIC_PRECISION, KEY_METRIC_RECALL
-)  # fmt: skip
-
-
-def test_the_protocol_caps_the_images_of_each_metric(folder, monkeypatch):
-    sizes = []
-    original = fidelity.metrics
-    monkeypatch.setattr(
-        fidelity,
-        "metrics",
-        lambda samples, real, **given: sizes.append((len(samples), len(real))) or original(samples, real, **given),
-    )
-    settings = Protocol(fid_real_images=100, prc_images=30)
-    found, _ = fidelity.fidelity(squares(60, 2), squares(150, 1), folder / "features.safetensors", settings)
-    assert sizes == [(60, 100), (30, 30)]
-    assert found["num_real"] == 100
+    assert len(notices) == 5
 
 
 def test_distinct_fraction_counts_repeated_images_once():
@@ -276,6 +329,6 @@ def test_wrong_samples_give_one_line_and_exit_code_2(folder, capsys, images, lab
 
 def test_samples_are_capped_by_a_fixed_draw_that_depends_on_its_name():
     data = LabelledImages(np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1), np.zeros(100, np.int64))
-    draws = [fidelity.capped(data, 20, name).images.ravel().tolist() for name in ("fid", "fid", "prc")]
+    draws = [capped(data, 20, name).images.ravel().tolist() for name in ("fid", "fid", "prc")]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0])) == 20

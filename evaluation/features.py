@@ -1,0 +1,108 @@
+"""Features of images by a dataset's feature network, and those of its real images, which every sample set meets."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.inputs import capped, drawn
+from evaluation.nets import Classifier
+from evaluation.protocol import Protocol
+from workflow.common.contracts import LabelledImages
+from workflow.common.errors import UserError
+from workflow.common.files import write_npz
+
+REAL = "real_features.npz"
+BATCH = 256
+
+
+@torch.no_grad()
+def extract(network: Classifier, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Returns features float32 [N, D], the input of the last layer, and logits [N, classes] of uint8 [N, C, H, W]."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).eval()
+    features = [network.features(batch.to(device)) for batch in torch.from_numpy(images).split(BATCH)]
+    return torch.cat([part.cpu() for part in features]), torch.cat([network.head(part).cpu() for part in features])
+
+
+def moments(features: Tensor) -> dict[str, np.ndarray]:
+    """Returns mean `mu` float32 [D] and covariance `sigma` float64 [D, D] of features [N, D], as torch-fidelity has."""
+    values = features.numpy()
+    return {"mu": values.mean(axis=0), "sigma": np.cov(values, rowvar=False)}
+
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """What the metrics need of the real images.
+
+    Attributes:
+        mu, sigma: `moments` of `count` images, at most the protocol's `fid_real_images`.
+        near: features float32 [M, D] of at most `prc_images` images.
+        count: images behind the moments.
+        key: digest of all that these were computed from.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    near: np.ndarray
+    count: int
+    key: str
+
+    @classmethod
+    def of(cls, network: Classifier, real: LabelledImages, protocol: Protocol) -> RealFeatures:
+        """Computes them for real images; one image alone has no covariance, and gets NaN."""
+        wide = capped(real, protocol.fid_real_images, "fid")
+        features = extract(network, wide.images)[0]
+        if len(wide) == len(real):
+            near = features[drawn(len(real), protocol.prc_images, "prc")]
+        else:
+            near = extract(network, capped(real, protocol.prc_images, "prc").images)[0]
+        found = moments(features) if len(wide) > 1 else _undefined(features.shape[1])
+        return cls(**found, near=near.numpy(), count=len(wide), key=_key(network, real, protocol))
+
+    @classmethod
+    def find(cls, folder: Path, network: Classifier, real: LabelledImages, protocol: Protocol) -> RealFeatures:
+        """Returns what `folder` stores if it was computed from just these arguments, else computes it.
+
+        Raises:
+            UserError: the stored file is none that `save` wrote.
+        """
+        path = folder / REAL
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                if str(stored["key"]) == _key(network, real, protocol):
+                    arrays = {name: stored[name] for name in ("mu", "sigma", "near")}
+                    return cls(**arrays, count=int(stored["count"]), key=str(stored["key"]))
+        except FileNotFoundError:
+            pass
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} holds no features: {error}; make it with `python -m evaluation.classifiers`"
+            ) from None
+        return cls.of(network, real, protocol)
+
+    def save(self, folder: Path) -> None:
+        """Writes `real_features.npz` into `folder`, atomically."""
+        write_npz(
+            folder / REAL, mu=self.mu, sigma=self.sigma, near=self.near, count=np.array(self.count),
+            key=np.array(self.key),
+        )  # fmt: skip
+
+
+def _undefined(width: int) -> dict[str, np.ndarray]:
+    return {"mu": np.full(width, np.nan, np.float32), "sigma": np.full((width, width), np.nan)}
+
+
+def _key(network: Classifier, real: LabelledImages, protocol: Protocol) -> str:
+    digest = hashlib.sha256(repr((real.images.shape, protocol.fid_real_images, protocol.prc_images)).encode())
+    digest.update(np.ascontiguousarray(real.images))
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy())
+    return digest.hexdigest()
