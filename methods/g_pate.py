@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from methods.core import data_dependent
+from methods.core.mechanisms import count_votes
 from methods.core.privacy import Grant, PublicSpec
 from methods.core.teacher_gan import Round, TeacherGAN, TeacherHyper
 from workflow.common.errors import UserError
@@ -87,8 +88,7 @@ class GPate(TeacherGAN):
         release = self._release
         if release.kind == "none":
             return
-        counts = torch.zeros(choices.shape[1], self.hp.bins, device=choices.device)
-        counts.scatter_add_(1, choices.T, torch.ones_like(choices.T, dtype=counts.dtype))
+        counts = count_votes(choices, self.hp.bins)
         doubt = data_dependent.log_doubt_of_winner(counts, release.scale, self.hp.threshold * self.hp.num_teachers)
         self._spent = self._spent + data_dependent.gaussian_cost(doubt, release.noise)
 

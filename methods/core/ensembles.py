@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, vmap
 
+from methods.core.optimisers import adam_update
 from methods.core.privacy import Grant
 from methods.core.private_data import PrivateData
 from workflow.common.seeds import derive
 
 # Bytes of parameters and batches in work at a time: a processor's cache, or a small part of a GPU's memory.
 _WORK = {"cpu": 2**24, "cuda": 2**31}
-_BETAS, _EPSILON = (0.5, 0.999), 1e-8
+_BETAS = (0.5, 0.999)
 _INITIAL = 0.02
 
 
@@ -77,15 +78,15 @@ class Teachers:
         for part in self._split(2 * batch_size * fakes[0].numel()):
             images, classes = data.read(grant, self._parts[part][:, places])
             shape = (-1, batch_size)
-            reals = (images.to(self._device).float() / 255).view(*shape, *images.shape[1:])
+            reals = images.to(self._device).float().div_(255).view(*shape, *images.shape[1:])
             one_hot = F.one_hot(classes.to(self._device), self._classes).float().view(*shape, self._classes)
             self._update(part, reals, one_hot, fakes, labels)
 
     def logits(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns each teacher's logits [N, B] for images [B, C, H, W] and one-hot labels [B, classes]."""
         with torch.no_grad():
-            parts = self._split(images.numel())
-            return torch.cat([self._call(self._of(part), images, labels, (0, None, None)) for part in parts])
+            stacks = (self._of(part, self._weights) for part in self._split(images.numel()))
+            return torch.cat([self._call(weights, images, labels, (0, None, None)) for weights in stacks])
 
     def gradients(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields, for consecutive teachers, directions [n, B, C * H * W] in which images look more real to each.
@@ -93,7 +94,7 @@ class Teachers:
         That is minus the gradient of each image's generator loss, softplus(-logit), averaged over the batch.
         """
         for part in self._split(4 * images.numel()):
-            weights = self._of(part)
+            weights = self._of(part, self._weights)
             own = images.detach().expand(len(next(iter(weights.values()))), *images.shape).requires_grad_()
             loss = F.softplus(-self._call(weights, own, labels, (0, 0, None))).sum() / len(images)
             yield -torch.autograd.grad(loss, own)[0].flatten(2)
@@ -121,8 +122,9 @@ class Teachers:
         for start in range(0, len(self), count):
             yield slice(start, min(start + count, len(self)))
 
-    def _of(self, part: slice) -> dict[str, torch.Tensor]:
-        return {name: weight[part] for name, weight in self._weights.items()}
+    @staticmethod
+    def _of(part: slice, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value[part] for name, value in values.items()}
 
     def _call(
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor, dims: tuple[int | None, ...]
@@ -132,21 +134,12 @@ class Teachers:
     def _update(
         self, part: slice, reals: torch.Tensor, classes: torch.Tensor, fakes: torch.Tensor, labels: torch.Tensor
     ) -> None:
-        weights = {name: weight.requires_grad_() for name, weight in self._of(part).items()}
+        weights = {name: weight.requires_grad_() for name, weight in self._of(part, self._weights).items()}
         real = F.softplus(-self._call(weights, reals, classes, (0, 0, 0))).mean(1)
         fake = F.softplus(self._call(weights, fakes, labels, (0, None, None))).mean(1)
         # A teacher's weights are in its own summand alone, so the sum's gradient is each one's own.
         gradients = torch.autograd.grad((real + fake).sum(), list(weights.values()))
-        for name, gradient in zip(weights, gradients, strict=True):
-            self._adam(name, part, gradient)
-
-    @torch.no_grad()
-    def _adam(self, name: str, part: slice, gradient: torch.Tensor) -> None:
-        first, second = self._first[name][part], self._second[name][part]
-        first.lerp_(gradient, 1 - _BETAS[0])
-        second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        scale = (1 - _BETAS[1] ** self._steps) ** 0.5
-        step = self._rate * scale / (1 - _BETAS[0] ** self._steps)
-        self._weights[name][part].mul_(1 - self._decay).addcdiv_(
-            first, second.sqrt().add_(_EPSILON * scale), value=-step
-        )
+        adam_update(
+            weights, gradients, self._of(part, self._first), self._of(part, self._second),
+            updates=self._steps - 1, learning_rate=self._rate, betas=_BETAS, decay=self._decay,
+        )  # fmt: skip

@@ -65,3 +65,10 @@ class NoiseSource:
         # A difference of two exponentials is Laplace, and needs no inverse at the edge of the unit interval.
         pair = torch.empty((2, *like.shape), device=like.device, dtype=like.dtype).exponential_(generator=stream)
         return pair[0] - pair[1]
+
+
+def count_votes(choices: torch.Tensor, bins: int) -> torch.Tensor:
+    """Returns the voters of each bin, float32 [answers, bins], for choices int64 [R, answers] in 0 .. bins - 1."""
+    answers = choices.shape[1]
+    cells = choices + torch.arange(answers, device=choices.device) * bins
+    return torch.bincount(cells.flatten(), minlength=answers * bins).view(answers, bins).float()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 BETAS = (0.5, 0.9)
 
@@ -13,6 +14,41 @@ BETAS = (0.5, 0.9)
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
     """Returns Adam with betas (0.5, 0.9), the choice of GS-WGAN and DP-GAN-DPAC for every network."""
     return torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS, foreach=True)
+
+
+@torch.no_grad()
+def adam_update(
+    weights: Mapping[str, torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    first: Mapping[str, torch.Tensor],
+    second: Mapping[str, torch.Tensor],
+    *,
+    updates: int,
+    learning_rate: float,
+    betas: tuple[float, float] = BETAS,
+    decay: float = 0.0,
+) -> None:
+    """One step of Adam (epsilon 1e-8) in place, in one pass over each tensor; stacked networks share the call.
+
+    Args:
+        weights, first, second: contiguous tensors of equal names and shapes; the moments start at zero.
+        gradients: of the weights, in their order.
+        updates: steps taken before this one, by all networks alike.
+        decay: share of each weight that is lost before the step.
+
+    Raises:
+        ValueError: a weight or a moment is not contiguous.
+    """
+    # The kernel walks through memory: a gradient laid out otherwise would silently meet the wrong weights.
+    if not all(value.is_contiguous() for kept in (weights, first, second) for value in kept.values()):
+        raise ValueError("weights and moments must be contiguous")
+    gradients = [gradient.contiguous() for gradient in gradients]
+    steps = [torch.tensor(float(updates)) for _ in weights]
+    adamw(
+        [value.detach() for value in weights.values()], gradients, [first[name] for name in weights],
+        [second[name] for name in weights], [], steps, fused=True, amsgrad=False, beta1=betas[0], beta2=betas[1],
+        lr=learning_rate, weight_decay=decay / learning_rate, eps=1e-8, maximize=False,
+    )  # fmt: skip
 
 
 def descend(loss: torch.Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

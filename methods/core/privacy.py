@@ -24,7 +24,7 @@ import torch
 
 from methods.core import accountants
 from methods.core.accountants import calibrate, epsilon
-from methods.core.mechanisms import NoiseSource, clip_rows
+from methods.core.mechanisms import NoiseSource, clip_rows, count_votes
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError, unknown
 
@@ -133,8 +133,7 @@ class Grant:
             raise ValueError(f"release {release.name} has {release.answers} ballots, got {choices.shape[1]}")
         if choices.numel() and (int(choices.min()) < 0 or int(choices.max()) >= bins):
             raise ValueError(f"release {release.name}: votes must name a bin 0 .. {bins - 1}")
-        counts = torch.zeros(release.answers, bins, device=choices.device)
-        counts.scatter_add_(1, choices.T, torch.ones_like(choices.T, dtype=counts.dtype))
+        counts = count_votes(choices, bins)
         self.close()
         if release.kind == "none":
             return counts

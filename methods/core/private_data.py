@@ -49,4 +49,4 @@ class PrivateData:
         where = torch.as_tensor(index, dtype=torch.int64, device=images.device).reshape(-1)
         if where.numel() and (int(where.min()) < 0 or int(where.max()) >= len(self)):
             raise IndexError(f"record index outside 0 .. {len(self) - 1}")
-        return images[where], labels[where]
+        return images.index_select(0, where), labels.index_select(0, where)
