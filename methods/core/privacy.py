@@ -14,7 +14,7 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.core import accountants
-from methods.core.accountants import calibrate, epsilon
 from methods.core.mechanisms import NoiseSource, clip_rows, count_votes
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError, unknown
@@ -35,6 +33,21 @@ __all__ = [
 
 # Bisection ends within rounding of the budget; this is far below what any table prints.
 _SLACK = 1e-9
+
+
+def epsilon(releases: Iterable[Release], delta: float, accounting: str) -> float:
+    """Returns what `accountants.epsilon` does."""
+    # On first use: its libraries take as long to load as torch, and drawing samples does without them.
+    from methods.core import accountants
+
+    return accountants.epsilon(releases, delta, accounting)
+
+
+def calibrate(make_releases: Callable[[float], Sequence[Release]], budget: Budget) -> float:
+    """Returns what `accountants.calibrate` does."""
+    from methods.core import accountants
+
+    return accountants.calibrate(make_releases, budget)
 
 
 class BudgetExhausted(Exception):
@@ -309,7 +322,7 @@ class Ledger:
     def epsilon(self, accounting: str) -> float:
         """Returns epsilon at the budget's delta of what is spent so far, as "published" or "sound" counts it."""
         spent = tuple(release.used(self._uses[name]) for name, release in self._releases.items())
-        return accountants.epsilon(spent, self._budget.delta, accounting)
+        return epsilon(spent, self._budget.delta, accounting)
 
     def close(self) -> None:
         """Writes the counts of internal reads and closes the file; further charges fail."""
@@ -399,7 +412,7 @@ def _parse(line: bytes) -> Any:
 
 def fits(releases: Sequence[Release], budget: Budget) -> bool:
     """Returns whether a plan costs no more than a finite budget by the budget's accounting."""
-    return accountants.epsilon(releases, budget.delta, budget.accounting) <= budget.epsilon * (1 + _SLACK)
+    return epsilon(releases, budget.delta, budget.accounting) <= budget.epsilon * (1 + _SLACK)
 
 
 def check_plan(releases: Sequence[Release], budget: Budget) -> None:
@@ -417,7 +430,7 @@ def check_plan(releases: Sequence[Release], budget: Budget) -> None:
     if bare:
         raise UserError(f"release {bare[0]} adds no noise, which needs epsilon inf and accounting none")
     if not budget.over_budget and not fits(releases, budget):
-        cost = accountants.epsilon(releases, budget.delta, budget.accounting)
+        cost = epsilon(releases, budget.delta, budget.accounting)
         raise UserError(
             f"the plan costs epsilon {cost:.4f} by {budget.accounting} accounting, over the budget of "
             f"{budget.epsilon:g} at delta {budget.delta:g}; use fewer uses or rows, a lower rate, or more noise, or say"
