@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,10 @@ class PateGAN(TeacherGAN):
         super().__init__(hp, context)
         with seeded(context.seed, self.NAME, "student"):
             self._student = self._discriminator().to(self.device)
-        self._student_optimizer = torch.optim.Adam(self._student.parameters(), lr=hp.student_rate, betas=(0.5, 0.999))
+
+    @functools.cached_property
+    def _student_optimizer(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self._student.parameters(), lr=self.hp.student_rate, betas=(0.5, 0.999))
 
     @classmethod
     def _check(cls, hp: Hyper, public: PublicSpec) -> None:

@@ -96,8 +96,12 @@ class TeacherGAN(Method):
         with seeded(context.seed, self.NAME, "networks"):
             self._generator = Generator(shape, classes, hp.width, hp.latent).to(self.device)
         self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
-        self._optimizer = torch.optim.Adam(self._generator.parameters(), lr=hp.learning_rate, betas=(0.5, 0.999))
         self._spent = torch.zeros_like(data_dependent.ORDERS)
+
+    @functools.cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        # On first use: the first optimiser of a process loads torch's compiler, which sampling does without.
+        return torch.optim.Adam(self._generator.parameters(), lr=self.hp.learning_rate, betas=(0.5, 0.999))
 
     @functools.cached_property
     def _teachers(self) -> Teachers:
