@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from methods.core import dp_sgd
+from methods.core.mechanisms import NoiseSource
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, UnaccountedAccess
 from methods.core.streams import seeded, stream
 
@@ -74,16 +77,83 @@ def test_released_sum_clips_each_whole_gradient_once_however_the_rows_are_cut(tm
     torch.testing.assert_close(released, clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
 
 
+class Convolutions(nn.Module):
+    """Layers whose per-example gradients are kept (many places, few weights) or not (the third), one without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 3, (3, 2), (1, 2), (0, 1)), nn.Tanh(), nn.Conv2d(3, 12, 3, 2, 1, bias=False), nn.Tanh(),
+            nn.Conv2d(12, 20, 3), nn.Flatten(), nn.Linear(20, 1),
+        )  # fmt: skip
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.layers(rows.view(-1, 2, 8, 10))
+
+
+def autocast_losses(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return 1000 * losses(model, rows).float()
+
+
+def convolutions_released(batch: torch.Tensor, measure: Callable, last: bool) -> tuple[nn.Module, torch.Tensor]:
+    """Returns the network and the noiseless sum, by a step whose expected batch and learning rate are 1."""
+    with seeded(0, "convolutions"):
+        model = Convolutions()
+    if last:
+        model.to(memory_format=torch.channels_last)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer, before = dp_sgd.PrivateOptimizer(model, sgd, release(0.0), 1), flat(model)
+    optimizer.step(Grant(release(0.0), NoiseSource(0), 1), measure, batch)
+    moved = before - flat(model)
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(before, model.parameters())
+    return model, moved
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_sum_over_convolutions_is_that_of_clipped_gradients(last: bool) -> None:
+    batch = torch.randn(5, 160, generator=stream(0, "x")) * torch.tensor([0.01, 0.1, 1, 3, 10])[:, None]
+    model, released = convolutions_released(batch, losses, last)
+    plain, total = copy.deepcopy(model), torch.zeros_like(released)
+    for row in batch:
+        gradients = torch.autograd.grad(losses(plain, row[None]).sum(), list(plain.parameters()))
+        gradient = torch.cat([part.flatten() for part in gradients])
+        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+    torch.testing.assert_close(released, total, rtol=1e-3, atol=1e-5)
+
+
+def test_in_half_precision_what_is_summed_is_what_was_clipped() -> None:
+    for row in torch.randn(8, 160, generator=stream(0, "x")) * 10:
+        _, released = convolutions_released(row[None], autocast_losses, True)
+        # Half precision keeps three digits: a norm of other numbers than those that are summed would show here.
+        assert float(released.double().norm()) == pytest.approx(CLIP, rel=1e-5)
+
+
 def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
     # Few places, so that Gram matrices are the cheaper form; equal patches, and deltas whose sum is nearly nothing.
     layer = nn.Conv2d(32, 64, 3)
     images = torch.full((1, 32, 6, 6), 30.0)
     deltas = torch.ones(1, 64, 4, 4) * torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
     deltas[..., 0, 0] += 1e-4
-    (norm, _) = dp_sgd._convolution_norms(layer, [images], deltas).values()
+    dp_sgd._Gradients(layer, images, deltas).store_norms()
     patches = torch.nn.functional.unfold(images.double(), 3)
     exact = (deltas.double().flatten(2) @ patches.mT).norm(dim=(1, 2))
-    assert float(norm) == pytest.approx(float(exact), rel=1e-4)
+    assert float(layer.weight._norm_sample) == pytest.approx(float(exact), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(6), nn.Conv2d(2, 2, 1, groups=2), nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")]
+)
+def test_a_layer_whose_gradients_are_unknown_is_refused(layer: nn.Module) -> None:
+    with pytest.raises((ValueError, NotImplementedError), match=type(layer).__name__):
+        dp_sgd.PrivateOptimizer(layer, torch.optim.SGD(layer.parameters(), lr=1.0), release(1.0), 1)
+
+
+def test_a_layer_called_twice_is_refused(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    with setup.ledger.charge("g") as grant, pytest.raises(ValueError, match="once"):
+        setup.optimizer.step(grant, lambda model, rows: losses(model, rows) + losses(model, rows), torch.zeros(2, 6))
 
 
 def test_one_record_moves_the_sum_by_at_most_the_clip(tmp_path: Path) -> None:
