@@ -18,7 +18,8 @@ from methods.core.optimisers import blend, descend
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
-from workflow.common.errors import UserError
+from methods.core.wasserstein import mixed_precision
+from workflow.common.errors import UserError, unknown
 
 _RELEASE = "discriminator_gradient"
 # Discriminator steps per generator step that the adaptive rule goes through, and the decay of the accuracy it watches.
@@ -92,6 +93,10 @@ class DPGan(Method):
             default=False, metadata={"help": "initial weights that keep the signal's size; false: torch's"}
         )
         ema: float = field(default=0.0, metadata={"help": "decay of the sampled generator's average; 0: the last one"})
+        precision: str = field(
+            default="fp32",
+            metadata={"help": "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32"},
+        )
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {"steps": 174000, "batch_size": 512, "threshold": 0.6},
@@ -193,7 +198,9 @@ class DPGan(Method):
     def _fakes(self, draws: torch.Generator) -> torch.Tensor:
         """Returns generated examples [B, pixels + classes], their labels independent of any private batch."""
         labels = torch.randint(self.public.num_classes, (self.hp.fakes or self.hp.batch_size,), generator=draws)
-        return self._joined(self._generate(self._generator, labels, draws), labels)
+        with mixed_precision(self.device, self.hp.precision):
+            images = self._generate(self._generator, labels, draws)
+        return self._joined(images, labels)
 
     def _generate(self, generator: nn.Module, labels: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
         latent = torch.randn(len(labels), self.hp.latent, generator=draws)
@@ -210,7 +217,9 @@ class DPGan(Method):
 
     def _score(self, discriminator: nn.Module, examples: torch.Tensor) -> torch.Tensor:
         classes = self.public.num_classes
-        return discriminator(examples[:, :-classes].unflatten(1, self.public.image_shape), examples[:, -classes:])
+        images = examples[:, :-classes].unflatten(1, self.public.image_shape)
+        with mixed_precision(self.device, self.hp.precision):
+            return discriminator(images, examples[:, -classes:]).float()
 
     def _losses(self, discriminator: nn.Module, rows: torch.Tensor) -> torch.Tensor:
         """Returns one cross-entropy per row [B]; a row is an example followed by 1 if it is real, 0 if generated."""
@@ -261,6 +270,8 @@ def _check(hp: DPGan.Hyper, shape: tuple[int, int, int]) -> None:
         if not (value >= least and (most is None or value <= most)):
             valid = f"{least} or more" if most is None else f"{least} to {most}"
             raise UserError(f"dpgan.{name} must be {valid}, got {value}")
+    if hp.precision not in ("fp32", "bf16"):
+        raise unknown("dpgan.precision", hp.precision, ("fp32", "bf16"))
     if hp.dim % 2:
         raise UserError(f"dpgan.dim must be even, got {hp.dim}")
     if shape[1:] not in [(size, size) for size in _SIZES]:
@@ -284,7 +295,8 @@ class _Generator(nn.Module):
 
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         start = [self.latent(latent[:, :, None, None]), self.label(one_hot[:, :, None, None])]
-        return (self.layers(torch.cat(start, dim=1)).tanh() + 1) / 2
+        # Half precision would leave too few grey levels near white.
+        return (self.layers(torch.cat(start, dim=1)).float().tanh() + 1) / 2
 
 
 class _Discriminator(nn.Module):

@@ -218,6 +218,8 @@ class _Gradients:
         return deltas.flatten(0, 1).T @ self._patches.float().flatten(0, 1)
 
     def _gram_norms(self) -> torch.Tensor:
+        if self._patches.shape[1] == 1:
+            return (self._patches.float().norm(dim=2) * self._deltas.float().norm(dim=2))[:, 0]
         # A sum of signed products: where they cancel, single precision would put the norm, and so the clip, too low.
         grams = [part.double() @ part.double().mT for part in (self._patches, self._deltas)]
         return (grams[0] * grams[1]).sum((1, 2)).clamp(min=0).sqrt().float()

@@ -129,15 +129,17 @@ def _noting(whole: Callable, seen: list[list[int]]) -> Callable:
 
 
 # Convolutions of width 2 take their norms from whole gradients, the third of width 16 from Gram matrices.
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("dim", "shape"), [(2, (1, 28, 28)), (16, (1, 28, 28)), (16, (3, 32, 32))])
 def test_one_record_moves_the_discriminator_by_at_most_the_declared_sensitivity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, shape: tuple[int, int, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, shape: tuple[int, int, int], precision: str
 ) -> None:
     monkeypatch.setattr(Grant, "gaussian_noise", lambda self, like: torch.zeros_like(like))
     budget = Budget(10.0, 1e-5, "sound")
     states = []
     for name, record in (("all", None), ("less", 59)):
-        method = build(budget, PublicSpec("toy", shape, 10, 60), steps=1, batch_size=60, clip=0.01, dim=dim, fakes=6)
+        settings = {"steps": 1, "batch_size": 60, "clip": 0.01, "dim": dim, "fakes": 6, "precision": precision}
+        method = build(budget, PublicSpec("toy", shape, 10, 60), **settings)
         # The last of several parts holds the record that goes.
         method._private._chunk = 7
         # A plain step of rate 1 moves by the sum over the expected 60 records and 60 fakes.
@@ -187,6 +189,23 @@ def test_the_published_networks_have_the_published_size() -> None:
 def test_a_setting_out_of_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"{field}.*{value}"):
         build(**{field: value})
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"precision.*fp16.*bf16"):
+        build(precision="fp16")
+
+
+def test_half_precision_changes_a_score_and_its_gradient_by_little() -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        method = build(dim=16, unit_gain=True, precision=precision)
+        scores = method._score(method._discriminator, method._fakes(stream(0, "draws")))
+        found.append(torch.cat([part.flatten() for part in torch.autograd.grad(
+            functional.softplus(-scores).mean(), list(method._generator.parameters())
+        )]))  # fmt: skip
+    assert found[1].dtype == torch.float32 and not torch.equal(*found)
+    assert float(torch.cosine_similarity(*found, dim=0)) > 0.99
 
 
 def test_another_image_size_is_refused() -> None:
