@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from methods.core import privacy
 from methods.core.privacy import Budget, BudgetExhausted, Ledger, Release, UnaccountedAccess, epsilon
 from methods.core.private_data import PrivateData
 from workflow.common.errors import UserError
@@ -363,3 +364,101 @@ def restart(ledger: Ledger, path: Path, event: str) -> Ledger:
         with path.open("a") as file:
             file.write('{"charge": "gra')
     return Ledger.open(path, PLAN, BUDGET, resume=True)
+
+
+# Of a thousand uses, five are reserved at a time.
+LONG, FREE = [gradient(max_uses=1000)], Budget(float("inf"), DELTA, "none")
+
+
+@pytest.fixture
+def boots(monkeypatch) -> list[str]:
+    """What names the running system; a new last entry is a machine that came up again."""
+    boots = ["one"]
+    monkeypatch.setattr(privacy, "_boot", lambda: boots[-1])
+    return boots
+
+
+def use(ledger: Ledger, times: int) -> None:
+    for _ in range(times):
+        with ledger.charge("gradient"):
+            pass
+
+
+def test_a_release_of_many_uses_waits_for_the_disk_once_for_every_few(path, monkeypatch, boots):
+    shown = []
+    monkeypatch.setattr(os, "fsync", lambda handle: shown.append(max(line.get("use", 0) for line in lines(path))))
+    with Ledger.open(path, LONG, FREE) as ledger:
+        for number in range(1, 13):
+            with ledger.charge("gradient"):
+                # Whatever is lost of the file from here on, it shows this use.
+                assert shown[-1] >= number
+        assert shown == [0, 5, 10, 15]
+        assert ledger.uses("gradient") == 12
+
+
+def test_a_killed_process_loses_none_of_its_reserved_uses(path, boots):
+    ledger = Ledger.open(path, LONG, FREE)
+    use(ledger, 7)
+    ledger._file.close()
+    with Ledger.open(path, LONG, FREE, resume=True) as ledger:
+        assert ledger.uses("gradient") == 7
+
+
+def test_a_machine_that_went_down_has_spent_all_that_was_reserved(path, monkeypatch, boots):
+    sizes, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (sync(handle), sizes.append(os.fstat(handle).st_size)))
+    ledger = Ledger.open(path, LONG, FREE)
+    use(ledger, 7)
+    ledger._file.close()
+    os.truncate(path, sizes[-1])
+    boots.append("two")
+    for spent in (10, 13):
+        with Ledger.open(path, LONG, FREE, resume=True) as ledger:
+            assert ledger.uses("gradient") == spent
+            use(ledger, 3)
+        assert [line["use"] for line in lines(path) if "charge" in line][-1] == spent + 3
+
+
+def test_the_end_of_a_plan_is_not_passed_by_a_reservation(path, boots):
+    plan = [gradient(max_uses=603)]
+    with Ledger.open(path, plan, FREE) as ledger:
+        use(ledger, 602)
+    boots.append("two")
+    with Ledger.open(path, plan, FREE, resume=True) as ledger:
+        assert ledger.uses("gradient") == 603
+        with pytest.raises(BudgetExhausted):
+            use(ledger, 1)
+
+
+def test_where_the_system_has_no_name_each_charge_waits(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(privacy, "_boot", lambda: None)
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    with Ledger.open(path, LONG, FREE) as ledger:
+        use(ledger, 3)
+    assert len(synced) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["kill", "power", "close"])), min_size=1, max_size=6))
+def test_no_life_of_a_machine_spends_a_use_twice(lives):
+    """Each life grants some uses and ends; a power cut loses all that was written after the last wait for the disk."""
+    granted: list[int] = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path, boot, sizes = Path(folder) / "ledger.jsonl", [0], []
+        patch.setattr(privacy, "_boot", lambda: str(boot[0]))
+        patch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+        for number, (times, end) in enumerate(lives):
+            ledger = Ledger.open(path, LONG, FREE, resume=number > 0)
+            for _ in range(times):
+                with ledger.charge("gradient"):
+                    granted.append(ledger.uses("gradient"))
+            if end == "close":
+                ledger.close()
+            ledger._file.close()
+            if end == "power":
+                os.truncate(path, sizes[-1])
+                boot[0] += 1
+        assert len(set(granted)) == len(granted)
+        with Ledger.open(path, LONG, FREE, resume=True) as ledger:
+            assert ledger.uses("gradient") >= max(granted, default=0)
