@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -181,8 +182,31 @@ class _Generator(nn.Module):
 
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         hidden = self.stem(torch.cat([latent, one_hot], dim=1)).view(-1, *self._start)
-        for i, convolution in enumerate(self.convolutions):
-            hidden = functional.relu(hidden) if i else hidden
+        for convolution in self.convolutions[:-1]:
             hidden = functional.interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=True)
-            hidden = convolution(hidden.contiguous(memory_format=torch.channels_last))
-        return hidden.sigmoid()
+            hidden = functional.relu(convolution(hidden.contiguous(memory_format=torch.channels_last)))
+        return _doubled(hidden, self.convolutions[-1]).sigmoid()
+
+
+def _doubled(maps: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
+    """Returns maps [B, out, 2H, 2W] of maps [B, in, H, W]: doubled bilinearly, then convolved to the same size.
+
+    Both are linear and act on rows and columns apart, so three matrix products do: the channels at the small size, once
+    for each place of the kernel, then the rows, then the columns. Under half of torch's time for one colour on a CPU.
+    """
+    maps = maps.permute(0, 2, 3, 1)
+    (count, height, width, _), weight = maps.shape, convolution.weight
+    outs, _, down, across = weight.shape
+    taps = (maps @ weight.permute(1, 2, 0, 3).flatten(1)).view(count, height, width, down, outs, across)
+    taps = taps.permute(0, 3, 1, 4, 2, 5).reshape(count, down * height, outs * width * across)
+    rows = _doubling(height, down, maps.device).flatten(1) @ taps
+    columns = _doubling(width, across, maps.device).mT.flatten(1)
+    doubled = rows.view(count * 2 * height * outs, width * across) @ columns.T
+    return doubled.view(count, 2 * height, outs, 2 * width).transpose(1, 2) + convolution.bias[:, None, None]
+
+
+@functools.cache
+def _doubling(size: int, kernel: int, device: torch.device) -> torch.Tensor:
+    """Returns [2 * size, kernel, size]: what each entry gives to each place of a kernel centred on a doubled entry."""
+    doubled = functional.interpolate(torch.eye(size)[None], scale_factor=2, mode="linear", align_corners=True)[0].T
+    return functional.pad(doubled, (0, 0, kernel // 2, kernel // 2)).unfold(0, kernel, 1).mT.contiguous().to(device)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
+from methods import dp_merf
 from methods.core import registry
 from methods.core.method import Context
 from methods.core.privacy import Budget, BudgetExhausted, Ledger, PublicSpec, epsilon
@@ -117,3 +119,16 @@ def test_the_generator_learns_classes_from_the_embedding(tmp_path: Path) -> None
             method.step(t, data, ledger)
     dark, light = method.sample(torch.tensor([0] * 20 + [1] * 20), stream(0, "s")).float().split(20)
     assert float(dark.mean()) < 60 < 195 < float(light.mean())
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_a_doubling_and_its_convolution_are_torchs(shape: tuple[int, int, int]) -> None:
+    generator = build(spec(60, shape))._generator
+    for convolution in generator.convolutions:
+        maps = torch.randn(3, convolution.in_channels, 4, 7, generator=stream(0, "maps"), requires_grad=True)
+        doubled = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
+        wanted, found = convolution(doubled), dp_merf._doubled(maps, convolution)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        upstream, into = torch.randn(wanted.shape, generator=stream(0, "up")), [maps, *convolution.parameters()]
+        for one, other in zip(*(torch.autograd.grad(out, into, upstream) for out in (found, wanted)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
