@@ -1,0 +1,86 @@
+"""`python -m benchmarks`: measures the speed of this machine's build and writes speed.csv, provenance.json, speed.png.
+
+Three parts: throughput (the project's iterations and warm start against a plain loop of the same algorithm), roofline
+(the rate of an iteration against the machine's best convolution) and scaling (time and memory against each size). Run
+it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import plot, roofline, scaling, throughput
+from benchmarks.sizes import Sizes, full
+from benchmarks.table import Row, to_csv
+from methods.core.arguments import use_machine
+from workflow.common.errors import UserError, command, unknown
+from workflow.common.files import write_json, write_text
+from workflow.common.provenance import provenance
+
+PARTS = {module.PART: module for module in (throughput, roofline, scaling)}
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine_name(device: torch.device) -> str:
+    """Returns the folder name of a machine's results: its kind, such as cpu-2-cores, never its host name."""
+    if device.type == "cpu":
+        return f"cpu-{torch.get_num_threads()}-cores"
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+
+
+def measure(parts: list[str], repeats: int, device: torch.device, out: Path, sizes: Sizes) -> list[Row]:
+    """Measures some parts, writes their files into `out` and returns the rows."""
+    rows: list[Row] = []
+    total = sum(PARTS[part].count(sizes) for part in parts)
+    # Time and commit of the start: what runs is the code as it was then.
+    record = {**provenance(), "device": machine_name(device), "threads": torch.get_num_threads(), "repeats": repeats}
+    with tqdm(total=total, desc="benchmarks", unit="case", disable=None) as progress:
+        for part in parts:
+            for found in PARTS[part].measure(sizes, repeats, device):
+                rows += found
+                progress.update()
+    write_text(out / "speed.csv", to_csv(rows))
+    write_json(out / "provenance.json", {**record, "parts": parts, "sizes": asdict(sizes)})
+    plot.write(rows, out / "speed.png")
+    return rows
+
+
+def _chosen(text: str) -> list[str]:
+    asked = [name.strip() for name in text.split(",")]
+    for name in asked:
+        if name not in PARTS:
+            raise unknown("part", name, PARTS)
+    return [part for part in PARTS if part in asked]
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repeats of everything (default 5)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, help=f"CPU threads (default: all cores, here {cores})")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
+    parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
+    arguments = parser.parse_args(argv)
+    parts = _chosen(arguments.only)
+    if arguments.repeats < 1:
+        raise UserError(f"--repeats must be at least 1, got {arguments.repeats}")
+    device = use_machine(arguments)
+    out = arguments.out or RESULTS / machine_name(device)
+    for row in measure(parts, arguments.repeats, device, out, full()):
+        if row.part == throughput.PART and row.quantity == "speedup":
+            print(f"{row.case}: {row.value:.2f} times as fast as the textbook loop ({row.low:.2f} to {row.high:.2f})")
+    print(f"wrote {out}/speed.csv, provenance.json and speed.png", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

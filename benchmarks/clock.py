@@ -1,0 +1,65 @@
+"""Timing: alternating runs of two contestants, medians, and the spread of their paired ratios."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+Run = Callable[[], object]
+
+
+def seconds(run: Run, device: torch.device, loops: int = 1) -> float:
+    """Returns the wall seconds of one of `loops` runs in a row, with the device's queue empty at both ends."""
+    _settle(device)
+    started = time.perf_counter()
+    for _ in range(loops):
+        run()
+    _settle(device)
+    return (time.perf_counter() - started) / loops
+
+
+def loops_for(run: Run, device: torch.device, least: float) -> int:
+    """Returns how many runs in a row take `least` seconds or more, from one run, which should not be the first."""
+    return max(1, math.ceil(least / seconds(run, device)))
+
+
+def alternate(ours: Run, textbook: Run, device: torch.device, repeats: int, least: float) -> Comparison:
+    """Times two runs in turn, A B A B ..., so that whatever else the machine does meets both alike.
+
+    Each is first run once untimed; then `repeats` pairs of blocks of at least `least` seconds each.
+    """
+    loops = {}
+    for run in (ours, textbook):
+        run()
+        loops[run] = loops_for(run, device, least)
+    pairs = [tuple(seconds(run, device, loops[run]) for run in (ours, textbook)) for _ in range(repeats)]
+    return Comparison(*zip(*pairs, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of paired runs; entry i of both was measured one right after the other."""
+
+    ours: tuple[float, ...]
+    textbook: tuple[float, ...]
+
+    @property
+    def speedup(self) -> float:
+        """The ratio of medians, textbook over ours: above 1, ours is faster."""
+        return median(self.textbook) / median(self.ours)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest ratio of a pair."""
+        ratios = [slow / fast for fast, slow in zip(self.ours, self.textbook, strict=True)]
+        return min(ratios), max(ratios)
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,122 @@
+"""Roofline: the rate of one iteration of the engine beside what this machine reaches in its best convolution.
+
+The iteration's FLOPs are counted while it runs, by torch's FlopCounterMode: they are those that the engine really
+executes. Work that it avoids does not count as speed here, so an iteration can become faster and its rate fall; the
+throughput part shows the former. A fused or compiled operation that the counter does not know would count as nothing,
+which lowers the rate, never raises it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from benchmarks.clock import loops_for, seconds
+from benchmarks.contestants import our_steps, records, textbook_steps
+from benchmarks.sizes import Sizes
+from benchmarks.table import Row
+
+PART = "roofline"
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+GIGA = 1e9
+
+
+def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[Row]]:
+    """Yields the rows of the peaks, then those of the iteration."""
+    convolutions = [_convolution(sizes, repeats, device, precision) for precision in PRECISIONS]
+    yield convolutions
+    yield [_matmul(sizes, repeats, device, precision) for precision in PRECISIONS]
+    peak = next(row.value for row in convolutions if row.case == "convolution_bf16")
+    yield _iteration(sizes, repeats, device, peak)
+
+
+def count(sizes: Sizes) -> int:
+    """Returns how often `measure` yields."""
+    return 3
+
+
+def flops(run: Callable[[], object]) -> int:
+    """Returns the floating-point operations of all convolutions and matrix products that a run executes."""
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward})
+    counter.mod_tracker = _NoModules()
+    with counter:
+        run()
+    return counter.get_total_flops()
+
+
+class _NoModules(contextlib.nullcontext):
+    """Stands in for the counter's split by module, whose hooks refuse the double backward of a gradient penalty."""
+
+    parents = ("Global",)
+
+    def __exit__(self, *_: object) -> None:
+        """Ends as it began; the counter passes nothing."""
+
+
+def _backward(
+    gradient: Any, images: Any, weight: Any, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool,
+    _output_padding: Any, groups: int, wanted: Any, out_shape: Any, **_: Any,
+) -> int:  # fmt: skip
+    # Each part that is wanted costs what the forward pass costs; torch's own formula forgets the groups in one of them.
+    forward = conv_flop_count(images, weight, gradient, transposed)
+    return forward * (bool(wanted[0]) + bool(wanted[1]))
+
+
+def _convolution(sizes: Sizes, repeats: int, device: torch.device, precision: str) -> Row:
+    """Returns the best rate of 3x3 convolutions at the generator's shapes, over image sizes and memory layouts."""
+
+    def candidate(pixels: int, layout: torch.memory_format) -> tuple[float, Callable[[], object]]:
+        options = {"device": device, "dtype": PRECISIONS[precision]}
+        images = torch.randn(sizes.batch, sizes.channels, pixels, pixels, **options).to(memory_format=layout)
+        weight = torch.randn(sizes.channels, sizes.channels, 3, 3, **options).to(memory_format=layout)
+        work = 2.0 * 9 * images.numel() * sizes.channels
+        return work, lambda: F.conv2d(images, weight, padding=1)
+
+    found = [
+        _rates(*candidate(pixels, layout), sizes, repeats, device)
+        for pixels, layout in itertools.product(sizes.pixels, LAYOUTS.values())
+    ]
+    return _row(f"convolution_{precision}", max(found, key=median))
+
+
+def _matmul(sizes: Sizes, repeats: int, device: torch.device, precision: str) -> Row:
+    side = sizes.matrix[device.type]
+    left, right = torch.randn(2, side, side, device=device, dtype=PRECISIONS[precision])
+    rates = _rates(2.0 * side**3, lambda: left @ right, sizes, repeats, device)
+    return _row(f"matmul_{precision}", rates)
+
+
+def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) -> list[Row]:
+    name, data = sizes.roofline, records(sizes.num_train)
+    case = sizes.iterations[name]
+    with our_steps(case, *data, device) as step:
+        step()
+        work = flops(step)
+        rates = _rates(work, step, sizes, repeats, device)
+    plain = flops(textbook_steps(case, *data, device))
+    shares = [rate / peak for rate in rates]
+    return [
+        Row(PART, name, None, "work_ours", work / GIGA, "GFLOP"),
+        Row(PART, name, None, "work_textbook", plain / GIGA, "GFLOP"),
+        _row(name, rates),
+        Row(PART, name, None, "share_of_convolution_bf16", median(shares), "share", min(shares), max(shares)),
+    ]
+
+
+def _rates(work: float, run: Callable[[], object], sizes: Sizes, repeats: int, device: torch.device) -> list[float]:
+    """Returns the GFLOP/s of each repeat of a run that takes `work` FLOPs."""
+    run()
+    loops = loops_for(run, device, sizes.seconds / 4)
+    return [work / seconds(run, device, loops) / GIGA for _ in range(repeats)]
+
+
+def _row(case: str, rates: list[float]) -> Row:
+    return Row(PART, case, None, "rate", median(rates), "GFLOP/s", min(rates), max(rates))

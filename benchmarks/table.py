@@ -1,0 +1,45 @@
+"""The rows of speed.csv: one measured quantity each, with its spread."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement.
+
+    Attributes:
+        part: throughput, roofline or scaling.
+        case: what was measured, such as resnet64; in scaling the setting that grows.
+        at: that setting's value; None elsewhere.
+        quantity: such as ours, textbook (seconds), speedup (their ratio).
+        value: the median; `low` and `high` are the smallest and largest of the repeats, None for a single figure.
+        unit: s, x (a ratio), GFLOP, GFLOP/s, share or MiB.
+    """
+
+    part: str
+    case: str
+    at: int | None
+    quantity: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """Returns the rows as CSV with a header: numbers to four digits, nothing for None."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        values = asdict(row).values()
+        writer.writerow(f"{value:.4g}" if isinstance(value, float) else value for value in values)
+    return text.getvalue()
