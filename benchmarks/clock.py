@@ -11,6 +11,8 @@ from statistics import median
 import torch
 
 Run = Callable[[], object]
+# A first run this many times longer than a block needs no second one to tell that it fills the block.
+_SURELY = 4
 
 
 def seconds(run: Run, device: torch.device, loops: int = 1) -> float:
@@ -23,21 +25,20 @@ def seconds(run: Run, device: torch.device, loops: int = 1) -> float:
     return (time.perf_counter() - started) / loops
 
 
-def loops_for(run: Run, device: torch.device, least: float) -> int:
-    """Returns how many runs in a row take `least` seconds or more, from one run, which should not be the first."""
+def warm_up(run: Run, device: torch.device, least: float) -> int:
+    """Returns how many runs in a row take `least` seconds, from one run or two that prepare the kernels as well."""
+    if seconds(run, device) > _SURELY * least:
+        return 1
     return max(1, math.ceil(least / seconds(run, device)))
 
 
 def alternate(ours: Run, textbook: Run, device: torch.device, repeats: int, least: float) -> Comparison:
     """Times two runs in turn, A B A B ..., so that whatever else the machine does meets both alike.
 
-    Each is first run once untimed; then `repeats` pairs of blocks of at least `least` seconds each.
+    After a warm-up of each come `repeats` pairs of blocks of at least `least` seconds.
     """
-    loops = {}
-    for run in (ours, textbook):
-        run()
-        loops[run] = loops_for(run, device, least)
-    pairs = [tuple(seconds(run, device, loops[run]) for run in (ours, textbook)) for _ in range(repeats)]
+    sides = [(run, warm_up(run, device, least)) for run in (ours, textbook)]
+    pairs = [tuple(seconds(run, device, loops) for run, loops in sides) for _ in range(repeats)]
     return Comparison(*zip(*pairs, strict=True))
 
 

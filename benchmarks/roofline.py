@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from benchmarks.clock import loops_for, seconds
+from benchmarks.clock import seconds, warm_up
 from benchmarks.contestants import our_steps, records, textbook_steps
 from benchmarks.sizes import Sizes
 from benchmarks.table import Row
@@ -98,7 +98,6 @@ def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) ->
     name, data = sizes.roofline, records(sizes.num_train)
     case = sizes.iterations[name]
     with our_steps(case, *data, device) as step:
-        step()
         work = flops(step)
         rates = _rates(work, step, sizes, repeats, device)
     plain = flops(textbook_steps(case, *data, device))
@@ -113,8 +112,7 @@ def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) ->
 
 def _rates(work: float, run: Callable[[], object], sizes: Sizes, repeats: int, device: torch.device) -> list[float]:
     """Returns the GFLOP/s of each repeat of a run that takes `work` FLOPs."""
-    run()
-    loops = loops_for(run, device, sizes.seconds / 4)
+    loops = warm_up(run, device, sizes.seconds / 4)
     return [work / seconds(run, device, loops) / GIGA for _ in range(repeats)]
 
 

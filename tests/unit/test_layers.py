@@ -21,8 +21,12 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": COMMON
     | {"evaluation", "torch", "torchvision", "torch_fidelity", "sklearn", "threadpoolctl", "safetensors", "tqdm"},
     "evaluation/report": COMMON | {"evaluation.report", "pandas", "matplotlib", "PIL"},
+    "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
+    "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
+    "benchmarks/textbook_nets.py": {"torch"},
 }
-FILES = sorted(path for top in ("workflow", "methods", "evaluation") for path in (ROOT / top).rglob("*.py"))
+FOLDERS = ("workflow", "methods", "evaluation", "benchmarks")
+FILES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
 
 
 def layer(path: Path) -> set[str]:
@@ -74,11 +78,13 @@ def test_evaluation_does_not_reach_up_into_the_report() -> None:
         ("evaluation/x.py", "from methods.core import nets", {"methods.core.nets"}),
         ("evaluation/report/x.py", "import torch", {"torch"}),
         ("workflow/common/x.py", "from torch import nn", {"torch"}),
+        ("methods/core/x.py", "from benchmarks import textbook", {"benchmarks.textbook"}),
+        ("benchmarks/textbook.py", "from methods.core import nets", {"methods.core.nets"}),
         ("workflow/datasets/x.py", "from workflow.common.errors import UserError", set()),
     ],
 )
 def test_the_check_sees_a_forbidden_import(tmp_path: Path, monkeypatch, file: str, line: str, names: set[str]) -> None:
-    for folder in ("methods/core", "evaluation/report", "workflow/datasets", "workflow/common"):
+    for folder in ("methods/core", "evaluation/report", "workflow/datasets", "workflow/common", "benchmarks"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / file).write_text(line)
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

@@ -1,0 +1,333 @@
+"""The speed measurements: the yardstick is the same algorithm as the engine, and the figures are what they say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from benchmarks import __main__ as command
+from benchmarks import clock, plot, point, scaling, textbook, textbook_nets
+from benchmarks.contestants import BUDGET, public_of, records
+from benchmarks.roofline import flops
+from benchmarks.sizes import Axis, Case, full, quick
+from benchmarks.table import Row, to_csv
+from methods.core import nets, registry, wasserstein
+from methods.core.mechanisms import clip_rows
+from methods.core.method import Context
+from methods.core.privacy import Grant, Ledger, PublicSpec
+from methods.core.private_data import PrivateData
+from workflow.common.errors import UserError
+
+CPU = torch.device("cpu")
+TINY = {
+    "steps": 4, "batch_size": 3, "num_shards": 2, "critic_batch": 4, "critic_steps": 2, "warm_start_steps": 1,
+    "warm_start_width": 2, "generator": "dcgan", "generator_width": 2, "critic_width": 2,
+}  # fmt: skip
+
+
+def pair(kind: str, shape=(1, 28, 28), spectral=True):
+    """Returns the engine's network and the textbook's with its weights, neither moving spectral norm's vectors."""
+    arguments = (shape, 10, 2) if kind == "DCGANGenerator" else (shape, 10, 2, spectral)
+    ours, plain = getattr(nets, kind)(*arguments), getattr(textbook_nets, kind)(*arguments)
+    plain.load_state_dict(ours.state_dict())
+    return ours.eval(), plain.eval()
+
+
+def batch(count=4, shape=(1, 28, 28)):
+    return torch.rand(count, *shape), torch.rand(count, *shape), torch.arange(count) % 10
+
+
+def weight_gradients(network, loss):
+    loss.backward()
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def close(ours, plain):
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["ResNetGenerator", "DCGANGenerator"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_the_textbook_generators_make_the_engines_images(kind, shape):
+    ours, plain = pair(kind, shape)
+    latents, labels = nets.draw_latents(4, torch.Generator().manual_seed(0)), torch.arange(4)
+    assert torch.allclose(ours(latents, labels), plain(latents, labels), atol=1e-6)
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_textbook_critic_has_the_engines_loss_and_gradients(spectral):
+    ours, plain = pair("Critic", spectral=spectral)
+    real, fake, labels = batch()
+    share, hp = torch.rand(4, 1, 1, 1), registry.hyper("gs_wgan", {"drift": 0.5})
+    expected = wasserstein.critic_loss(ours, real, fake, labels, share, hp.gradient_penalty, hp.drift, "fp32")
+    loss = textbook.critic_loss(plain, real, fake, labels, share, hp)
+    assert torch.allclose(loss, expected, rtol=1e-5)
+    assert close(weight_gradients(ours, expected), weight_gradients(plain, loss))
+
+
+@pytest.mark.parametrize("spectral", [True, False])
+def test_the_textbook_classifier_has_the_engines_loss_and_gradients(spectral):
+    ours, plain = pair("Classifier", spectral=spectral)
+    images, _, labels = batch()
+    hp = registry.hyper("dpac", {"drift": 0.5})
+    expected = wasserstein.score_loss(ours, images, labels, hp.gradient_penalty, hp.drift, "fp32")
+    loss = textbook.classifier_loss(plain, images, labels, hp)
+    assert torch.allclose(loss, expected, rtol=1e-5)
+    assert close(weight_gradients(ours, expected), weight_gradients(plain, loss))
+
+
+@pytest.mark.parametrize("kind", ["Critic", "Classifier"])
+def test_the_textbook_image_gradients_are_the_engines(kind):
+    ours, plain = pair(kind)
+    _, fake, labels = batch()
+    expected = wasserstein.image_gradients(ours, fake, labels, "fp32")
+    assert torch.allclose(textbook.image_gradients(plain, fake, labels), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_textbook_clips_each_image_and_then_adds_noise():
+    gradients = torch.randn(50, 1, 28, 28) * torch.logspace(-3, 3, 50).view(-1, 1, 1, 1)
+    clipped = clip_rows(gradients.flatten(1), 0.5, "gaussian").view_as(gradients)
+    assert torch.allclose(textbook.sanitise(gradients, 0.5, 0.0), clipped, rtol=1e-5, atol=1e-6)
+    noise = textbook.sanitise(gradients, 0.5, 3.0) - clipped
+    assert float(noise.std()) == pytest.approx(3.0, rel=0.03)
+
+
+def test_a_whole_textbook_iteration_moves_every_network_as_the_engines_does(tmp_path, monkeypatch):
+    # One shard of equal records, one class, no penalty, no noise, and a generator that ignores its latents: no draw
+    # can matter, so the two must take the same steps.
+    monkeypatch.setattr(Grant, "gaussian", lambda self, rows: clip_rows(rows, self.release.clip, "gaussian"))
+    settings = TINY | {"num_shards": 1, "warm_start_steps": 0, "gradient_penalty": 0.0, "spectral_norm": False}
+    hp = registry.hyper("gs_wgan", settings | {"clip": 0.01, "critic_learning_rate": 0.01})
+    images, labels = records(1)[0].repeat(8, 1, 1, 1), torch.zeros(8, dtype=torch.int64)
+    public = PublicSpec("synthetic", (1, 28, 28), 1, 8)
+    method = registry.load("gs_wgan")
+    releases = method.plan(hp, public, BUDGET)
+    ours = method(hp, Context(public, releases, 0, CPU))
+    plain = textbook.GSWGAN(textbook.Problem(hp, images, labels, 1, CPU), noise=0.0)
+    with Ledger.open(tmp_path / "ledger.jsonl", releases, BUDGET) as ledger:
+        data = PrivateData(images, labels)
+        ours.prepare(data, ledger)
+        with torch.no_grad():
+            ours.generator.entry.linear.weight[:, : nets.LATENT_BITS] = 0
+        plain.generator.load_state_dict(ours.generator.state_dict())
+        plain.average.load_state_dict(ours.public_state())
+        plain.first_critic.load_state_dict(ours.critics.lend(0)[0].state_dict())
+        ours.step(0, data, ledger)
+    plain.step(0)
+    critics = ours.critics.lend(0)[0].state_dict(), plain.critic(0)[0].state_dict()
+    generators = ours.private_state()["generator"], plain.generator.state_dict()
+    averages = ours.public_state(), plain.average.state_dict()
+    for (expected, got), rate in ((critics, 0.01), (generators, 1e-4), (averages, 1e-4)):
+        for name in expected.keys() - {"entry.linear.weight"}:
+            # Adam's first steps have the size of the rate whatever the gradient: a wrong sign is a whole rate off.
+            assert float((expected[name] - got[name]).abs().mean()) < 0.02 * rate, name
+
+
+def problem(method, **overrides):
+    hp = registry.hyper(method, TINY | overrides)
+    return textbook.Problem(hp, *records(40), 10, CPU)
+
+
+def test_each_textbook_critic_update_reads_the_drawn_shard_and_makes_its_own_fakes(monkeypatch):
+    made = problem("gs_wgan")
+    loop, reads, passes = textbook.GSWGAN(made, 1.0), [], []
+    monkeypatch.setattr(made, "read", lambda shard, read=made.read: reads.append(shard) or read(shard))
+    loop.generator.register_forward_hook(lambda net, arguments, made: passes.append(made.requires_grad))
+    loop.step(0)
+    assert reads == list(loop.critics) * 2
+    assert passes == [False, False, True]
+
+
+def test_textbook_shards_are_disjoint():
+    assert len(problem("gs_wgan", num_shards=3).shards.unique()) == 39
+
+
+def test_the_textbook_classifier_learns_one_set_of_fakes_then_fresh_records_and_joins_by_weight(monkeypatch):
+    made = problem("dpac", classifier_fake_steps=2, classifier_real_steps=3, fakes_per_class=1, classifier_weight=0.3)
+    loop = textbook.DPAC(made, 1.0)
+    lessons = list(loop.lessons(0))
+    assert [len(labels) for _, labels in lessons] == [10, 10, 4, 4, 4]
+    assert torch.equal(lessons[0][0], lessons[1][0]) and not torch.equal(lessons[2][0], lessons[3][0])
+    monkeypatch.setattr(loop, "lessons", lambda shard: [])
+    critic, classifier = made.scorer(textbook_nets.Critic), made.scorer(textbook_nets.Classifier)
+    monkeypatch.setattr(made, "scorer", lambda kind: classifier)
+    _, fakes, labels = batch()
+    of_critic, of_classifier = (textbook.image_gradients(net, fakes, labels) for net in (critic, classifier))
+    expected = 0.8 / 1.1 * of_critic + 0.3 / 1.1 * of_classifier
+    assert torch.allclose(loop.gradients(critic, fakes, labels, 0), expected, atol=1e-7)
+
+
+def test_the_textbook_warm_start_trains_a_critic_of_its_own_for_each_shard():
+    made = problem("gs_wgan", num_shards=3)
+    states = textbook.warm_start(made)
+    first, second, third = (state["trunk.0.parametrizations.weight.original"] for state in states)
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+    assert states[0].keys() == nets.Critic((1, 28, 28), 10, 2).state_dict().keys()
+
+
+def test_speedup_is_the_ratio_of_medians_and_its_spread_that_of_pairs():
+    found = clock.Comparison(ours=(1.0, 2.0, 4.0), textbook=(10.0, 12.0, 16.0))
+    assert found.speedup == 6.0
+    assert found.spread == (4.0, 10.0)
+
+
+def test_contestants_run_in_turn_after_a_warm_up_in_blocks_of_the_least_time(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+
+    def contestant(name, cold, warm):
+        def run():
+            now[0] += cold if name not in calls else warm
+            calls.append(name)
+
+        return run
+
+    found = clock.alternate(contestant("A", 3.0, 0.5), contestant("B", 9.0, 8.0), CPU, repeats=2, least=1.0)
+    assert "".join(calls) == "AA" + "B" + "AAB" * 2
+    assert found == clock.Comparison((0.5, 0.5), (8.0, 8.0))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("convolve", [F.conv2d, F.conv_transpose2d])
+def test_executed_flops_are_two_a_multiplication_and_threefold_with_both_gradients(groups, convolve):
+    images = torch.randn(2, 8, 6, 6, requires_grad=True)
+    weight = torch.randn(8, 8 // groups, 3, 3, requires_grad=True)
+    forward = 2 * 2 * 36 * 8 * (8 // groups) * 9
+    with torch.no_grad():
+        assert flops(lambda: convolve(images, weight, padding=1, groups=groups)) == forward
+    assert flops(lambda: convolve(images, weight, padding=1, groups=groups).sum().backward()) == 3 * forward
+
+
+def test_flops_of_a_gradient_penalty_are_counted():
+    critic = textbook_nets.Critic((1, 28, 28), 10, 2, spectral=False)
+    images, _, labels = batch()
+
+    def update():
+        at = images.clone().requires_grad_()
+        textbook.gradient_penalty(critic(at, labels), at).backward()
+
+    with torch.no_grad():
+        forward = flops(lambda: critic(images, labels))
+    assert flops(update) > 4 * forward
+
+
+def test_rows_become_tidy_csv():
+    rows = [
+        Row("throughput", "resnet64", None, "speedup", 2.0 / 3, "x", 0.5, 1.0),
+        Row("scaling", "steps", 50, "total_seconds", 12345.678, "s"),
+    ]
+    assert to_csv(rows).splitlines() == [
+        "part,case,at,quantity,value,unit,low,high",
+        "throughput,resnet64,,speedup,0.6667,x,0.5,1",
+        "scaling,steps,50,total_seconds,1.235e+04,s,,",
+    ]
+
+
+def test_quick_cases_have_the_presets_settings_and_paper_cases_the_published_ones():
+    sizes = full()
+    for name in ("gs_wgan", "dpac"):
+        hp, preset = sizes.iterations[f"{name}_quick"].hp, quick(name).hp
+        assert replace(hp, steps=preset.steps, warm_start_steps=preset.warm_start_steps) == preset
+        assert preset.critic_width < registry.hyper(name, {}).critic_width
+    assert sizes.warm_start["warm_start_quick"].hp.warm_start_steps == quick("gs_wgan").hp.warm_start_steps
+    resnet = sizes.iterations["resnet64"].hp
+    assert resnet == registry.hyper("gs_wgan", {"precision": "bf16", "warm_start_steps": 0, "steps": resnet.steps})
+
+
+def test_every_size_of_the_default_run_is_one_that_the_method_accepts():
+    sizes = full()
+    points = [scaling.point(axis, value, sizes) for axis in sizes.axes for value in axis.values]
+    cases = [*sizes.iterations.values(), *(Case("gs_wgan", made.hyper) for made in points)]
+    for case in cases:
+        public = public_of(torch.zeros(case.hp.num_shards, 1, 28, 28))
+        (release,) = registry.load(case.method).plan(case.hp, public, BUDGET)
+        assert release.max_uses >= max(made.steps for made in points)
+
+
+def test_a_scaling_axis_changes_its_own_setting_alone():
+    sizes = full()
+    wide = scaling.point(Axis("critic_width", "step", (64,)), 64, sizes)
+    assert wide.hyper == {**sizes.scaled, "critic_width": 64} and wide.steps == sizes.steps
+    assert scaling.point(Axis("image_size", "step", (32,)), 32, sizes).image_size == 32
+    assert scaling.point(Axis("steps", "total", (50,)), 50, sizes).steps == 50
+    assert scaling.point(Axis("num_shards", "warm_start", (16,)), 16, sizes).hyper["num_shards"] == 16
+
+
+def test_a_point_whose_process_fails_is_one_error(monkeypatch):
+    monkeypatch.setattr(point.sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="ended with 1"):
+        point.in_own_process(point.Point({"batch_size": 3}, 28, 20, 1), 1, CPU)
+
+
+def clipped_texts(figure):
+    FigureCanvasAgg(figure).draw()
+    page = figure.bbox
+    boxes = [
+        (text, text.get_window_extent()) for text in figure.findobj(Text) if text.get_text() and text.get_visible()
+    ]
+    return [
+        text.get_text() for text, box in boxes
+        if box.x0 < page.x0 or box.y0 < page.y0 or box.x1 > page.x1 or box.y1 > page.y1
+    ]  # fmt: skip
+
+
+def test_the_plot_labels_every_axis_and_clips_no_text():
+    sizes = full()
+    rows = [Row("throughput", name, None, "speedup", 3.0, "x", 1.0, 20.0) for name in sizes.iterations]
+    rows += [Row("roofline", "convolution_bf16", None, "rate", 1234.5, "GFLOP/s", 1200.0, 1300.0)]
+    for axis in sizes.axes:
+        rows += [row for value in axis.values for row in scaling.rows(axis, value, [1e-3, 2e-3], 512.0)]
+    figure = plot.draw(rows)
+    assert len(figure.axes) == 2 + len(sizes.axes) + 1
+    assert all(axes.get_xlabel() for axes in figure.axes)
+    assert all(axes.get_ylabel() or axes.get_title() for axes in figure.axes)
+    assert clipped_texts(figure) == []
+
+
+def tiny():
+    return replace(
+        full(),
+        iterations={
+            "resnet64": Case("gs_wgan", TINY | {"generator": "resnet", "steps": 50, "warm_start_steps": 0}),
+            "dpac_quick": Case("dpac", TINY | {"classifier_start": 1, "steps": 50, "warm_start_steps": 0}),
+        },
+        warm_start={"warm_start_quick": Case("gs_wgan", TINY)},
+        num_train=40, shard_size=10, seconds=0.0, channels=4, batch=2, pixels=(8,), matrix={"cpu": 16},
+        scaled=TINY | {"steps": 50},
+        axes=(Axis("num_shards", "warm_start", (2,)), Axis("image_size", "step", (32,))), steps=2,
+    )  # fmt: skip
+
+
+def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "full", tiny)
+    arguments = ["--threads", "1", "--device", "cpu", "--repeats", "2", "--out", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    with (tmp_path / "out" / "speed.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["part"], row["case"], row["quantity"]) for row in rows}
+    assert {
+        ("throughput", "resnet64", "speedup"), ("throughput", "dpac_quick", "ours"),
+        ("throughput", "warm_start_quick", "textbook"), ("roofline", "convolution_bf16", "rate"),
+        ("roofline", "matmul_fp32", "rate"), ("roofline", "resnet64", "share_of_convolution_bf16"),
+        ("scaling", "num_shards", "warm_start_seconds"), ("scaling", "image_size", "peak_memory"),
+    } <= found  # fmt: skip
+    assert all(float(row["value"]) > 0 for row in rows)
+    spread = [row for row in rows if row["low"]]
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in spread if row["unit"] != "x")
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert {"commit", "processor", "threads", "sizes", "repeats"} <= record.keys()
+    assert (tmp_path / "out" / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.count("times as fast as the textbook loop") == 3
+
+
+@pytest.mark.parametrize("wrong", [["--only", "speed"], ["--repeats", "0"], ["--threads", "0"], ["--device", "tpu9"]])
+def test_a_wrong_argument_is_one_line(wrong, capsys):
+    assert command.main(wrong) == 2
+    assert capsys.readouterr().err.startswith("error: ")
