@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,10 +43,10 @@ def draw(rows: list[Row]) -> Figure:
     found = panels(rows)
     lines = -(-len(found) // COLUMNS)
     figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * lines), layout="constrained")
-    places = figure.subplots(lines, COLUMNS, squeeze=False).flat
+    places = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
     for place, panel in zip(places, found, strict=False):
         panel(place)
-    for place in list(places)[len(found) :]:
+    for place in places[len(found) :]:
         place.remove()
     return figure
 
@@ -57,8 +58,8 @@ def panels(rows: list[Row]) -> list[Panel]:
     bars = [
         partial(_bars, chosen, title, label)
         for chosen, title, label in (
-            (speedups, "Speed against the textbook loop", "times as fast (bar: medians; line: all pairs)"),
-            (rates, "Rate against this machine's peaks", "GFLOP/s executed"),
+            (speedups, "Speed against the textbook loop", "times as fast (line: lowest to highest pair)"),
+            (rates, "Rate against the peaks (grey)", "GFLOP/s executed"),
         )
         if chosen
     ]
@@ -73,16 +74,24 @@ def _bars(rows: list[Row], title: str, label: str, axes: Axes) -> None:
     names = [row.case.replace("_", " ") for row in rows]
     values = [row.value for row in rows]
     ends = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
-    peaks = [row.part == "roofline" and row.case.startswith(("convolution", "matmul")) for row in rows]
-    axes.barh(names, values, color=[GREY if peak else BLUE for peak in peaks], height=0.6)
-    axes.errorbar(values, names, xerr=ends, fmt="none", ecolor="black", capsize=3)
+    axes.barh(names, values, color=[GREY if _is_peak(row) else BLUE for row in rows], height=0.6)
+    # A pair's ratio may lie on one side of the ratio of medians alone, when there are few pairs.
+    axes.errorbar(values, names, xerr=np.maximum(ends, 0), fmt="none", ecolor="black", capsize=3)
     for name, row in zip(names, rows, strict=True):
-        axes.annotate(f"{row.value:.3g}", (row.high, name), xytext=(5, 0), textcoords="offset points", va="center")
-    axes.margins(x=0.15)
+        text = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
+        end = max(row.value, row.high), name
+        axes.annotate(text, end, xytext=(5, 0), textcoords="offset points", va="center")
+    if rows[0].quantity == "speedup":
+        axes.axvline(1, color="black", linestyle=":", linewidth=1)
+    axes.margins(x=0.18)
     axes.set_xlim(left=0)
     axes.invert_yaxis()
     axes.set_title(title)
     axes.set_xlabel(label)
+
+
+def _is_peak(row: Row) -> bool:
+    return row.quantity == "rate" and row.case.startswith(("convolution", "matmul"))
 
 
 def _line(rows: list[Row], axes: Axes) -> None:
@@ -92,7 +101,7 @@ def _line(rows: list[Row], axes: Axes) -> None:
     if first.low is not None:
         axes.fill_between(at, [row.low for row in rows], [row.high for row in rows], color=BLUE, alpha=0.2, lw=0)
     axes.set_xticks(at)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0, top=1.15 * max(row.high or row.value for row in rows))
+    axes.set_xlim(0, 1.1 * max(at))
+    axes.set_ylim(0, 1.15 * max(values if first.high is None else [row.high for row in rows]))
     axes.set_xlabel(AXES[first.case])
     axes.set_ylabel(QUANTITIES[first.quantity])
