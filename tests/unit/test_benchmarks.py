@@ -283,6 +283,15 @@ def test_a_point_times_each_step_or_the_warm_start_of_all_shards(monkeypatch):
     assert trained == [point.WARM_UP_SHARDS, 3]
 
 
+def test_a_points_memory_is_its_own_and_not_that_of_the_process_that_started_it():
+    ballast = torch.ones(2**27)  # 512 MiB
+    here = point.peak_memory_mib(CPU)
+    del ballast
+    seconds, peak = point.in_own_process(point.Point(TINY | {"steps": 50}, 28, 10, 1), 1, CPU)
+    assert len(seconds) == 1
+    assert 50 < peak < here - 256
+
+
 def test_a_point_whose_process_fails_is_one_error(monkeypatch):
     monkeypatch.setattr(point.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="ended with 1"):
