@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from benchmarks.clock import seconds
 from benchmarks.contestants import our_steps, our_warm_start, records
 from benchmarks.sizes import Case
 from methods.core.arguments import add_machine, json_argument, use_machine
+from methods.core.memory import peak_memory_mib
 from workflow.common.errors import UserError, command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,18 +71,6 @@ def run(point: Point, device: torch.device) -> list[float]:
         for _ in range(WARM_UP_STEPS):
             step()
         return [seconds(step, device) for _ in range(point.steps)]
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Returns the largest memory of this process so far: resident, or allocated on its GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    # Not ru_maxrss, which on Linux a new process inherits from the one that started it.
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 @command

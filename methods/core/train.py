@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import resource
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from methods.core import checkpoint, registry
 from methods.core.arguments import add_machine, context, json_argument, private_data, use_machine
+from methods.core.memory import peak_memory_mib
 from methods.core.method import Method
 from methods.core.plan import budget_of
 from methods.core.privacy import BudgetExhausted, Ledger
@@ -175,7 +175,7 @@ def _finish(
         record |= {f"eps_{count}": ledger.epsilon(count) for count in ("published", "sound")}
     record |= {
         "train_seconds": round(progress.seconds, 3),
-        "peak_memory_mib": _peak_memory_mib(device),
+        "peak_memory_mib": round(peak_memory_mib(device)),
         "steps_done": progress.step,
         "steps_planned": method.num_steps,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
@@ -201,12 +201,6 @@ def _csv(rows: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _peak_memory_mib(device: torch.device) -> int:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @command

@@ -19,6 +19,7 @@ from benchmarks.sizes import Axis, Case, full, quick
 from benchmarks.table import Row, to_csv
 from methods.core import nets, registry, wasserstein
 from methods.core.mechanisms import clip_rows
+from methods.core.memory import peak_memory_mib
 from methods.core.method import Context
 from methods.core.privacy import Grant, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
@@ -285,7 +286,7 @@ def test_a_point_times_each_step_or_the_warm_start_of_all_shards(monkeypatch):
 
 def test_a_points_memory_is_its_own_and_not_that_of_the_process_that_started_it():
     ballast = torch.ones(2**27)  # 512 MiB
-    here = point.peak_memory_mib(CPU)
+    here = peak_memory_mib(CPU)
     del ballast
     seconds, peak = point.in_own_process(point.Point(TINY | {"steps": 50}, 28, 10, 1), 1, CPU)
     assert len(seconds) == 1
