@@ -30,7 +30,7 @@ class _PixelNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = (x * x).mean(dim=1, keepdim=True).add_(1e-10).rsqrt_()
+        scale = _mean_square(x).add_(1e-10).rsqrt_().to(x.dtype)
         return x * scale, scale
 
     @staticmethod
@@ -50,6 +50,14 @@ class _PixelNorm(torch.autograd.Function):
         """Of a stack [M, N, C, ...]: all images are one batch."""
         stack = x.movedim(in_dims[0], 0)
         return tuple(part.unflatten(0, stack.shape[:2]) for part in _PixelNorm.apply(stack.flatten(0, 1))), (0, 0)
+
+
+def _mean_square(x: torch.Tensor) -> torch.Tensor:
+    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return (x * x).mean(dim=1, keepdim=True)
+    # Five times faster where channels lie side by side, and several times slower where they do not.
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return norm.to(torch.promote_types(x.dtype, torch.float32)).square_().div_(x.shape[1])
 
 
 def pixel_norm(x: torch.Tensor) -> torch.Tensor:
@@ -143,6 +151,8 @@ class ResNetGenerator(nn.Module):
         self.blocks = nn.Sequential(*(_UpBlock(4 * width, spectral) for _ in range(3)))
         self.exit = _norm(nn.Conv2d(4 * width, colours, 3, padding=1 if size == 32 else 0), spectral)
         self.size = size
+        # Values of an image's largest feature maps.
+        self.largest = 4 * width * 32**2
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
@@ -164,6 +174,8 @@ class DCGANGenerator(nn.Module):
         self.first = nn.ConvTranspose2d(4 * width, 2 * width, 5)
         self.second = nn.ConvTranspose2d(2 * width, width, 5)
         self.exit = nn.ConvTranspose2d(width, colours, size - 2 * (self.crop + 3), stride=2)
+        # Values of an image's largest feature maps.
+        self.largest = max(2 * width * 8**2, width * 12**2)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""

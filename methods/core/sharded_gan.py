@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from methods.core import warm_critics
 from methods.core.method import Context, Method, StepLog
@@ -28,11 +29,13 @@ from methods.core.shards import ShardNetworks, assign
 from methods.core.stacks import at_once
 from methods.core.streams import stream
 from methods.core.summed_shards import FAKES_PER_CLASS, ShardCritics, Visits
-from methods.core.wasserstein import critic_update, image_gradients, mixed_precision
+from methods.core.wasserstein import DTYPES, critic_update, image_gradients, mixed_precision
 from workflow.common.errors import UserError, unknown
 
 RELEASE = "image_gradient"
 SAMPLE_BATCH = 500
+# A part of maps that the allocator keeps for the next one.
+_MAP_BYTES = 2**24
 
 
 def described(default: Any, text: str) -> Any:
@@ -308,10 +311,16 @@ def check(hp: Any, public: PublicSpec) -> None:
 
 
 def _make(generator: nn.Module, labels: torch.Tensor, stream: torch.Generator, precision: str) -> torch.Tensor:
-    """Returns fakes [N, C, H, W] of the labels [N], in single precision whatever the layers' is."""
+    """Returns fakes [N, C, H, W] of the labels [N], in single precision whatever the layers' is.
+
+    Without a graph they are made part by part where the maps of all would need new memory from the system each time.
+    """
     latents = draw_latents(len(labels), stream).to(labels.device)
-    with mixed_precision(labels.device, precision):
-        return generator(latents, labels).float()
+    traced_or_gpu = torch.is_grad_enabled() or labels.device.type != "cpu"
+    size = len(labels) if traced_or_gpu else max(1, _MAP_BYTES // (generator.largest * DTYPES[precision].itemsize))
+    with mixed_precision(labels.device, precision), parametrize.cached():
+        parts = zip(latents.split(size), labels.split(size), strict=True)
+        return torch.cat([generator(*part).float() for part in parts])
 
 
 def _read(

@@ -50,8 +50,10 @@ def test_pixel_norm_gives_unit_mean_square_over_channels():
 
 
 def test_pixel_norms_gradient_is_autograds_also_in_a_stack():
-    x = torch.randn(2, 5, 3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert torch.autograd.gradcheck(pixel_norm, (x,))
+    x = torch.randn(2, 5, 3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.autograd.gradcheck(pixel_norm, (x.to(memory_format=layout).requires_grad_(),))
+    torch.testing.assert_close(pixel_norm(x), pixel_norm(x.to(memory_format=torch.channels_last)))
     stack = torch.randn(4, 2, 5, 3, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
     ways = [torch.vmap(pixel_norm)(stack), torch.stack([pixel_norm(part) for part in stack])]
     torch.testing.assert_close(*ways)
