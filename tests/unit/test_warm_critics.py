@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_sharded_gan import PUBLIC, TINY, records
 
-from methods.core import registry, warm_critics
+from methods.core import registry, stacks, warm_critics
 from methods.core.method import Context
 from methods.core.nets import draw_latents
 from methods.core.optimisers import adam
@@ -97,6 +97,16 @@ def test_the_size_of_a_stack_changes_no_critic(tmp_path):
     apart = [warm_critics.train(hp, CONTEXT, shards, [block], records(), ledger) for block in blocks]
     for name, value in together.items():
         torch.testing.assert_close(value, torch.cat([part[name] for part in apart]), rtol=1e-3, atol=1e-5)
+
+
+def test_generators_in_groups_as_a_gpu_takes_them_change_no_critic(tmp_path, monkeypatch):
+    hp = registry.hyper("gs_wgan", SETTINGS | {"spectral_norm": False})
+    shards, ledger, trained = assign(60, 6, 0), open_ledger(tmp_path), []
+    for grouped in (False, True):
+        monkeypatch.setitem(stacks._GROUPED, "cpu", grouped)
+        trained.append(warm_critics.train(hp, CONTEXT, shards, [range(6)], records(), ledger))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(value, trained[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_each_critic_sees_its_own_shard_alone(tmp_path):
