@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.grad import conv2d_weight
 
 # Of every convolution of a trunk.
 KERNEL, STRIDE, PADDING = 5, 2, 2
@@ -152,7 +152,12 @@ class _Trunks:
         """Returns the backward signal at each layer's output before its ReLU, from `start` at the last one's."""
         every = [_where_active(start, features[-1])]
         for kernel, below in zip(reversed(self._kernels[1:]), reversed(features[1:-1]), strict=True):
-            every.append(_where_active(conv2d_input(below.shape, kernel, every[-1], **self._places), below))
+            # Not torch.nn.grad.conv2d_input, which makes a map that nobody reads in place of `below`.
+            signal, _, _ = torch.ops.aten.convolution_backward(
+                every[-1], below, kernel, None, [STRIDE] * 2, [PADDING] * 2, [1, 1], False, [0, 0], self.groups,
+                [True, False, False],
+            )  # fmt: skip
+            every.append(_where_active(signal, below))
         return every[::-1]
 
     def image_gradients(self, signal: torch.Tensor) -> torch.Tensor:
