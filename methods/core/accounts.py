@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from methods.core import registry
 from methods.core.account import DATASETS
 from methods.core.accountants import calibrate, classic, epsilon
@@ -98,6 +96,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def read_settings(path: str | Path) -> tuple[list[float], list[Setting]]:
     """Returns the budgets and the settings of a file. Raises UserError naming the entry that is wrong, and why."""
+    # Here, so that a machine that only trains does without.
+    import yaml
+
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

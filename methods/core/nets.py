@@ -55,7 +55,7 @@ class _PixelNorm(torch.autograd.Function):
 def _mean_square(x: torch.Tensor) -> torch.Tensor:
     if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return (x * x).mean(dim=1, keepdim=True)
-    # Five times faster where channels lie side by side, and several times slower where they do not.
+    # Several times faster where channels lie side by side, and slower where they do not.
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return norm.to(torch.promote_types(x.dtype, torch.float32)).square_().div_(x.shape[1])
 

@@ -19,7 +19,7 @@ _EPSILON = 1e-8
 _RAW, _U, _V = (f".parametrizations.weight.{name}" for name in ("original", "0._u", "0._v"))
 # Networks in work at a time: more do not run faster on a processor, and a GPU's memory bounds them.
 _AT_ONCE = {"cpu": 16, "cuda": 128}
-# Transposed convolutions in groups take a processor more than twice the time of as many single ones.
+# Generators of a stack by convolutions in groups, or one by one, which a processor does faster.
 _GROUPED = {"cpu": False, "cuda": True}
 
 

@@ -93,16 +93,12 @@ def _train_critics(
     hp: Any, critics: Members, generators: Members, blocks: list[_Block], data: PrivateData, ledger: Ledger
 ) -> None:
     device = critics.updates.device
+    updates = range(hp.critic_steps)
+    records = torch.stack([torch.cat([block.batch(hp.critic_batch) for block in blocks]) for _ in updates])
     with ledger.internal("critic warm start") as grant:
-        records = torch.cat([block.batch(hp.critic_batch) for block in blocks for _ in range(hp.critic_steps)])
         images, labels = data.read(grant, records.flatten())
-    images, labels = images.to(device).float() / 255, labels.to(device)
-    # Blocks come one after the other, each with all its updates: to [updates, M, B].
-    counts = [len(block.records) for block in blocks]
-    order = _by_update(counts, hp.critic_steps).to(device)
-    images = images.view(*records.shape, *images.shape[1:])[order]
-    labels = labels.view(records.shape)[order]
-    size = records.shape[1]
+    images = (images.to(device).float() / 255).view(*records.shape, *images.shape[1:])
+    labels, size = labels.to(device).view(records.shape), records.shape[2]
     latents = torch.cat([block.latents(hp.critic_steps * size) for block in blocks]).to(device)
     # The generators do not move in between, so one pass makes the fakes of all updates.
     with torch.no_grad(), mixed_precision(device, hp.precision):
@@ -128,15 +124,6 @@ def _train_generators(hp: Any, critics: Members, generators: Members, blocks: li
         return fakes, image_gradients(critics, fakes.detach(), labels, hp.precision) / size
 
     generators.descend_along(fakes_and_gradients, hp.critic_learning_rate)
-
-
-def _by_update(counts: list[int], updates: int) -> torch.Tensor:
-    """Returns int64 [updates, M]: where each update's batches lie, block after block, update after update in each."""
-    starts, parts = 0, []
-    for count in counts:
-        parts.append(starts + torch.arange(updates * count).view(updates, count))
-        starts += updates * count
-    return torch.cat(parts, dim=1)
 
 
 def _together(files: list[tuple[Path, range]], device: torch.device) -> Iterator[list[tuple[Path, range]]]:

@@ -5,7 +5,8 @@ image's gradient g is linear in each layer's weights, and for a fixed direction 
 t(u), with t the trunk without biases and with the image's own ReLU masks. So the gradient penalty's second order
 gradient needs no second backward pass: t(u) forward, and the layer by layer products of its activations with the
 backward signals that gave g. Real images, fakes and penalised points share one pass each way, and where scored images
-are the penalised ones, one product per layer. Same result as autograd's within rounding, in half the time or less.
+are the penalised ones, one product per layer. Same result as autograd's within rounding, in about two thirds of the
+time on a processor.
 
 M networks work as one: tensors are [N, M * C, H, W], channels last, and each layer is a convolution in M groups.
 """
@@ -20,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
+
+from methods.core.patches import patches
 
 # Of every convolution of a trunk.
 KERNEL, STRIDE, PADDING = 5, 2, 2
@@ -183,7 +186,7 @@ class _Trunks:
         if below.device.type != "cpu" or kernel.shape[1] < _WIDE:
             return conv2d_weight(below, kernel.shape, signal, **self._places)
         pairs = zip(signal.chunk(self.groups, dim=1), below.chunk(self.groups, dim=1), strict=True)
-        products = torch.cat([own.permute(0, 2, 3, 1).flatten(0, 2).T @ _patches(maps) for own, maps in pairs])
+        products = torch.cat([_product(*pair) for pair in pairs])
         return products.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
 
 
@@ -202,10 +205,10 @@ class _WrittenOut(torch.autograd.Function):
         return None, *(each * outer.view(-1, *[1] * (each.ndim - 1)) for each in ctx.saved_tensors)
 
 
-def _patches(maps: torch.Tensor) -> torch.Tensor:
-    """Returns what each output place of a layer sees, [N * H' * W', 5 * 5 * C], of maps [N, C, H, W] channels last."""
-    maps = F.pad(maps.permute(0, 2, 3, 1), (0, 0, PADDING, PADDING, PADDING, PADDING))
-    return maps.unfold(1, KERNEL, STRIDE).unfold(2, KERNEL, STRIDE).permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+def _product(signal: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """Returns a kernel's gradient [out, 5 * 5 * in] from the signal [N, out, H', W'] and the layer's input."""
+    seen = patches(below, (KERNEL, KERNEL), (STRIDE, STRIDE), (PADDING, PADDING))
+    return signal.permute(0, 2, 3, 1).flatten(0, 2).T @ seen.flatten(0, 2)
 
 
 def _bias_gradient(signal: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from methods.core import run as whole_run
 from workflow.common.contracts import load_images
 from workflow.common.files import write_json, write_npz
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "steps": 12, "batch_size": 3, "num_shards": 6, "critic_batch": 4, "critic_steps": 1, "warm_start_steps": 1,
     "warm_start_width": 2, "generator": "dcgan", "generator_width": 2, "critic_width": 2,
@@ -111,6 +115,26 @@ def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):
     call(data, tmp_path / "run")
     assert call(data, tmp_path / "run", steps=13) == 2
     assert "begun with other settings" in capsys.readouterr().err
+
+
+WITHOUT = """
+import sys
+for name in ("yaml", "opacus", "torchvision", "torch_fidelity", "sklearn", "snakemake", "pandas", "matplotlib"):
+    sys.modules[name] = None
+from methods.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_machine_that_only_trains_needs_none_of_the_suites_packages(tmp_path, data):
+    chosen = [f"--set={key}={value}" for key, value in (SMALL | {"steps": 1, "warm_start_steps": 0}).items()]
+    command = ["run", "gs_wgan", "--data", str(data), "--num", "10", "--device", "cpu", "--accounting", "published"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *command, "--out", str(tmp_path / "run"), *chosen],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "samples-000.npz").exists()
 
 
 @pytest.mark.parametrize(

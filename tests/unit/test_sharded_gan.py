@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.core import registry
+from methods.core import registry, sharded_gan
 from methods.core.method import Context
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec
 from methods.core.private_data import PrivateData
@@ -165,6 +165,21 @@ def test_mixing_phases_of_unequal_length_is_refused():
     hp = registry.hyper("dpac", TINY_DPAC | {"mix_phases": True, "classifier_fake_steps": 2})
     with pytest.raises(UserError, match="mix_phases"):
         registry.load("dpac").plan(hp, PUBLIC, Budget(10.0, 1e-5, "published"))
+
+
+@pytest.mark.parametrize("generator", ["dcgan", "resnet"])
+def test_fakes_made_part_by_part_are_those_made_at_once(tmp_path, monkeypatch, generator):
+    made, _ = start(tmp_path, "gs_wgan", records(), generator=generator)
+    labels, sizes, fakes = torch.arange(7), [], []
+    made.generator.register_forward_hook(lambda net, inputs, output: sizes.append(len(output)))
+    for images_at_once in (7, 3):
+        # Spectral norm's vectors move by one iteration a call, however many parts it has: start each from the same.
+        state = {name: value.clone() for name, value in made.generator.state_dict().items()}
+        monkeypatch.setattr(sharded_gan, "_MAP_BYTES", 4 * made.generator.largest * images_at_once)
+        fakes.append(made.fakes_for(labels, torch.Generator().manual_seed(0)))
+        made.generator.load_state_dict(state)
+    assert sizes == [7, 3, 3, 1]
+    torch.testing.assert_close(*fakes)
 
 
 def warm(folder: Path, data: PrivateData) -> dict[int, torch.Tensor]:
