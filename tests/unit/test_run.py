@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import killed_at
 
 from methods.__main__ import main
 from methods.core import registry
@@ -109,6 +110,16 @@ def test_a_run_stopped_in_time_goes_on_to_the_same_end(tmp_path, data, monkeypat
     assert "continuing after step 6 of 12" in capsys.readouterr().err
     ends = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("straight", "slots")]
     assert ends[0] == ends[1]
+
+
+def test_a_finished_run_is_sampled_again_and_never_trained_again(tmp_path, data, monkeypatch):
+    call(data, tmp_path / "run")
+    before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    killed_at(monkeypatch, "gs_wgan", 0)
+    (tmp_path / "run" / "samples-000.npz").unlink()
+    assert call(data, tmp_path / "run") == 0
+    assert (tmp_path / "run" / "samples-000.npz").exists()
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
 
 
 def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):
