@@ -98,7 +98,7 @@ def full() -> Sizes:
             "gs_wgan_quick": quick("gs_wgan", **run),
             "dpac_quick": quick("dpac", **run),
         },
-        warm_start={"warm_start_quick": quick("gs_wgan", num_shards=32)},
+        warm_start={"warm_start_quick": quick("gs_wgan", num_shards=64)},
         num_train=60_000,
         shard_size=60,
         seconds=1.0,

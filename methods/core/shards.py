@@ -15,8 +15,8 @@ from methods.core.optimisers import adam
 from workflow.common.files import atomic
 from workflow.common.seeds import numpy_stream
 
-# A killed warm start loses at most this many critics' work.
-_CHUNK = 20
+# A killed warm start loses at most this many critics' work for each thread; few, so that threads end together.
+_CHUNK = 8
 
 
 def assign(num_records: int, num_shards: int, seed: int) -> torch.Tensor:
@@ -32,7 +32,8 @@ def assign(num_records: int, num_shards: int, seed: int) -> torch.Tensor:
 def chunks(folder: Path, num_shards: int) -> Iterator[tuple[Path, range]]:
     """Yields the files that hold warm-started networks and the shards in each."""
     for start in range(0, num_shards, _CHUNK):
-        yield folder / f"critics-{start:05d}.safetensors", range(start, min(start + _CHUNK, num_shards))
+        name = f"critics-{start:05d}-{start + _CHUNK - 1:05d}.safetensors"
+        yield folder / name, range(start, min(start + _CHUNK, num_shards))
 
 
 def write_chunk(path: Path, stacked: dict[str, torch.Tensor]) -> None:

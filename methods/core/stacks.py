@@ -141,13 +141,16 @@ class Members:
     @torch.no_grad()
     def _step(self, gradients: Sequence[torch.Tensor], learning_rate: float) -> None:
         self.updates = self.updates + 1
+        step = learning_rate / (1 - BETAS[0] ** self.updates)
+        unbias = (1 - BETAS[1] ** self.updates).rsqrt()
+        # weight - step * first / (unbias * sqrt(second) + epsilon), in as few passes as may be.
+        slopes, offsets = unbias / step, _EPSILON / step
         for (name, weight), gradient in zip(self.weights.items(), gradients, strict=True):
             one_each = (-1,) + (1,) * (gradient.ndim - 1)
             first = self.first[name].lerp_(gradient, 1 - BETAS[0])
             second = self.second[name].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            unbiased = (second / (1 - BETAS[1] ** self.updates).view(one_each)).sqrt_().add_(_EPSILON)
-            step = learning_rate / (1 - BETAS[0] ** self.updates).view(one_each)
-            self.weights[name] = weight - (first / unbiased).mul_(step)
+            divisor = torch.addcmul(offsets.view(one_each), second.sqrt(), slopes.view(one_each))
+            self.weights[name] = torch.addcdiv(weight, first, divisor, value=-1)
 
 
 def _is_vector(name: str) -> bool:

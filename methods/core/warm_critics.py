@@ -1,12 +1,12 @@
 """Critics trained beforehand, each on its own shard against its own throw-away generator, many at a time.
 
-Both papers do this off-line. A stack's size changes nothing but speed: random draws belong to blocks of shards.
+Both papers do this off-line. A stack's size and the number of threads change nothing but speed: random draws belong to
+blocks of shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,45 @@ from methods.core.shards import assign, chunks, write_chunk
 from methods.core.stacks import Members
 from methods.core.streams import stream
 from methods.core.wasserstein import critic_loss, image_gradients, mixed_precision
+from methods.core.workers import for_each
 
-# Files of 20 shards whose critics train as one stack: a processor gains nothing from more, a GPU has room.
-_TOGETHER = {"cpu": 1, "cuda": 6}
+_Files = list[tuple[Path, range]]
+# Files of 8 shards whose critics train as one stack: a processor gains nothing from more, a GPU has room.
+_TOGETHER = {"cpu": 1, "cuda": 16}
+# The ledger, and the stream that new networks draw from, are the whole process's.
+_in_turn = threading.Lock()
 
 
-@dataclass(frozen=True)
 class _Block:
-    """Shards [n, size] of one file with their own random draws."""
+    """Shards of one file: their records, read once, and their own random draws."""
 
-    records: torch.Tensor
-    draws: torch.Generator
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, draws: torch.Generator) -> None:
+        """Images uint8 [n, size, C, H, W] and labels int64 [n, size]."""
+        self._images, self._labels, self._draws = images, labels, draws
 
-    def batch(self, size: int) -> torch.Tensor:
-        """Returns `size` distinct random records of each shard, or all it has: [n, B]."""
-        order = torch.rand(self.records.shape, generator=self.draws).argsort(dim=1)[:, :size]
-        return self.records.gather(1, order)
+    def batches(self, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns `count` times `size` distinct random records of each shard, or all it has, and their labels.
+
+        Images [n, count, B, C, H, W] in [0, 1] and int64 [n, count, B].
+        """
+        shards, records = self._labels.shape
+        order = torch.rand(shards, count, records, generator=self._draws).argsort(dim=2)[..., :size]
+        order = order.to(self._labels.device).flatten(1)
+        which = torch.arange(shards, device=order.device)[:, None], order
+        images, labels = (part[which].unflatten(1, (count, -1)) for part in (self._images, self._labels))
+        return images.float() / 255, labels
 
     def latents(self, size: int) -> torch.Tensor:
         """Returns latents [n, size, 10]."""
-        return draw_latents(len(self.records) * size, self.draws).view(len(self.records), size, -1)
+        return draw_latents(len(self._labels) * size, self._draws).view(len(self._labels), size, -1)
 
-    def shares(self, size: int) -> torch.Tensor:
-        """Returns uniform numbers [n, size, 1, 1, 1]."""
-        return torch.rand(len(self.records), size, 1, 1, 1, generator=self.draws)
+    def shares(self, count: int, size: int) -> torch.Tensor:
+        """Returns uniform numbers [n, count, size, 1, 1, 1]."""
+        return torch.rand(len(self._labels), count, size, 1, 1, 1, generator=self._draws)
 
     def labels(self, size: int, classes: int) -> torch.Tensor:
         """Returns uniform labels [n, size]."""
-        return torch.randint(classes, (len(self.records), size), generator=self.draws)
+        return torch.randint(classes, (len(self._labels), size), generator=self._draws)
 
 
 def make(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path) -> None:
@@ -60,12 +71,15 @@ def make(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path
         for path, members in chunks(out, hp.num_shards):
             progress.update(len(members) if path.exists() else 0)
             missing += [] if path.exists() else [(path, members)]
-        for files in _together(missing, context.device):
-            shards_of = [members for _, members in files]
-            stacked = train(hp, context, shards, shards_of, data, ledger)
-            for (path, members), state in zip(files, _split(stacked, shards_of), strict=True):
+
+        def finish(files: _Files) -> None:
+            blocks = [members for _, members in files]
+            stacked = train(hp, context, shards, blocks, data, ledger)
+            for (path, members), state in zip(files, _split(stacked, blocks), strict=True):
                 write_chunk(path, state)
                 progress.update(len(members))
+
+        for_each(finish, _together(missing, context.device), context.device)
 
 
 def train(
@@ -75,40 +89,47 @@ def train(
 
     `shards` int64 [K, size] are the records of every shard.
     """
-    each = [_Block(shards[list(block)], stream(context.seed, "warm start", block.start)) for block in blocks]
+    each = [_block(context, shards, block, data, ledger) for block in blocks]
     numbers = [shard for block in blocks for shard in block]
-    critics = Members.of([build_critic(hp, context)] * len(numbers), build_critic(hp, context, plain=True))
-    names = (hp.warm_start_width, "warm start generator")
-    generators = Members.of(
-        [build_generator(hp, context, *names, shard) for shard in numbers],
-        build_generator(hp, context, *names, plain=True),
-    )
+    with _in_turn:
+        critics, generators = _start(hp, context, numbers)
     for _ in range(hp.warm_start_steps):
-        _train_critics(hp, critics, generators, each, data, ledger)
+        _train_critics(hp, critics, generators, each)
         _train_generators(hp, critics, generators, each, context.public.num_classes)
     return critics.state_dict()
 
 
-def _train_critics(
-    hp: Any, critics: Members, generators: Members, blocks: list[_Block], data: PrivateData, ledger: Ledger
-) -> None:
-    device = critics.updates.device
-    updates = range(hp.critic_steps)
-    records = torch.stack([torch.cat([block.batch(hp.critic_batch) for block in blocks]) for _ in updates])
-    with ledger.internal("critic warm start") as grant:
-        images, labels = data.read(grant, records.flatten())
-    images = (images.to(device).float() / 255).view(*records.shape, *images.shape[1:])
-    labels, size = labels.to(device).view(records.shape), records.shape[2]
-    latents = torch.cat([block.latents(hp.critic_steps * size) for block in blocks]).to(device)
+def _start(hp: Any, context: Context, numbers: list[int]) -> tuple[Members, Members]:
+    """Returns a critic and a generator for each shard of `numbers`: critics start alike, generators do not."""
+    critics = Members.of([build_critic(hp, context)] * len(numbers), build_critic(hp, context, plain=True))
+    names = (hp.warm_start_width, "warm start generator")
+    each = [build_generator(hp, context, *names, shard) for shard in numbers]
+    return critics, Members.of(each, build_generator(hp, context, *names, plain=True))
+
+
+def _block(context: Context, shards: torch.Tensor, block: range, data: PrivateData, ledger: Ledger) -> _Block:
+    records = shards[list(block)]
+    with _in_turn, ledger.internal("critic warm start") as grant:
+        images, labels = (part.to(context.device) for part in data.read(grant, records.flatten()))
+    draws = stream(context.seed, "warm start", block.start)
+    return _Block(images.unflatten(0, records.shape), labels.view(records.shape), draws)
+
+
+def _train_critics(hp: Any, critics: Members, generators: Members, blocks: list[_Block]) -> None:
+    steps, device = hp.critic_steps, critics.updates.device
+    drawn = [block.batches(steps, hp.critic_batch) for block in blocks]
+    images, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    size = labels.shape[2]
+    latents = torch.cat([block.latents(steps * size) for block in blocks]).to(device)
+    shares = torch.cat([block.shares(steps, size) for block in blocks]).to(device)
     # The generators do not move in between, so one pass makes the fakes of all updates.
     with torch.no_grad(), mixed_precision(device, hp.precision):
-        fakes = generators.generate(latents, labels.transpose(0, 1).flatten(1)).float()
-    fakes = fakes.unflatten(1, (hp.critic_steps, size)).transpose(0, 1)
-    for real, fake, own in zip(images, fakes, labels, strict=True):
-        share = torch.cat([block.shares(size) for block in blocks]).to(device)
+        fakes = generators.generate(latents, labels.flatten(1)).float().unflatten(1, (steps, size))
+    for step in range(steps):
+        inputs = [part[:, step] for part in (images, fakes, labels, shares)]
 
-        def loss(critic: Members, real=real, fake=fake, own=own, share=share) -> torch.Tensor:
-            return critic_loss(critic, real, fake, own, share, hp.gradient_penalty, hp.drift, hp.precision)
+        def loss(critic: Members, inputs=inputs) -> torch.Tensor:
+            return critic_loss(critic, *inputs, hp.gradient_penalty, hp.drift, hp.precision)
 
         critics.descend(loss, hp.critic_learning_rate)
 
@@ -126,10 +147,9 @@ def _train_generators(hp: Any, critics: Members, generators: Members, blocks: li
     generators.descend_along(fakes_and_gradients, hp.critic_learning_rate)
 
 
-def _together(files: list[tuple[Path, range]], device: torch.device) -> Iterator[list[tuple[Path, range]]]:
+def _together(files: _Files, device: torch.device) -> list[_Files]:
     size = _TOGETHER[device.type]
-    for start in range(0, len(files), size):
-        yield files[start : start + size]
+    return [files[start : start + size] for start in range(0, len(files), size)]
 
 
 def _split(stacked: dict[str, torch.Tensor], blocks: list[range]) -> list[dict[str, torch.Tensor]]:

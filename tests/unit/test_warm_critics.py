@@ -34,21 +34,22 @@ def one_by_one(hp, shards: torch.Tensor, ledger: Ledger) -> dict[int, dict[str, 
     pairs = [(build_critic(hp, CONTEXT), _generator(hp, shard)) for shard in range(count)]
     adams = [tuple(adam(network.parameters(), hp.critic_learning_rate) for network in pair) for pair in pairs]
     for _ in range(hp.warm_start_steps):
-        orders = [torch.rand(shards.shape, generator=draws).argsort(1)[:, :size] for _ in range(hp.critic_steps)]
+        orders = torch.rand(count, hp.critic_steps, shards.shape[1], generator=draws).argsort(2)[..., :size]
         latents = draw_latents(count * hp.critic_steps * size, draws).view(count, hp.critic_steps, size, -1)
+        shares = torch.rand(count, hp.critic_steps, size, 1, 1, 1, generator=draws)
         made = [[] for _ in range(count)]
         for place, (_, generator) in enumerate(pairs):
-            own = [shards[place][order[place]] for order in orders]
+            own = shards[place][orders[place]]
             with ledger.internal("test") as grant, torch.no_grad():
                 batches = [data.read(grant, index) for index in own]
                 labels = torch.cat([labels for _, labels in batches])
                 fakes = generator(latents[place].flatten(0, 1), labels).split(size)
             made[place] = [(images / 255, fake, labels) for (images, labels), fake in zip(batches, fakes, strict=True)]
         for update in range(hp.critic_steps):
-            shares = torch.rand(count, size, 1, 1, 1, generator=draws)
             for place, (critic, _) in enumerate(pairs):
                 real, fake, labels = made[place][update]
-                loss = critic_loss(critic, real, fake, labels, shares[place], hp.gradient_penalty, hp.drift, "fp32")
+                share = shares[place, update]
+                loss = critic_loss(critic, real, fake, labels, share, hp.gradient_penalty, hp.drift, "fp32")
                 adams[place][0].zero_grad()
                 loss.backward()
                 adams[place][0].step()
@@ -118,3 +119,18 @@ def test_each_critic_sees_its_own_shard_alone(tmp_path):
     )
     name = "trunk.4.weight"
     assert [shard for shard in range(6) if not torch.equal(before[name][shard], after[name][shard])] == [4]
+
+
+def test_the_number_of_threads_changes_no_critic(tmp_path):
+    hp = registry.hyper("gs_wgan", SETTINGS | {"num_shards": 20, "critic_batch": 2, "precision": "bf16"})
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            folder = tmp_path / str(threads)
+            warm_critics.make(hp, CONTEXT, records(), open_ledger(folder), folder)
+    finally:
+        torch.set_num_threads(before)
+    files = sorted(path.name for path in (tmp_path / "1").glob("*.safetensors"))
+    assert len(files) > 2
+    assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in files)
