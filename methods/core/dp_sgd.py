@@ -223,7 +223,8 @@ class _Gradients:
         if self._patches.shape[1] == 1:
             return (self._patches.float().norm(dim=2) * self._deltas.float().norm(dim=2))[:, 0]
         # A sum of signed products: where they cancel, single precision would put the norm, and so the clip, too low.
-        grams = [part.double() @ part.double().mT for part in (self._patches, self._deltas)]
+        wide = [part.double() for part in (self._patches, self._deltas)]
+        grams = [part @ part.mT for part in wide]
         return (grams[0] * grams[1]).sum((1, 2)).clamp(min=0).sqrt().float()
 
 

@@ -179,7 +179,9 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
-        x = pixel_norm(F.relu(self.first(self.entry(latents, labels))))[:, :, : self.crop, : self.crop]
+        x = pixel_norm(F.relu(self.first(self.entry(latents, labels))))
+        # Negative padding, not a slice, whose backward pass would change the layout.
+        x = F.pad(x, (0, self.crop - x.shape[3], 0, self.crop - x.shape[2]))
         x = pixel_norm(F.relu(self.second(x)))
         return torch.sigmoid(_by_places(self.exit, x) if _folding_pays(x) else self.exit(x))
 

@@ -24,6 +24,7 @@ def build_generator(hp: Any, context: Context, width: int, *names: object, plain
     shape, classes = context.public.image_shape, context.public.num_classes
     with seeded(context.seed, *names):
         if hp.generator == "dcgan":
-            return DCGANGenerator(shape, classes, width).to(context.device)
-        network = ResNetGenerator(shape, classes, width, hp.spectral_norm and not plain)
+            network = DCGANGenerator(shape, classes, width)
+        else:
+            network = ResNetGenerator(shape, classes, width, hp.spectral_norm and not plain)
     return network.to(context.device, memory_format=torch.channels_last)
