@@ -113,7 +113,7 @@ def full() -> Sizes:
             "spectral_norm": False, "precision": "bf16",
         },
         axes=(
-            Axis("num_shards", "warm_start", (8, 16, 32, 64)),
+            Axis("num_shards", "warm_start", (16, 32, 64, 128)),
             Axis("steps", "total", (50, 100, 200, 400)),
             Axis("batch_size", "step", (16, 32, 64, 128)),
             Axis("critic_width", "step", (8, 16, 32, 64)),

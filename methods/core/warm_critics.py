@@ -22,7 +22,7 @@ from methods.core.shards import assign, chunks, write_chunk
 from methods.core.stacks import Members
 from methods.core.streams import stream
 from methods.core.wasserstein import critic_loss, image_gradients, mixed_precision
-from methods.core.workers import for_each
+from methods.core.workers import GoOn, for_each
 
 _Files = list[tuple[Path, range]]
 # Files of 8 shards whose critics train as one stack: a processor gains nothing from more, a GPU has room.
@@ -72,9 +72,9 @@ def make(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path
             progress.update(len(members) if path.exists() else 0)
             missing += [] if path.exists() else [(path, members)]
 
-        def finish(files: _Files) -> None:
+        def finish(files: _Files, go_on: GoOn) -> None:
             blocks = [members for _, members in files]
-            stacked = train(hp, context, shards, blocks, data, ledger)
+            stacked = train(hp, context, shards, blocks, data, ledger, go_on)
             for (path, members), state in zip(files, _split(stacked, blocks), strict=True):
                 write_chunk(path, state)
                 progress.update(len(members))
@@ -83,17 +83,24 @@ def make(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path
 
 
 def train(
-    hp: Any, context: Context, shards: torch.Tensor, blocks: list[range], data: PrivateData, ledger: Ledger
+    hp: Any,
+    context: Context,
+    shards: torch.Tensor,
+    blocks: list[range],
+    data: PrivateData,
+    ledger: Ledger,
+    go_on: GoOn = lambda: None,
 ) -> dict[str, torch.Tensor]:
     """Returns the state dicts, stacked, of the critics of all shards in `blocks`, trained as one stack.
 
-    `shards` int64 [K, size] are the records of every shard.
+    `shards` int64 [K, size] are the records of every shard; `go_on` is called before each step and may raise.
     """
     each = [_block(context, shards, block, data, ledger) for block in blocks]
     numbers = [shard for block in blocks for shard in block]
     with _in_turn:
         critics, generators = _start(hp, context, numbers)
     for _ in range(hp.warm_start_steps):
+        go_on()
         _train_critics(hp, critics, generators, each)
         _train_generators(hp, critics, generators, each, context.public.num_classes)
     return critics.state_dict()

@@ -5,6 +5,7 @@ Small operations gain little from sharing one between threads; whole pieces side
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -12,25 +13,37 @@ from typing import TypeVar
 import torch
 
 Item = TypeVar("Item")
+GoOn = Callable[[], None]
 
 
-def for_each(work: Callable[[Item], None], items: Sequence[Item], device: torch.device) -> None:
-    """Calls `work` for each item: as many at a time as torch has threads, each with one thread; on a GPU in turn.
+class Stopped(Exception):
+    """The call that this piece of work belongs to has failed elsewhere or was interrupted."""
 
-    What `work` computes must not depend on the other items. The first error ends the call, once the items that are at
-    work are done, and is raised; items not begun are left.
+
+def for_each(work: Callable[[Item, GoOn], None], items: Sequence[Item], device: torch.device) -> None:
+    """Calls `work(item, go_on)` for each item, as many at a time as torch has threads, each with one thread.
+
+    What `work` computes must not depend on the other items; on a GPU, or with one thread, they come in turn. The first
+    error, or an interruption of the caller, ends the call and is raised: items not begun are left, and those at work
+    end where they next call `go_on`, which then raises Stopped.
     """
-    threads = torch.get_num_threads()
+    threads, stop = torch.get_num_threads(), threading.Event()
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise Stopped
+
     if device.type != "cpu" or threads == 1:
         for item in items:
-            work(item)
+            work(item, go_on)
         return
     # Threads of a number of their own: torch counts them for each calling thread.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        running = [pool.submit(work, item) for item in items]
+        running = [pool.submit(work, item, go_on) for item in items]
         for done in wait(running, return_when=FIRST_EXCEPTION).done:
             done.result()
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

@@ -63,7 +63,7 @@ class Terms:
     sum_i signs[i] * score_i + drift * mean over the first `drifted` of score^2
     + penalty * mean over the last `penalised` of (norm of the score's gradient at the image - 1)^2
 
-    Scored and penalised images are either the same or none is both.
+    Scored and penalised images are all images, both of them, or part the images between them.
     """
 
     signs: torch.Tensor
@@ -102,6 +102,8 @@ def image_gradients(parts: Parts, images: torch.Tensor, labels: torch.Tensor, dt
 @torch.no_grad()
 def _loss_and_gradients(parts: Parts, images: torch.Tensor, labels: torch.Tensor, terms: Terms) -> Result:
     trunks, scored, first = _Trunks(parts, images.dtype), len(terms.signs), len(images) - terms.penalised
+    if scored != (first or len(images)):
+        raise ValueError(f"{len(images)} images, of which {scored} are scored and {terms.penalised} penalised")
     features = trunks.features(images)
     start = _rows(parts.table, labels, features[-1])
     signals = trunks.signals(start, features)
@@ -152,7 +154,7 @@ class _Trunks:
         self._biases = [bias.detach().flatten().to(dtype) for bias in parts.biases]
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the images and each layer's output; images [N, C, H, W] count for all M alike."""
+        """Returns the folded images and each layer's output; images without M in their channels count for all alike."""
         every = [images]
         for kernel, bias, places in zip(self._kernels, self._biases, self._places, strict=True):
             groups = every[-1].shape[1] // kernel.shape[1]
@@ -206,8 +208,9 @@ class _Trunks:
         if below.device.type != "cpu" or kernel.shape[1] < _WIDE:
             return conv2d_weight(below, kernel.shape, signal, *places, groups=self.groups)
         pairs = zip(signal.chunk(self.groups, dim=1), below.chunk(self.groups, dim=1), strict=True)
-        products = torch.cat([_product(*pair) for pair in pairs])
-        return products.unflatten(1, (KERNEL, KERNEL, -1)).permute(0, 3, 1, 2)
+        size = tuple(kernel.shape[2:])
+        products = torch.cat([_product(*pair, size, *places) for pair in pairs])
+        return products.unflatten(1, (*size, -1)).permute(0, 3, 1, 2)
 
 
 class _WrittenOut(torch.autograd.Function):
@@ -235,9 +238,11 @@ def _active(
     return F.conv2d(images, kernel, bias, stride, padding, groups=groups).relu_()
 
 
-def _product(signal: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-    """Returns a kernel's gradient [out, 5 * 5 * in] from the signal [N, out, H', W'] and the layer's input."""
-    seen = patches(below, (KERNEL, KERNEL), (STRIDE, STRIDE), (PADDING, PADDING))
+def _product(
+    signal: torch.Tensor, below: torch.Tensor, size: tuple[int, int], stride: int, padding: int
+) -> torch.Tensor:
+    """Returns a kernel's gradient [out, size[0] * size[1] * in] from the signal [N, out, H', W'] and the input."""
+    seen = patches(below, size, (stride, stride), (padding, padding))
     return signal.permute(0, 2, 3, 1).flatten(0, 2).T @ seen.flatten(0, 2)
 
 

@@ -18,6 +18,7 @@ from methods.core.shard_networks import build_critic, build_generator
 from methods.core.shards import assign
 from methods.core.streams import stream
 from methods.core.wasserstein import critic_loss, image_gradients
+from methods.core.workers import Stopped
 
 CONTEXT = Context(PUBLIC, (), 0, torch.device("cpu"))
 SETTINGS = TINY | {"warm_start_steps": 3, "critic_steps": 2, "critic_learning_rate": 0.01}
@@ -134,3 +135,16 @@ def test_the_number_of_threads_changes_no_critic(tmp_path):
     files = sorted(path.name for path in (tmp_path / "1").glob("*.safetensors"))
     assert len(files) > 2
     assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in files)
+
+
+def test_a_stack_that_is_told_to_stop_ends_before_its_next_step(tmp_path):
+    hp = registry.hyper("gs_wgan", SETTINGS)
+    calls = []
+
+    def go_on() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        warm_critics.train(hp, CONTEXT, assign(60, 6, 0), [range(6)], records(), open_ledger(tmp_path), go_on)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from methods.core.workers import for_each
+from methods.core.workers import GoOn, for_each
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ two_threads = pytest.mark.parametrize("threads", [2], indirect=True)
 def test_as_many_items_are_at_work_as_torch_has_threads_each_with_one(threads):
     both, seen = threading.Barrier(2), []
 
-    def work(item: int) -> None:
+    def work(item: int, go_on: GoOn) -> None:
         both.wait(timeout=30)
         seen.append((item, torch.get_num_threads()))
 
@@ -39,25 +39,28 @@ def test_as_many_items_are_at_work_as_torch_has_threads_each_with_one(threads):
 
 
 @two_threads
-def test_an_error_is_raised_and_leaves_what_was_not_begun(threads):
-    begun, failed = [], threading.Event()
+def test_an_error_is_raised_ends_what_is_at_work_and_leaves_what_was_not_begun(threads):
+    both, begun, finished = threading.Barrier(2), [], []
 
-    def work(item: int) -> None:
+    def work(item: int, go_on: GoOn) -> None:
         begun.append(item)
+        if item < 2:
+            both.wait(timeout=30)
         if item == 0:
-            failed.set()
             raise ValueError("no such shard")
-        failed.wait(timeout=30)
-        time.sleep(0.05)
+        for _ in range(3000):
+            go_on()
+            time.sleep(0.01)
+        finished.append(item)
 
     with pytest.raises(ValueError, match="no such shard"):
         for_each(work, range(50), CPU)
-    assert len(begun) < 50
+    assert not finished and len(begun) < 50
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
 def test_one_thread_takes_the_items_in_turn(threads):
     seen = []
-    for_each(lambda item: seen.append((item, threading.current_thread())), range(3), CPU)
+    for_each(lambda item, go_on: seen.append((item, threading.current_thread())), range(3), CPU)
     assert seen == [(item, threading.main_thread()) for item in range(3)]

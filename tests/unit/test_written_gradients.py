@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from methods.core import written_gradients
 from methods.core.nets import Classifier, Critic
 from methods.core.stacks import Stack
 from methods.core.wasserstein import critic_loss, critic_update, image_gradients, score_loss
+from methods.core.written_gradients import Terms
 
 PENALTY, DRIFT = 10.0, 0.01
 DATA = {"grey": ((1, 28, 28), 10), "faces": ((3, 32, 32), 2)}
@@ -65,6 +67,24 @@ def test_a_critics_loss_and_gradient(data, width):
     loss, traced = critic_loss(network, *inputs, PENALTY, DRIFT, "fp32"), traced_critic_loss(network, *inputs)
     torch.testing.assert_close(loss, traced)
     assert_same(gradients(loss, network), gradients(traced, network))
+
+
+@pytest.mark.parametrize("wide", [0, 1000])
+@pytest.mark.parametrize("data", DATA)
+def test_every_form_of_a_layer_that_some_device_takes_gives_that_gradient(data, wide, monkeypatch):
+    monkeypatch.setattr(written_gradients, "_WIDE", wide)
+    monkeypatch.setattr(written_gradients, "_FUSED", False)
+    network, inputs = build(Critic, data), batch(data)
+    loss, traced = critic_loss(network, *inputs, PENALTY, DRIFT, "fp32"), traced_critic_loss(network, *inputs)
+    assert_same(gradients(loss, network), gradients(traced, network))
+
+
+def test_images_that_are_neither_scored_nor_penalised_are_refused():
+    network, (real, _, labels, _) = build(Critic, "grey"), batch("grey")
+    terms = Terms(torch.ones(2), 1, 2, DRIFT, PENALTY)
+    parts = Critic.parts(lambda name: network.get_parameter(name)[None])
+    with pytest.raises(ValueError, match="5 images, of which 2 are scored and 2 penalised"):
+        written_gradients.loss(parts, real[None], labels[None], terms, torch.float32)
 
 
 @pytest.mark.parametrize("data", DATA)

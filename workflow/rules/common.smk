@@ -18,7 +18,7 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 # Its limit of 100 jobs a second makes Snakemake look at every waiting job again each second, once for each job that has
-# ended: an hour of jobs later that is a tenth of a core. A limit that a user sets stays.
+# ended: half an hour of jobs later that is a tenth of a core and grows. A limit that a user sets stays.
 limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
 if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
     workflow.scheduling_settings.max_jobs_per_timespan = None
