@@ -14,6 +14,7 @@ from evaluation.training import CnnSettings, accuracy, fit_cnn
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import command
 from workflow.common.files import sha256, write_json
+from workflow.common.memory import keep_freed
 
 
 def train(
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     arguments = parser.parse_args(argv)
+    keep_freed()
     protocol = Protocol.parse(arguments.protocol)
     train_split, test_split = load_images(arguments.train), load_images(arguments.test)
     check_alike(test_split, train_split, (str(arguments.test), str(arguments.train)))

@@ -21,6 +21,7 @@ from evaluation.protocol import Protocol
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import sha256, write_json
+from workflow.common.memory import keep_freed
 from workflow.common.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()  # before torch_fidelity, which imports torchvision
@@ -178,6 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="fidelity.json to write")
     arguments = parser.parse_args(argv)
+    keep_freed()
     torch.set_num_threads(arguments.threads)
     protocol = Protocol.parse(arguments.protocol)
     samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")

@@ -15,6 +15,7 @@ from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, fit_mlp
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
+from workflow.common.memory import keep_freed
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp
@@ -127,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="utility.json to write")
     arguments = parser.parse_args(argv)
+    keep_freed()
     write_json(arguments.out, evaluate(arguments, _directions(arguments.directions)))
     return 0
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from methods.core import dp_sgd
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import blend, descend
+from methods.core.optimisers import adam, blend, descend
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
@@ -78,9 +78,7 @@ class DPCgan(Method):
             self._generator = _network(hp.latent + classes, hp.hidden, pixels, 0.0).to(self.device)
             self._discriminator = _network(pixels + classes, hp.hidden, 1, hp.leak).to(self.device)
         self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
-        self._g_optimizer = torch.optim.Adam(
-            self._generator.parameters(), lr=hp.generator_rate, betas=(hp.beta1, 0.999)
-        )
+        self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, (hp.beta1, 0.999))
         self._d_optimizer = _optimizer(hp, self._discriminator)
         self._private = dp_sgd.PrivateOptimizer(
             self._discriminator, self._d_optimizer, release, hp.batch_size
@@ -184,5 +182,5 @@ def _network(inputs: int, hidden: int, outputs: int, leak: float) -> nn.Sequenti
 
 def _optimizer(hp: DPCgan.Hyper, network: nn.Module) -> torch.optim.Optimizer:
     if hp.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=hp.learning_rate, betas=(hp.beta1, 0.999))
+        return adam(network.parameters(), hp.learning_rate, (hp.beta1, 0.999))
     return torch.optim.SGD(network.parameters(), lr=hp.learning_rate)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from methods.core.method import Context, Method, StepLog
+from methods.core.optimisers import adam
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
@@ -74,7 +75,7 @@ class DPMerf(Method):
             entries, hp.features // 2, generator=stream(context.seed, "dp_merf", "frequencies")
         )
         self._frequencies = frequencies.to(self.device) / (hp.length_scale or entries / 7.5) ** 0.5
-        self._optimizer = torch.optim.Adam(self._generator.parameters(), lr=hp.learning_rate)
+        self._optimizer = adam(self._generator.parameters(), hp.learning_rate, (0.9, 0.999))
         self._target: torch.Tensor | None = None
 
     @classmethod

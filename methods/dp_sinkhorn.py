@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import update_average
+from methods.core.optimisers import adam, update_average
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
@@ -94,8 +94,8 @@ class DPSinkhorn(Method):
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
         self._generator, self._average = self._network(), self._network()
-        self._optimizer = torch.optim.Adam(
-            self._generator.parameters(), lr=hp.learning_rate, weight_decay=hp.weight_decay, foreach=True
+        self._optimizer = adam(
+            self._generator.parameters(), hp.learning_rate, (0.9, 0.999), weight_decay=hp.weight_decay
         )
 
     @classmethod

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from methods.core import dp_sgd
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import blend, descend
+from methods.core.optimisers import adam, blend, descend
 from methods.core.privacy import Budget, Ledger, PublicSpec, Release
 from methods.core.private_data import PrivateData
 from methods.core.streams import seeded, stream
@@ -121,8 +121,8 @@ class DPGan(Method):
             network.to(self.device, memory_format=torch.channels_last)
         self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
         betas = (hp.beta1, 0.999)
-        self._g_optimizer = torch.optim.Adam(self._generator.parameters(), lr=hp.generator_rate, betas=betas)
-        self._d_optimizer = torch.optim.Adam(self._discriminator.parameters(), lr=hp.learning_rate, betas=betas)
+        self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, betas)
+        self._d_optimizer = adam(self._discriminator.parameters(), hp.learning_rate, betas)
         self._private = dp_sgd.PrivateOptimizer(
             self._discriminator, self._d_optimizer, release, 2 * hp.batch_size,
             chunk=_CPU_CHUNK if self.device.type == "cpu" else 0,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from methods.core import data_dependent
 from methods.core.method import Context
+from methods.core.optimisers import adam
 from methods.core.privacy import Grant, PublicSpec
 from methods.core.streams import seeded
 from methods.core.teacher_gan import Round, TeacherGAN, TeacherHyper
@@ -63,7 +64,7 @@ class PateGAN(TeacherGAN):
 
     @functools.cached_property
     def _student_optimizer(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self._student.parameters(), lr=self.hp.student_rate, betas=(0.5, 0.999))
+        return adam(self._student.parameters(), self.hp.student_rate, (0.5, 0.999))
 
     @classmethod
     def _check(cls, hp: Hyper, public: PublicSpec) -> None:

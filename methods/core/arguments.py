@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from methods.core.private_data import PrivateData
 from workflow.common.contracts import load_images
 from workflow.common.errors import UserError
 from workflow.common.files import read_json
-
-# Parameters of mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+from workflow.common.memory import keep_freed
 
 
 def json_argument(text: str) -> dict[str, Any]:
@@ -68,7 +64,7 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
     if arguments.threads < 1:
         raise UserError(f"--threads must be at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
-    _keep_memory()
+    keep_freed()
     # A record is clipped by its norm in full precision; its gradient must not be summed in less.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if arguments.device == "auto":
@@ -79,14 +75,6 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"device {arguments.device!r} is not available here; valid: auto, cpu, cuda, cuda:N") from None
     return device
-
-
-def _keep_memory() -> None:
-    """Lets the C library keep freed memory: a map that comes from the system anew costs more than its computation."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def context(plan: dict[str, Any], device: torch.device) -> Context:

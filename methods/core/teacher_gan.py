@@ -18,7 +18,7 @@ from methods.core import data_dependent
 from methods.core.dcgan import DISCRIMINATORS, Generator
 from methods.core.ensembles import Teachers
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import descend, update_average
+from methods.core.optimisers import adam, descend, update_average
 from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
 from methods.core.private_data import PrivateData
 from methods.core.shards import assign
@@ -101,7 +101,7 @@ class TeacherGAN(Method):
     @functools.cached_property
     def _optimizer(self) -> torch.optim.Adam:
         # On first use: the first optimiser of a process loads torch's compiler, which sampling does without.
-        return torch.optim.Adam(self._generator.parameters(), lr=self.hp.learning_rate, betas=(0.5, 0.999))
+        return adam(self._generator.parameters(), self.hp.learning_rate, (0.5, 0.999))
 
     @functools.cached_property
     def _teachers(self) -> Teachers:

@@ -32,9 +32,6 @@ KERNEL, STRIDE, PADDING = 5, 2, 2
 # From so many input channels on, a processor multiplies patches up to five times faster than its convolution kernel.
 _WIDE = 32
 _TINY = 1e-12
-# Whether torch has oneDNN's convolution with a ReLU in it, which spares a pass over the largest maps. torch's compiler
-# uses it; it has no public name.
-_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 _PAIRS = {torch.bfloat16: torch.int32, torch.float32: torch.int64}
 Result = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -158,7 +155,7 @@ class _Trunks:
         every = [images]
         for kernel, bias, places in zip(self._kernels, self._biases, self._places, strict=True):
             groups = every[-1].shape[1] // kernel.shape[1]
-            every.append(_active(every[-1], kernel, bias, *places, groups))
+            every.append(F.conv2d(every[-1], kernel, bias, *places, groups=groups).relu_())
         return every
 
     def move(self, moves: list[torch.Tensor], features: list[torch.Tensor]) -> None:
@@ -226,16 +223,6 @@ class _WrittenOut(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return None, *(each * outer.view(-1, *[1] * (each.ndim - 1)) for each in ctx.saved_tensors)
-
-
-def _active(
-    images: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, stride: int, padding: int, groups: int
-) -> torch.Tensor:
-    """Returns the ReLU of a convolution."""
-    if images.device.type == "cpu" and _FUSED:
-        both = [padding] * 2, [stride] * 2, [1, 1]
-        return torch.ops.mkldnn._convolution_pointwise(images, kernel, bias, *both, groups, "relu", [], "")
-    return F.conv2d(images, kernel, bias, stride, padding, groups=groups).relu_()
 
 
 def _product(

@@ -1,9 +1,9 @@
-"""The stacked Adam step is Adam's, whatever the layout of a gradient."""
+"""Adam steps of one network and of a stack are the textbook's, whatever the layout of a gradient."""
 
 import pytest
 import torch
 
-from methods.core.optimisers import adam_update
+from methods.core.optimisers import adam, adam_update
 
 
 def stepped(gradients, **settings):
@@ -44,3 +44,19 @@ def test_weights_laid_out_otherwise_are_refused():
     zeros, weight = torch.zeros(5, 3), start().T.contiguous().T
     with pytest.raises(ValueError, match="contiguous"):
         adam_update({"w": weight}, [zeros], {"w": zeros}, {"w": zeros}, updates=0, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("laid_out", [torch.contiguous_format, torch.channels_last])
+def test_adam_meets_gradients_of_any_layout(laid_out):
+    def after(layout, make):
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 24).view(2, 3, 2, 2).to(memory_format=laid_out))
+        optimizer = make([weight])
+        draws = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            weight.grad = torch.randn(2, 3, 2, 2, generator=draws).to(memory_format=layout)
+            optimizer.step()
+        return weight.detach()
+
+    expected = after(laid_out, lambda weights: torch.optim.Adam(weights, lr=0.1, betas=(0.5, 0.9), foreach=False))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(after(layout, lambda weights: adam(weights, 0.1)), expected)

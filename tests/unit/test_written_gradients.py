@@ -73,7 +73,6 @@ def test_a_critics_loss_and_gradient(data, width):
 @pytest.mark.parametrize("data", DATA)
 def test_every_form_of_a_layer_that_some_device_takes_gives_that_gradient(data, wide, monkeypatch):
     monkeypatch.setattr(written_gradients, "_WIDE", wide)
-    monkeypatch.setattr(written_gradients, "_FUSED", False)
     network, inputs = build(Critic, data), batch(data)
     loss, traced = critic_loss(network, *inputs, PENALTY, DRIFT, "fp32"), traced_critic_loss(network, *inputs)
     assert_same(gradients(loss, network), gradients(traced, network))
