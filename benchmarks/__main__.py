@@ -1,8 +1,8 @@
 """`python -m benchmarks`: measures the speed of this machine's build and writes speed.csv, provenance.json, speed.png.
 
-Three parts: throughput (the project's iterations and warm start against a plain loop of the same algorithm), roofline
-(the rate of an iteration against the machine's best convolution) and scaling (time and memory against each size). Run
-it on an idle machine.
+Four parts: throughput (the project's iterations and warm start against a plain loop of the same algorithm), choices
+(the same work with one arrangement for speed turned off), roofline (the rate of an iteration against the machine's best
+convolution) and scaling (time and memory against each size). Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks import plot, roofline, scaling, throughput
+from benchmarks import choices, plot, roofline, scaling, throughput
 from benchmarks.sizes import Sizes, full
 from benchmarks.table import Row, to_csv
 from methods.core.arguments import use_machine
@@ -25,7 +25,7 @@ from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json, write_text
 from workflow.common.provenance import provenance
 
-PARTS = {module.PART: module for module in (throughput, roofline, scaling)}
+PARTS = {module.PART: module for module in (throughput, choices, roofline, scaling)}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

@@ -32,12 +32,12 @@ def warm_up(run: Run, device: torch.device, least: float) -> int:
     return max(1, math.ceil(least / seconds(run, device)))
 
 
-def alternate(ours: Run, textbook: Run, device: torch.device, repeats: int, least: float) -> Comparison:
+def alternate(ours: Run, other: Run, device: torch.device, repeats: int, least: float) -> Comparison:
     """Times two runs in turn, A B A B ..., so that whatever else the machine does meets both alike.
 
     After a warm-up of each come `repeats` pairs of blocks of at least `least` seconds.
     """
-    sides = [(run, warm_up(run, device, least)) for run in (ours, textbook)]
+    sides = [(run, warm_up(run, device, least)) for run in (ours, other)]
     pairs = [tuple(seconds(run, device, loops) for run, loops in sides) for _ in range(repeats)]
     return Comparison(*zip(*pairs, strict=True))
 
@@ -47,17 +47,17 @@ class Comparison:
     """Seconds of paired runs; entry i of both was measured one right after the other."""
 
     ours: tuple[float, ...]
-    textbook: tuple[float, ...]
+    other: tuple[float, ...]
 
     @property
     def speedup(self) -> float:
-        """The ratio of medians, textbook over ours: above 1, ours is faster."""
-        return median(self.textbook) / median(self.ours)
+        """The ratio of medians, the other over ours: above 1, ours is faster."""
+        return median(self.other) / median(self.ours)
 
     @property
     def spread(self) -> tuple[float, float]:
         """The smallest and the largest ratio of a pair."""
-        ratios = [slow / fast for fast, slow in zip(self.ours, self.textbook, strict=True)]
+        ratios = [slow / fast for fast, slow in zip(self.ours, self.other, strict=True)]
         return min(ratios), max(ratios)
 
 

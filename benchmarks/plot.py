@@ -1,4 +1,4 @@
-"""speed.png: the rows of speed.csv as bars of speedup, bars of rates and lines of scaling."""
+"""speed.png: the rows of speed.csv as bars of speedups, of gains and of rates, and lines of scaling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from workflow.common.files import atomic
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 # Okabe and Ito's palette, told apart by readers of every colour vision and in grey.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#777777"
-WIDTH, HEIGHT, COLUMNS = 4.2, 3.2, 2  # inches of a panel, panels in a row
+WIDTH, HEIGHT, COLUMNS = 5.0, 3.2, 2  # inches of a panel, panels in a row
+TALL = 4.6  # inches of the first row, whose bars are many
 AXES = {
     "num_shards": "shards", "steps": "steps", "batch_size": "images a step", "critic_width": "critic width (channels)",
     "image_size": "image size (pixels)",
@@ -42,8 +43,9 @@ def draw(rows: list[Row]) -> Figure:
     """Returns a figure with a panel for each thing that the rows hold; rows may be of some parts alone."""
     found = panels(rows)
     lines = -(-len(found) // COLUMNS)
-    figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * lines), layout="constrained")
-    places = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+    heights = [TALL, *[HEIGHT] * (lines - 1)]
+    figure = Figure(figsize=(WIDTH * COLUMNS, sum(heights)), layout="constrained")
+    places = list(figure.subplots(lines, COLUMNS, squeeze=False, height_ratios=heights).flat)
     for place, panel in zip(places, found, strict=False):
         panel(place)
     for place in places[len(found) :]:
@@ -54,11 +56,13 @@ def draw(rows: list[Row]) -> Figure:
 def panels(rows: list[Row]) -> list[Panel]:
     """Returns what draws each panel."""
     speedups = [row for row in rows if row.quantity == "speedup"]
+    gains = [row for row in rows if row.quantity == "gain"]
     rates = [row for row in rows if row.quantity == "rate"]
     bars = [
         partial(_bars, chosen, title, label)
         for chosen, title, label in (
             (speedups, "Speed against the textbook loop", "times as fast (line: lowest to highest pair)"),
+            (gains, "Speed against the same without", "times as fast (line: all pairs)"),
             (rates, "Rate against the peaks (grey)", "GFLOP/s executed"),
         )
         if chosen
@@ -81,7 +85,7 @@ def _bars(rows: list[Row], title: str, label: str, axes: Axes) -> None:
         text = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
         end = max(row.value, row.high), name
         axes.annotate(text, end, xytext=(5, 0), textcoords="offset points", va="center")
-    if rows[0].quantity == "speedup":
+    if rows[0].unit == "x":
         axes.axvline(1, color="black", linestyle=":", linewidth=1)
     axes.margins(x=0.18)
     axes.set_xlim(left=0)

@@ -4,19 +4,24 @@ The iteration's FLOPs are counted while it runs, by torch's FlopCounterMode: the
 executes. Work that it avoids does not count as speed here, so an iteration can become faster and its rate fall; the
 throughput part shows the former. A fused or compiled operation that the counter does not know would count as nothing,
 which lowers the rate, never raises it.
+
+On a processor the time that passes within convolutions and products is measured too: the rate there is what the
+iteration would reach if all else took no time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
 
 from benchmarks.clock import seconds, warm_up
 from benchmarks.contestants import our_steps, records, textbook_steps
@@ -50,6 +55,26 @@ def flops(run: Callable[[], object]) -> int:
     with counter:
         run()
     return counter.get_total_flops()
+
+
+def kernel_seconds(run: Callable[[], object]) -> float:
+    """Returns the seconds that a run spends in convolutions and matrix products on a processor."""
+    with _KernelTime() as kernels:
+        run()
+    return kernels.seconds
+
+
+class _KernelTime(TorchDispatchMode):
+    """Adds up the time of every operation whose FLOPs are counted."""
+
+    seconds = 0.0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        started = time.perf_counter()
+        result = operation(*arguments, **(options or {}))
+        if operation._overloadpacket in flop_registry:
+            self.seconds += time.perf_counter() - started
+        return result
 
 
 class _NoModules(contextlib.nullcontext):
@@ -100,13 +125,14 @@ def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) ->
     with our_steps(case, *data, device) as step:
         work = flops(step)
         rates = _rates(work, step, sizes, repeats, device)
+        within = [work / kernel_seconds(step) / GIGA for _ in range(repeats)] if device.type == "cpu" else []
     plain = flops(textbook_steps(case, *data, device))
-    shares = [rate / peak for rate in rates]
     return [
         Row(PART, name, None, "work_ours", work / GIGA, "GFLOP"),
         Row(PART, name, None, "work_textbook", plain / GIGA, "GFLOP"),
         _row(name, rates),
-        Row(PART, name, None, "share_of_convolution_bf16", median(shares), "share", min(shares), max(shares)),
+        _share(name, "share_of_convolution_bf16", rates, peak),
+        *([_share(name, "share_within_convolutions_and_products", within, peak)] if within else []),
     ]
 
 
@@ -114,6 +140,10 @@ def _rates(work: float, run: Callable[[], object], sizes: Sizes, repeats: int, d
     """Returns the GFLOP/s of each repeat of a run that takes `work` FLOPs."""
     loops = warm_up(run, device, sizes.seconds / 4)
     return [work / seconds(run, device, loops) / GIGA for _ in range(repeats)]
+
+
+def _share(case: str, quantity: str, rates: list[float], peak: float) -> Row:
+    return Row(PART, case, None, quantity, median(rates) / peak, "share", min(rates) / peak, max(rates) / peak)
 
 
 def _row(case: str, rates: list[float]) -> Row:

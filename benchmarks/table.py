@@ -6,6 +6,9 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from statistics import median
+
+from benchmarks.clock import Comparison
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Row:
     """A measurement.
 
     Attributes:
-        part: throughput, roofline or scaling.
+        part: throughput, choices, roofline or scaling.
         case: what was measured, such as resnet64; in scaling the setting that grows.
         at: that setting's value; None elsewhere.
         quantity: such as ours, textbook (seconds), speedup (their ratio).
@@ -29,6 +32,18 @@ class Row:
     unit: str
     low: float | None = None
     high: float | None = None
+
+
+def compared(part: str, case: str, found: Comparison, names: tuple[str, str, str]) -> list[Row]:
+    """Returns the seconds of both contestants, and how many times faster the first is with the spread over pairs.
+
+    `names` are the quantities: the first's seconds, the other's, their ratio.
+    """
+    sides = [
+        Row(part, case, None, name, median(times), "s", min(times), max(times))
+        for name, times in zip(names, (found.ours, found.other), strict=False)
+    ]
+    return [*sides, Row(part, case, None, names[2], found.speedup, "x", *found.spread)]
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

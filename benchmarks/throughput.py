@@ -4,38 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from statistics import median
 
 import torch
 
 from benchmarks.clock import Comparison, alternate
 from benchmarks.contestants import our_steps, our_warm_start, records, textbook_steps, textbook_warm_start
 from benchmarks.sizes import Case, Sizes
-from benchmarks.table import Row
+from benchmarks.table import Row, compared
 
 PART = "throughput"
+NAMES = ("ours", "textbook", "speedup")
 
 
 def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[Row]]:
     """Yields the rows of one case after the other."""
     for name, case in sizes.iterations.items():
-        yield rows(name, _iterations(case, sizes, repeats, device))
+        yield compared(PART, name, _iterations(case, sizes, repeats, device), NAMES)
     for name, case in sizes.warm_start.items():
-        yield rows(name, _warm_starts(case, sizes, repeats, device))
+        yield compared(PART, name, _warm_starts(case, sizes, repeats, device), NAMES)
 
 
 def count(sizes: Sizes) -> int:
     """Returns how often `measure` yields."""
     return len(sizes.iterations) + len(sizes.warm_start)
-
-
-def rows(name: str, found: Comparison) -> list[Row]:
-    """Returns the seconds of both, and how many times faster ours is with the spread over pairs."""
-    sides = [
-        Row(PART, name, None, side, median(times), "s", min(times), max(times))
-        for side, times in (("ours", found.ours), ("textbook", found.textbook))
-    ]
-    return [*sides, Row(PART, name, None, "speedup", found.speedup, "x", *found.spread)]
 
 
 def _iterations(case: Case, sizes: Sizes, repeats: int, device: torch.device) -> Comparison:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,9 +14,9 @@ import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks import __main__ as command
-from benchmarks import clock, plot, point, scaling, textbook, textbook_nets
+from benchmarks import choices, clock, plot, point, scaling, textbook, textbook_nets
 from benchmarks.contestants import BUDGET, public_of, records
-from benchmarks.roofline import flops
+from benchmarks.roofline import flops, kernel_seconds
 from benchmarks.sizes import Axis, Case, full, quick
 from benchmarks.table import Row, to_csv
 from methods.core import nets, registry, wasserstein
@@ -135,6 +137,21 @@ def test_a_whole_textbook_iteration_moves_every_network_as_the_engines_does(tmp_
             assert float((expected[name] - got[name]).abs().mean()) < 0.02 * rate, name
 
 
+def test_traced_gradients_stand_in_for_the_written_ones_while_they_are_off():
+    real, fake, labels = batch()
+    critics = [pair("Critic")[0] for _ in range(2)]
+    critics[1].load_state_dict(critics[0].state_dict())
+    written = wasserstein.critic_loss
+    for critic, off in zip(critics, (contextlib.nullcontext, choices._traced_gradients), strict=True):
+        optimizer, draws = torch.optim.SGD(critic.parameters(), lr=1.0), torch.Generator().manual_seed(0)
+        with off():
+            assert (wasserstein.critic_loss is written) == (critic is critics[0])
+            wasserstein.critic_update(critic, optimizer, real, fake, labels, draws, 10.0, 0.5, "fp32")
+    assert wasserstein.critic_loss is written
+    moved, expected = (list(critic.state_dict().values()) for critic in (critics[1], critics[0]))
+    assert close(moved, expected)
+
+
 def problem(method, **overrides):
     hp = registry.hyper(method, TINY | overrides)
     return textbook.Problem(hp, *records(40), 10, CPU)
@@ -185,7 +202,7 @@ def test_the_textbook_warm_start_trains_a_critic_of_its_own_for_each_shard():
 
 
 def test_speedup_is_the_ratio_of_medians_and_its_spread_that_of_pairs():
-    found = clock.Comparison(ours=(1.0, 2.0, 4.0), textbook=(10.0, 16.0, 12.0))
+    found = clock.Comparison(ours=(1.0, 2.0, 4.0), other=(10.0, 16.0, 12.0))
     assert found.speedup == 6.0
     assert found.spread == (3.0, 10.0)
 
@@ -228,6 +245,12 @@ def test_flops_of_a_gradient_penalty_are_counted():
     with torch.no_grad():
         forward = flops(lambda: critic(images, labels))
     assert flops(update) > 4 * forward
+
+
+def test_only_time_within_convolutions_and_products_counts_as_theirs():
+    images, weight = torch.randn(2, 8, 6, 6), torch.randn(8, 8, 3, 3)
+    assert kernel_seconds(lambda: images.sin().sum()) == 0
+    assert 0 < kernel_seconds(lambda: (time.sleep(0.5), F.conv2d(images, weight))) < 0.5
 
 
 def test_rows_become_tidy_csv():
@@ -308,11 +331,13 @@ def clips_nothing(figure):
 def test_the_plot_labels_every_axis_and_clips_no_text():
     sizes = full()
     rows = [Row("throughput", name, None, "speedup", 3.0, "x", 1.0, 20.0) for name in sizes.iterations]
+    of_cases = [(choice.name, case) for choice in choices.CHOICES for case in choice.cases]
+    rows += [Row("choices", f"{name} ({case})", None, "gain", 2.0, "x", 1.0, 2.5) for name, case in of_cases]
     rows += [Row("roofline", "convolution_bf16", None, "rate", 1234.5, "GFLOP/s", 1200.0, 1300.0)]
     for axis in sizes.axes:
         rows += [row for value in axis.values for row in scaling.rows(axis, value, [1e-3, 2e-3], 512.0)]
     figure = plot.draw(rows)
-    assert len(figure.axes) == 2 + len(sizes.axes) + 1
+    assert len(figure.axes) == 3 + len(sizes.axes) + 1
     assert all(axes.get_xlabel() for axes in figure.axes)
     assert all(axes.get_ylabel() or axes.get_title() for axes in figure.axes)
     assert clips_nothing(figure)
@@ -326,6 +351,8 @@ def tiny():
         full(),
         iterations={
             "resnet64": Case("gs_wgan", TINY | run | {"generator": "resnet"}),
+            "resnet64_fp32": Case("gs_wgan", TINY | run | {"generator": "resnet"}),
+            "gs_wgan_quick": Case("gs_wgan", TINY | run),
             "dpac_quick": Case("dpac", TINY | run | dpac),
         },
         warm_start={"warm_start_quick": Case("gs_wgan", TINY)},
@@ -345,7 +372,9 @@ def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tm
     assert {
         ("throughput", "resnet64", "speedup"), ("throughput", "dpac_quick", "ours"),
         ("throughput", "warm_start_quick", "textbook"), ("roofline", "convolution_bf16", "rate"),
+        ("choices", "bf16 (resnet64)", "with"), ("choices", "stacks of shards (warm_start_quick)", "gain"),
         ("roofline", "matmul_fp32", "rate"), ("roofline", "resnet64", "share_of_convolution_bf16"),
+        ("roofline", "resnet64", "share_within_convolutions_and_products"),
         ("scaling", "image_size", "step_seconds"), ("scaling", "image_size", "peak_memory"),
     } <= found  # fmt: skip
     assert all(float(row["value"]) > 0 for row in rows)
@@ -354,7 +383,7 @@ def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tm
     record = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert {"commit", "processor", "threads", "sizes", "repeats"} <= record.keys()
     assert (tmp_path / "out" / "speed.png").read_bytes().startswith(b"\x89PNG")
-    assert capsys.readouterr().out.count("times as fast as the textbook loop") == 3
+    assert capsys.readouterr().out.count("times as fast as the textbook loop") == 5
 
 
 @pytest.mark.parametrize("wrong", [["--only", "speed"], ["--repeats", "0"], ["--threads", "0"], ["--device", "tpu9"]])
