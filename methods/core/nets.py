@@ -100,7 +100,7 @@ def doubled(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """Returns the 3x3 convolution, padding 1, of x [N, C, H, W] after nearest doubling: [N, C', 2H, 2W].
 
     Large maps in single precision take the equal 4x4 transposed convolution of stride 2: four products for each output
-    instead of nine. In bf16 a processor multiplies as much faster as it does more.
+    instead of nine. In bf16 it would gain a processor next to nothing, and lose in backward passes.
     """
     if x.shape[-1] < _LARGE or torch.is_autocast_enabled(x.device.type):
         return convolution(F.interpolate(x, scale_factor=2))
