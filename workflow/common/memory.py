@@ -12,9 +12,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def keep_freed() -> None:
     """Lets the C library keep freed memory for the next tensor; elsewhere than with glibc, does nothing.
 
-    A map that comes from the system anew can cost more than its computation: each of its pages is cleared first.
+    A map that comes from the system anew can cost more than its computation: each of its pages is cleared first. That
+    took 2 to 20 % of a training step.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
+        # The largest threshold that it takes.
         library.mallopt(_MMAP_THRESHOLD, 2**25)
         library.mallopt(_TRIM_THRESHOLD, 2**30)

@@ -12,10 +12,6 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 os.environ["PYTHONUNBUFFERED"] = "1"
-# glibc would give the memory of each batch back to the kernel and fault it in again at the next: 2 to 20 % of a training
-# step on a CPU. 32 MiB is the largest threshold that it takes.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 
 # Its limit of 100 jobs a second makes Snakemake look at every waiting job again each second, once for each job that has
 # ended: half an hour of jobs later that is a tenth of a core and grows. A limit that a user sets stays.
