@@ -1,6 +1,6 @@
 # make tables   set up .venv once, then train, score and print every table and figure (preset quick)
 # make test     the same set-up, then the default test suite
-# make lock     resolve requirements.in anew (maintainers)
+# make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 CORES ?= all
 PRESET ?= quick
 SNAKEMAKE ?= $(BIN)/python -m snakemake --quiet rules host
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1

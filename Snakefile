@@ -18,7 +18,6 @@ rule all:
     default_target: True
     input:
         TABLES,
-        AUDIT_TABLE,
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/audit.csv",

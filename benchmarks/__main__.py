@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks import choices, plot, roofline, scaling, throughput
 from benchmarks.sizes import Sizes, full
 from benchmarks.table import Row, to_csv
-from methods.core.arguments import use_machine
+from methods.commands.arguments import use_machine
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json, write_text
 from workflow.common.provenance import provenance
@@ -44,8 +44,8 @@ def measure(parts: list[str], repeats: int, device: torch.device, out: Path, siz
     record = {**provenance(), "device": machine_name(device), "threads": torch.get_num_threads(), "repeats": repeats}
     with tqdm(total=total, desc="benchmarks", unit="case", disable=None) as progress:
         for part in parts:
-            for found in PARTS[part].measure(sizes, repeats, device):
-                rows += found
+            for of_case in PARTS[part].measure(sizes, repeats, device):
+                rows += of_case
                 progress.update()
     write_text(out / "speed.csv", to_csv(rows))
     write_json(out / "provenance.json", {**record, "parts": parts, "sizes": asdict(sizes)})

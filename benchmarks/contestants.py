@@ -15,8 +15,9 @@ from benchmarks import textbook
 from benchmarks.sizes import EPSILON, Case
 from methods.core import registry
 from methods.core.method import Context
-from methods.core.privacy import Budget, Ledger, PublicSpec
-from methods.core.private_data import PrivateData
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import NO_BUDGET, Budget, PublicSpec
 
 CLASSES, SEED = 10, 0
 RUNS = Path(__file__).resolve().parents[1] / "results"
@@ -26,8 +27,8 @@ BUDGET = Budget(EPSILON, 1e-5, "published")
 
 def records(count: int, image_size: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns random images uint8 [N, 1, size, size] and labels int64 [N]: dense arithmetic does not see content."""
-    stream = torch.Generator().manual_seed(SEED)
-    images = torch.randint(0, 256, (count, 1, image_size, image_size), generator=stream, dtype=torch.uint8)
+    rng = torch.Generator().manual_seed(SEED)
+    images = torch.randint(0, 256, (count, 1, image_size, image_size), generator=rng, dtype=torch.uint8)
     return images, torch.arange(count) % CLASSES
 
 
@@ -43,12 +44,11 @@ def our_steps(
     """Yields a call that runs the next iteration of the real method: its ledger is on disk, each charge synced."""
     method, public, hp = registry.load(case.method), public_of(images), case.hp
     releases = method.plan(hp, public, BUDGET)
-    made = method(hp, Context(public, releases, SEED, device))
+    gan = method(hp, Context(public, releases, SEED, device))
     data, turn = PrivateData(images, labels), itertools.count(first_step(hp))
-    noise = torch.Generator().manual_seed(SEED)
-    with _folder() as folder, Ledger.open(folder / "ledger.jsonl", releases, BUDGET, noise_stream=noise) as ledger:
-        made.prepare(data, ledger)
-        yield lambda: made.step(next(turn), data, ledger)
+    with _folder() as folder, Ledger.open(folder / "ledger.jsonl", releases, BUDGET, noise_seed=SEED) as ledger:
+        gan.prepare(data, ledger)
+        yield lambda: gan.step(next(turn), data, ledger)
 
 
 def textbook_steps(
@@ -65,7 +65,7 @@ def our_warm_start(case: Case, images: torch.Tensor, labels: torch.Tensor, devic
     """Trains and stores the critics of all shards as the workflow's warm-start job does."""
     method = registry.load(case.method)
     context = Context(public_of(images), (), SEED, device)
-    with _folder() as folder, Ledger.open(folder / "ledger.jsonl", (), Budget(float("inf"), 0.5, "none")) as ledger:
+    with _folder() as folder, Ledger.open(folder / "ledger.jsonl", (), NO_BUDGET) as ledger:
         method.make_warm_start(method.warm_start(case.hp), context, PrivateData(images, labels), ledger, folder)
 
 

@@ -41,14 +41,14 @@ def write(rows: Iterable[Row], path: Path) -> None:
 
 def draw(rows: list[Row]) -> Figure:
     """Returns a figure with a panel for each thing that the rows hold; rows may be of some parts alone."""
-    found = panels(rows)
-    lines = -(-len(found) // COLUMNS)
+    drawn = panels(rows)
+    lines = -(-len(drawn) // COLUMNS)
     heights = [TALL, *[HEIGHT] * (lines - 1)]
     figure = Figure(figsize=(WIDTH * COLUMNS, sum(heights)), layout="constrained")
     places = list(figure.subplots(lines, COLUMNS, squeeze=False, height_ratios=heights).flat)
-    for place, panel in zip(places, found, strict=False):
+    for place, panel in zip(places, drawn, strict=False):
         panel(place)
-    for place in places[len(found) :]:
+    for place in places[len(drawn) :]:
         place.remove()
     return figure
 

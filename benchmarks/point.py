@@ -18,9 +18,10 @@ import torch
 from benchmarks.clock import seconds
 from benchmarks.contestants import our_steps, our_warm_start, records
 from benchmarks.sizes import Case
-from methods.core.arguments import add_machine, json_argument, use_machine
-from methods.core.memory import peak_memory_mib
+from methods.commands.arguments import add_machine, use_machine
+from methods.core.runs.peak_memory import peak_memory_mib
 from workflow.common.errors import UserError, command
+from workflow.common.files import json_or_path
 
 ROOT = Path(__file__).resolve().parents[1]
 METHOD = "gs_wgan"
@@ -51,8 +52,8 @@ def in_own_process(point: Point, threads: int, device: torch.device) -> tuple[li
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise UserError(f"measuring {point.hyper} ended with {done.returncode}: {last}")
-    found = json.loads(done.stdout)
-    return found["seconds"], found["peak_memory_mib"]
+    measured = json.loads(done.stdout)
+    return measured["seconds"], measured["peak_memory_mib"]
 
 
 def run(point: Point, device: torch.device) -> list[float]:
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     add_machine(parser)
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
-    found = run(Point(**json_argument(arguments.point)), device)
-    print(json.dumps({"seconds": found, "peak_memory_mib": peak_memory_mib(device)}))
+    times = run(Point(**json_or_path(arguments.point)), device)
+    print(json.dumps({"seconds": times, "peak_memory_mib": peak_memory_mib(device)}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Roofline: the rate of one iteration of the engine beside what this machine reaches in its best convolution.
+"""Roofline: the rate of one iteration of the engine next to what this machine reaches in its best convolution.
 
 The iteration's FLOPs are counted while it runs, by torch's FlopCounterMode: they are those that the engine really
 executes. Work that it avoids does not count as speed here, so an iteration can become faster and its rate fall; the
@@ -105,11 +105,11 @@ def _convolution(sizes: Sizes, repeats: int, device: torch.device, precision: st
         work = 2.0 * 9 * images.numel() * sizes.channels
         return work, lambda: F.conv2d(images, weight, padding=1)
 
-    found = [
+    rates = [
         _rates(*candidate(pixels, layout), sizes, repeats, device)
         for pixels, layout in itertools.product(sizes.pixels, LAYOUTS.values())
     ]
-    return _row(f"convolution_{precision}", max(found, key=median))
+    return _row(f"convolution_{precision}", max(rates, key=median))
 
 
 def _matmul(sizes: Sizes, repeats: int, device: torch.device, precision: str) -> Row:

@@ -76,9 +76,11 @@ class Sizes:
 
 def quick(method: str, **overrides: Any) -> Case:
     """Returns a method at the settings of preset quick for MNIST, as workflow/config/quick.yaml states them."""
-    settings = dict(yaml.safe_load(QUICK.read_text(encoding="utf-8"))["methods"][method])
-    of_dataset = settings.pop("per_dataset", {}).get(DATASET, {})
-    return Case(method, {**settings, **of_dataset, **overrides})
+    row = yaml.safe_load(QUICK.read_text(encoding="utf-8"))["methods"][method]
+    settings = {**row, **row.get("per_dataset", {}).get(DATASET, {})}
+    # A row also says how it was chosen and how it is counted.
+    hyper = {name: value for name, value in settings.items() if name in registry.fields(method)}
+    return Case(method, {**hyper, **overrides})
 
 
 def paper(method: str, **overrides: Any) -> Case:

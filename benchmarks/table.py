@@ -34,16 +34,16 @@ class Row:
     high: float | None = None
 
 
-def compared(part: str, case: str, found: Comparison, names: tuple[str, str, str]) -> list[Row]:
+def compared(part: str, case: str, comparison: Comparison, names: tuple[str, str, str]) -> list[Row]:
     """Returns the seconds of both contestants, and how many times faster the first is with the spread over pairs.
 
     `names` are the quantities: the first's seconds, the other's, their ratio.
     """
     sides = [
         Row(part, case, None, name, median(times), "s", min(times), max(times))
-        for name, times in zip(names, (found.ours, found.other), strict=False)
+        for name, times in zip(names, (comparison.ours, comparison.other), strict=False)
     ]
-    return [*sides, Row(part, case, None, names[2], found.speedup, "x", *found.spread)]
+    return [*sides, Row(part, case, None, names[2], comparison.speedup, "x", *comparison.spread)]
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

@@ -1,6 +1,6 @@
 """GS-WGAN and DP-GAN-DPAC as one would write them from the papers: a plain fp32 loop with standard torch alone.
 
-The yardstick of the speed measurements, so it is the same algorithm at the same sizes as methods/core/sharded_gan.py
+The yardstick of the speed measurements, so it is the same algorithm at the same sizes as methods/core/sharded/gan.py
 with one shard a step, and it is not slowed on purpose: no ledger, no files, data on the device, draws on the device,
 the optimiser as torch chooses it. What it leaves out is every arrangement for speed: each critic update makes its own
 fakes, real, fake and interpolated images pass the critic one after the other, warm-started critics train one after the
@@ -189,8 +189,8 @@ class DPAC(GSWGAN):
         hp = self.hp
         classifier = self.problem.scorer(Classifier)
         optimizer = adam(classifier, hp.critic_learning_rate)
-        for images, own in self.lessons(shard):
-            descend(optimizer, classifier_loss(classifier, images, own, hp))
+        for images, classes in self.lessons(shard):
+            descend(optimizer, classifier_loss(classifier, images, classes, hp))
         of_critic = image_gradients(critic, fakes, labels)
         of_classifier = image_gradients(classifier, fakes, labels)
         total = hp.critic_weight + hp.classifier_weight

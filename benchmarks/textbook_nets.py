@@ -1,7 +1,7 @@
 """The networks of GS-WGAN and DP-GAN-DPAC in their plainest form, by the papers' layer tables.
 
-The same layers, names and weights as methods/core/nets.py, so that weights can be copied between the two; nothing here
-is arranged for speed. Sources: GS-WGAN source/models.py, DP-GAN-DPAC source/models*.py, rewritten.
+The same layers, names and weights as methods/core/sharded/nets.py, so that weights can be copied between the two;
+nothing here is arranged for speed. Sources: GS-WGAN source/models.py, DP-GAN-DPAC source/models*.py, rewritten.
 """
 
 from __future__ import annotations
@@ -120,5 +120,5 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logits = self.linear(self.trunk(images))
-        own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-        return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
+        of_label = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return of_label - (logits.sum(dim=1) - of_label) / (logits.shape[1] - 1)

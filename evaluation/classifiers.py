@@ -8,13 +8,13 @@ from typing import Any
 
 from evaluation import nets, utility
 from evaluation.features import RealFeatures
+from evaluation.fitting import CnnSettings, accuracy, fit_cnn
 from evaluation.inputs import check_alike
 from evaluation.protocol import Protocol
-from evaluation.training import CnnSettings, accuracy, fit_cnn
+from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import command
 from workflow.common.files import sha256, write_json
-from workflow.common.memory import keep_freed
 
 
 def train(

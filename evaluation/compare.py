@@ -5,7 +5,7 @@ Exit code 0: no regression; 1: a regression, which includes a score of A that B 
 Scores are matched by data set, method, epsilon, accounting, seed, metric and source (and by preset, where a file
 holds several). Which way is worse depends on the metric: accuracies, IS, precision, recall and the share of distinct
 images must not fall, FID and the spent epsilons must not rise. `train_seconds` is shown but never a regression, since
-it belongs to the machine. Default tolerances leave room for another processor's rounding, not for another result.
+it belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.common.contracts import METRICS, format_epsilon
+from evaluation.scores import Score, format_value, read_scores
+from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.scores import HIGHER_IS_BETTER, Score, format_value, read_scores
-
-NEVER_A_REGRESSION = frozenset({"train_seconds"})
+from workflow.common.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -53,21 +52,7 @@ class Tolerance:
         return f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
 
 
-DEFAULT_TOLERANCES = {
-    "is": Tolerance(0.05, relative=True),
-    "fid_inception": Tolerance(0.05, relative=True),
-    "fid_classifier": Tolerance(0.05, relative=True),
-    "precision": Tolerance(0.03),
-    "recall": Tolerance(0.03),
-    "g2r_mlp": Tolerance(0.02),
-    "g2r_cnn": Tolerance(0.02),
-    "r2g_mlp": Tolerance(0.02),
-    "r2g_cnn": Tolerance(0.02),
-    "distinct_fraction": Tolerance(0.01),
-    "eps_published": Tolerance(0.001),
-    "eps_sound": Tolerance(0.001),
-    "train_seconds": Tolerance(0.25, relative=True),
-}
+DEFAULT_TOLERANCES = {name: Tolerance.parse(metric.tolerance) for name, metric in METRICS.items()}
 
 Key = tuple
 
@@ -107,9 +92,9 @@ def _table(path: Path, scores: Iterable[Score], with_preset: bool) -> dict[Key, 
 
 
 def _kind(metric: str, old: float, new: float) -> str:
-    if metric in NEVER_A_REGRESSION:
+    if not METRICS[metric].regresses:
         return "moved"
-    return "improvement" if (new > old) == HIGHER_IS_BETTER[metric] else "regression"
+    return "improvement" if (new > old) == METRICS[metric].higher_is_better else "regression"
 
 
 def compare(old: Mapping[Key, float], new: Mapping[Key, float], tolerances: Mapping[str, Tolerance]) -> list[Change]:
@@ -118,7 +103,7 @@ def compare(old: Mapping[Key, float], new: Mapping[Key, float], tolerances: Mapp
     for key, value in old.items():
         metric = key[6]
         if key not in new:
-            kind = "no longer" if metric in NEVER_A_REGRESSION else "missing"
+            kind = "missing" if METRICS[metric].regresses else "no longer"
             changes.append(Change(kind, key, value, None))
         elif tolerances[metric].exceeded(value, new[key]):
             changes.append(Change(_kind(metric, value, new[key]), key, value, new[key], tolerances[metric]))
@@ -142,7 +127,7 @@ def _read_both(a: Path, b: Path) -> tuple[dict[Key, float], dict[Key, float]]:
     if not old:
         raise UserError(f"{a} holds no scores: there is nothing to compare with")
     presets = [{score.preset for score in scores if score.source == "measured"} for scores in (old, new)]
-    several = any(len(found) > 1 for found in presets)
+    several = any(len(names) > 1 for names in presets)
     if not several and all(presets) and presets[0] != presets[1]:
         print(f"note: preset {min(presets[0])} is compared with preset {min(presets[1])}")
     return _table(a, old, several), _table(b, new, several)

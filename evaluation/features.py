@@ -63,8 +63,8 @@ class RealFeatures:
             near = features[drawn(len(real), protocol.prc_images, "prc")]
         else:
             near = extract(network, capped(real, protocol.prc_images, "prc").images)[0]
-        found = moments(features) if len(wide) > 1 else _undefined(features.shape[1])
-        return cls(**found, near=near.numpy(), count=len(wide), key=_key(network, real, protocol))
+        statistics = moments(features) if len(wide) > 1 else _undefined(features.shape[1])
+        return cls(**statistics, near=near.numpy(), count=len(wide), key=_key(network, real, protocol))
 
     @classmethod
     def find(cls, folder: Path, network: Classifier, real: LabelledImages, protocol: Protocol) -> RealFeatures:

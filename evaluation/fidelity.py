@@ -18,10 +18,10 @@ from evaluation.features import RealFeatures, extract, moments
 from evaluation.inputs import capped, check_alike, check_fit, drawn
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
+from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import sha256, write_json
-from workflow.common.memory import keep_freed
 from workflow.common.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()  # before torch_fidelity, which imports torchvision
@@ -162,10 +162,10 @@ def inception_fid(
     pair = [capped(data, protocol.inception_images, "inception").images for data in (samples, real)]
     if min(map(len, pair)) < 2:
         return {}, ["no fid_inception: it needs at least 2 images on each side"]
-    found = metrics(
+    values = metrics(
         *pair, fid=True, feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights)
     )
-    return {"fid_inception": found[KEY_METRIC_FID]}, []
+    return {"fid_inception": values[KEY_METRIC_FID]}, []
 
 
 @command
@@ -188,11 +188,11 @@ def main(argv: list[str] | None = None) -> int:
     network = nets.load(arguments.classifiers / nets.FEATURES)
     check_fit(samples, network, arguments.classifiers)
     real_features = RealFeatures.find(arguments.classifiers, network, real, protocol)
-    found, notices = fidelity(samples, real_features, network, protocol)
+    scores, notices = fidelity(samples, real_features, network, protocol)
     by_inception, more = inception_fid(samples, real, protocol)
     for notice in notices + more:
         print(f"notice: {notice}", file=sys.stderr)
-    write_json(arguments.out, found | by_inception)
+    write_json(arguments.out, scores | by_inception)
     return 0
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import nets
+from evaluation.fitting import CnnSettings, Mlp, accuracy, fit_cnn, fit_mlp
 from evaluation.inputs import capped, check_alike, check_fit
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
-from evaluation.training import CnnSettings, Mlp, accuracy, fit_cnn, fit_mlp
+from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
-from workflow.common.memory import keep_freed
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp

@@ -1,72 +1,40 @@
-"""`python -m methods list`, `describe`, `account`, `accounts`, `audit`, `run` and `join`: what there is and costs."""
+"""`python -m methods VERB`: what methods there are and what they cost, and every step of a run."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from pathlib import Path
-from typing import get_type_hints
+import sys
+from importlib import import_module
 
-from methods.core import account, accounts, audit, registry, run
-from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 
-
-def describe(name: str) -> str:
-    """Returns a method's summary, hyper-parameters with defaults and units, published settings and sources."""
-    cls = registry.load(name)
-    hints = get_type_hints(cls.Hyper)
-    lines = [f"{name}: {(cls.__doc__ or '').strip().splitlines()[0]}", "", "hyper-parameters:"]
-    for field in dataclasses.fields(cls.Hyper):
-        text = field.metadata.get("help", "")
-        lines.append(f"  {field.name} ({hints[field.name].__name__}, default {field.default}): {text}")
-    lines += ["", "published settings (overrides of the defaults):"]
-    for (dataset, epsilon), overrides in cls.PAPER.items():
-        lines.append(f"  {dataset}, epsilon {format_epsilon(epsilon)}: {dict(overrides) or 'the defaults'}")
-    if not cls.PAPER:
-        lines.append("  none")
-    return "\n".join([*lines, "", "sources:", *(f"  {source}" for source in cls.SOURCES)])
+# Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
+VERBS = {
+    "list": "one line for each method",
+    "describe": "everything about one method: settings with their ranges, published settings, sources",
+    "account": "epsilon of a setting and noise for a budget; reads no data",
+    "published-costs": "what every published setting spends, as csv; reads no data",
+    "audit": "a lower bound on epsilon from attacks, next to the accountants' upper ones",
+    "plan": "everything a run will release and what that costs, before any data is read",
+    "warm-start": "a private artifact that several runs start from; continues after a kill",
+    "train": "train one run under its ledger; continues where a killed run stopped",
+    "sample": "draw a synthetic set with balanced labels from a trained run",
+    "run": "plan, warm start, training and samples of one run, in slots of time if need be",
+    "join": "samples.npz from the parts that `run` leaves",
+}
 
 
 @command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int | None:
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m methods", description=__doc__)
-    actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("list", help="one line per method")
-    actions.add_parser("describe", help="everything about one method").add_argument("name")
-    costs = actions.add_parser("account", help="epsilon of a setting and noise for a budget; reads no data")
-    account.add_arguments(costs)
-    published = actions.add_parser("accounts", help="what every published setting spends, as csv; reads no data")
-    accounts.add_arguments(published)
-    audit.add_arguments(
-        actions.add_parser("audit", help="a lower bound on epsilon from attacks, beside the accountants' upper ones")
-    )
-    whole = actions.add_parser("run", help="train and sample one run without Snakemake, in slots of time if need be")
-    run.add_arguments(whole)
-    parts = actions.add_parser("join", help="samples.npz from the parts that `run` leaves")
-    parts.add_argument("folder", type=Path, help="the run's folder")
-    parts.add_argument("--out", type=Path, required=True, help="samples.npz")
-    arguments = parser.parse_args(argv)
-    if arguments.action == "run":
-        run.run(arguments)
-        return
-    if arguments.action == "join":
-        run.join(arguments.folder, arguments.out)
-        return
-    if arguments.action == "audit":
-        audit.run(arguments)
-        return
-    if arguments.action == "account":
-        print(account.report(arguments))
-        return
-    if arguments.action == "accounts":
-        accounts.run(arguments)
-        return
-    if arguments.action == "describe":
-        print(describe(arguments.name))
-        return
-    for name in registry.names():
-        print(f"{name}: {(registry.load(name).__doc__ or '').strip().splitlines()[0]}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, summary in VERBS.items():
+        options = verbs.add_parser(verb, help=summary, description=summary)
+        if argv[:1] == [verb]:
+            module = import_module(f"methods.commands.{verb.replace('-', '_')}")
+            module.add_arguments(options)
+    return module.run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from methods.core.privacy import Grant, PublicSpec
-from methods.core.teacher_gan import Round, TeacherGAN, TeacherHyper
+from methods.core.privacy.grant import Grant
+from methods.core.release import PublicSpec, Release
+from methods.core.teachers.gan import Round, TeacherGAN, TeacherHyper, vote_release
 from workflow.common.errors import UserError
 from workflow.common.seeds import derive
+from workflow.common.settings import setting
 
 
 class DataLens(TeacherGAN):
@@ -36,12 +38,12 @@ class DataLens(TeacherGAN):
     class Hyper(TeacherHyper):
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10."""
 
-        top_k: int = field(default=300, metadata={"help": "entries of each image's gradient that a teacher keeps"})
-        threshold: float = field(default=0.2, metadata={"help": "least noisy sum that counts, as a share of teachers"})
-        max_gradient: float = field(
-            default=1e-5, metadata={"help": "entries this large have a sure sign; 0: the largest entry of the image"}
+        top_k: int = setting(300, "entries of each image's gradient that a teacher keeps", low=1)
+        threshold: float = setting(0.2, "least noisy sum that counts, as a share of teachers", low=0, high=1)
+        max_gradient: float = setting(
+            1e-5, "entries this large have a sure sign; 0: the largest entry of the image", low=0
         )
-        step_size: float = field(default=1e-3, metadata={"help": "how far a vote moves a pixel's target, in [0, 1]"})
+        step_size: float = setting(1e-3, "how far a vote moves a pixel's target, in [0, 1]", low=1e-9, high=1)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {},
@@ -59,28 +61,27 @@ class DataLens(TeacherGAN):
     }  # fmt: skip
 
     @classmethod
-    def _check(cls, hp: Hyper, public: PublicSpec) -> None:
-        super()._check(hp, public)
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
         entries = int(torch.Size(public.image_shape).numel())
-        if not 1 <= hp.top_k <= entries:
-            raise UserError(f"datalens.top_k must be 1 .. {entries}, the entries of an image; got {hp.top_k}")
-        if hp.max_gradient < 0:
-            raise UserError(f"datalens.max_gradient must be 0 or more, got {hp.max_gradient}")
+        if hp.top_k > entries:
+            raise UserError(f"datalens.top_k must be 1 to {entries}, the entries of an image; got {hp.top_k}")
 
     @classmethod
-    def _votes(cls, hp: Hyper) -> dict[str, Any]:
-        return {"clip": hp.top_k**0.5, "bounded": "sum", "answers": hp.batch_size}
+    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns the summed signs of each image; top_k of a teacher's signs are not zero."""
+        return (vote_release(hp, noise, kind="gaussian", clip=hp.top_k**0.5, bounded="sum", answers=hp.batch_size),)
 
     def _vote(self, grant: Grant, current: Round) -> torch.Tensor:
         """Returns the noisy sums of signs [B, C, H, W]."""
-        return grant.gaussian_sum(self._signs(current)).view_as(current.images)
+        return grant.sum(self._signs(current)).view_as(current.images)
 
     def _signs(self, current: Round) -> Iterator[torch.Tensor]:
-        """Yields rows [n, B * C * H * W] in {-1, 0, 1}; each teacher has draws of its own."""
+        """Yields rows [n, B * C * H * W] in {-1, 0, 1}; each teacher has coins of its own."""
         key = derive(self.context.seed, self.NAME, "signs", current.number)
-        draws = torch.Generator(self.device).manual_seed(key)
+        rng = torch.Generator(self.device).manual_seed(key)
         for gradients in self._teachers.gradients(current.images, current.labels):
-            yield stochastic_signs(gradients, self.hp.top_k, self.hp.max_gradient, draws).flatten(1)
+            yield stochastic_signs(gradients, self.hp.top_k, self.hp.max_gradient, rng).flatten(1)
 
     def _learn(self, current: Round, answer: torch.Tensor) -> float:
         bar = self.hp.threshold * self.hp.num_teachers
@@ -88,7 +89,7 @@ class DataLens(TeacherGAN):
         return self._regress(current, current.images + self.hp.step_size * signs)
 
 
-def stochastic_signs(gradients: torch.Tensor, k: int, largest: float, draws: torch.Generator) -> torch.Tensor:
+def stochastic_signs(gradients: torch.Tensor, k: int, largest: float, rng: torch.Generator) -> torch.Tensor:
     """Returns signs [n, B, D] in {-1, 0, 1} of the k largest entries in size of each of gradients [n, B, D].
 
     An entry g is +1 with probability 1/2 + g / (2 b), b the smaller of `largest` and the image's largest entry in size,
@@ -98,5 +99,5 @@ def stochastic_signs(gradients: torch.Tensor, k: int, largest: float, draws: tor
     sizes, places = gradients.abs().topk(k, dim=2, sorted=False)
     bound = sizes.amax(dim=2, keepdim=True).clamp(min=1e-30, max=largest or None)
     chance = 0.5 + gradients.gather(2, places) / (2 * bound)
-    coins = torch.rand(chance.shape, generator=draws, device=chance.device)
+    coins = torch.rand(chance.shape, generator=rng, device=chance.device)
     return torch.zeros_like(gradients).scatter_(2, places, 2.0 * (coins < chance) - 1)

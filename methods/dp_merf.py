@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,15 @@ from torch import nn
 from torch.nn import functional
 
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import adam
-from methods.core.privacy import Budget, Grant, Ledger, PublicSpec, Release, calibrate
-from methods.core.private_data import PrivateData
-from methods.core.streams import seeded, stream
+from methods.core.optimisers import adam, descend
+from methods.core.privacy.grant import Grant
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from methods.core.speed.upsampling import doubled_bilinearly
+from workflow.common.errors import UserError
+from workflow.common.settings import setting
 
 _RELEASE = "embedding"
 _BLOCK = 500
@@ -25,7 +29,7 @@ _BLOCK = 500
 _SLAB = 1 << 18
 
 
-class DPMerf(Method):
+class DPMERF(Method):
     """Releases the mean of random Fourier features (outer) one-hot label once; the generator never sees data.
 
     A record's embedding has L2 norm exactly 1, so the sum over the data moves by at most 2 when one record is replaced.
@@ -45,19 +49,19 @@ class DPMerf(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for 28x28 images."""
 
-        features: int = field(default=10000, metadata={"help": "random features, even: cosines and sines"})
-        length_scale: float = field(
-            default=0.0,
-            metadata={"help": "squared length scale of the Gaussian kernel, in pixel units [0, 1]; 0: entries / 7.5"},
+        features: int = setting(10000, "random features, even: cosines and sines", low=2)
+        length_scale: float = setting(
+            0.0, "squared length scale of the Gaussian kernel, in pixel units [0, 1]; 0: entries / 7.5", low=0
         )
-        steps: int = field(default=3000, metadata={"help": "generator steps"})
-        batch_size: int = field(default=100, metadata={"help": "generated images per step"})
-        learning_rate: float = field(default=0.01, metadata={"help": "Adam learning rate at the start"})
-        decay: float = field(default=0.9, metadata={"help": "learning-rate factor at each of the decays"})
-        decays: int = field(default=5, metadata={"help": "equal parts of the run, a decay after each"})
-        latent: int = field(default=5, metadata={"help": "size of the Gaussian latent"})
-        hidden: int = field(default=200, metadata={"help": "units of the first layer"})
-        channels: int = field(default=16, metadata={"help": "channels before the first convolution"})
+        steps: int = setting(3000, "generator steps", low=1)
+        # Batch norm needs two images.
+        batch_size: int = setting(100, "generated images per step", low=2)
+        learning_rate: float = setting(0.01, "Adam learning rate at the start", low=1e-9)
+        decay: float = setting(0.9, "learning-rate factor at each of the decays", low=0, high=1)
+        decays: int = setting(5, "equal parts of the run, a decay after each", low=0)
+        latent: int = setting(5, "size of the Gaussian latent", low=1)
+        hidden: int = setting(200, "units of the first layer", low=1)
+        channels: int = setting(16, "channels before the first convolution", low=1)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 1.0): {"length_scale": 105.0},
@@ -71,22 +75,28 @@ class DPMerf(Method):
         with seeded(context.seed, "dp_merf", "generator"):
             self._generator = _Generator(hp, self.public.image_shape, self.public.num_classes).to(self.device)
         entries = int(torch.Size(self.public.image_shape).numel())
-        frequencies = torch.randn(
-            entries, hp.features // 2, generator=stream(context.seed, "dp_merf", "frequencies")
-        )
+        rng = named_rng(context.seed, "dp_merf", "frequencies")
+        frequencies = torch.randn(entries, hp.features // 2, generator=rng)
         self._frequencies = frequencies.to(self.device) / (hp.length_scale or entries / 7.5) ** 0.5
         self._optimizer = adam(self._generator.parameters(), hp.learning_rate, (0.9, 0.999))
         self._target: torch.Tensor | None = None
 
     @classmethod
-    def plan(cls, hp: Hyper, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
+        if hp.features % 2:
+            raise UserError(f"dp_merf.features must be even, a cosine and a sine each; got {hp.features}")
+        if public.image_shape[1] % 4 or public.image_shape[2] % 4:
+            raise UserError(f"dp_merf needs image sides that are multiples of 4, got {public.image_shape}")
+
+    @classmethod
+    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns one use of the summed embedding of all records; replace-one, num_train public."""
-        kind = "none" if budget.accounting == "none" else "gaussian"
-
-        def releases(noise: float) -> tuple[Release, ...]:
-            return (Release(_RELEASE, kind, 1.0, noise, "sum", public.num_train, 1.0, "all", 1),)
-
-        return releases(calibrate(releases, budget))
+        release = Release(
+            name=_RELEASE, kind="gaussian", clip=1.0, noise=noise, bounded="sum", rows=public.num_train, rate=1.0,
+            sampling="all", max_uses=1,
+        )  # fmt: skip
+        return (release,)
 
     @property
     def num_steps(self) -> int:
@@ -96,32 +106,30 @@ class DPMerf(Method):
         """Takes the one release: the noisy mean embedding, [num_classes, features]."""
         width = self.public.num_classes * self._frequencies.shape[1] * 2
         with ledger.charge(_RELEASE) as grant:
-            total = grant.gaussian_sum(self._embeddings(data, grant), width, self.device)
+            total = grant.sum(self._embeddings(data, grant), width, self.device)
         self._target = (total / self.public.num_train).view(self.public.num_classes, -1)
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Moves the generator's batch embedding towards the released one; reads no data."""
-        rate = self.hp.learning_rate * self.hp.decay ** (t * self.hp.decays // max(1, self.hp.steps))
+        rate = self.hp.learning_rate * self.hp.decay ** (t * self.hp.decays // self.hp.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        draws = stream(self.context.seed, "dp_merf", "step", t)
-        labels = torch.randint(self.public.num_classes, (self.hp.batch_size,), generator=draws)
-        latent = torch.randn(self.hp.batch_size, self.hp.latent, generator=draws)
+        rng = named_rng(self.context.seed, "dp_merf", "step", t)
+        labels = torch.randint(self.public.num_classes, (self.hp.batch_size,), generator=rng)
+        latent = torch.randn(self.hp.batch_size, self.hp.latent, generator=rng)
         self._generator.train()
         images = self._generator(latent.to(self.device), self._one_hot(labels))
         mean = self._one_hot(labels).T @ self._features(images.flatten(1)) / self.hp.batch_size
         loss = (self._target - mean).square().sum()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
+        descend(loss, self._generator, self._optimizer)
         return {"loss": loss.item()}
 
     @torch.no_grad()
-    def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         self._generator.eval()
         images = []
         for part in labels.split(_BLOCK):
-            latent = torch.randn(len(part), self.hp.latent, generator=stream)
+            latent = torch.randn(len(part), self.hp.latent, generator=rng)
             images.append(self._generator(latent.to(self.device), self._one_hot(part)).cpu())
         return (torch.cat(images) * 255).round().to(torch.uint8)
 
@@ -165,7 +173,7 @@ class _Generator(nn.Module):
     and double three times (32x32: 4, 8, 16, 32).
     """
 
-    def __init__(self, hp: DPMerf.Hyper, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, hp: DPMERF.Hyper, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         doublings = 3 if shape[1] % 8 == 0 and shape[2] % 8 == 0 else 2
         self._start = (hp.channels, shape[1] >> doublings, shape[2] >> doublings)
@@ -186,28 +194,4 @@ class _Generator(nn.Module):
         for convolution in self.convolutions[:-1]:
             hidden = functional.interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=True)
             hidden = functional.relu(convolution(hidden.contiguous(memory_format=torch.channels_last)))
-        return _doubled(hidden, self.convolutions[-1]).sigmoid()
-
-
-def _doubled(maps: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
-    """Returns maps [B, out, 2H, 2W] of maps [B, in, H, W]: doubled bilinearly, then convolved to the same size.
-
-    Both are linear and act on rows and columns apart, so three matrix products do: the channels at the small size, once
-    for each place of the kernel, then the rows, then the columns. Under half of torch's time for one colour on a CPU.
-    """
-    maps = maps.permute(0, 2, 3, 1)
-    (count, height, width, _), weight = maps.shape, convolution.weight
-    outs, _, down, across = weight.shape
-    taps = (maps @ weight.permute(1, 2, 0, 3).flatten(1)).view(count, height, width, down, outs, across)
-    taps = taps.permute(0, 3, 1, 4, 2, 5).reshape(count, down * height, outs * width * across)
-    rows = _doubling(height, down, maps.device).flatten(1) @ taps
-    columns = _doubling(width, across, maps.device).mT.flatten(1)
-    doubled = rows.view(count * 2 * height * outs, width * across) @ columns.T
-    return doubled.view(count, 2 * height, outs, 2 * width).transpose(1, 2) + convolution.bias[:, None, None]
-
-
-@functools.cache
-def _doubling(size: int, kernel: int, device: torch.device) -> torch.Tensor:
-    """Returns [2 * size, kernel, size]: what each entry gives to each place of a kernel centred on a doubled entry."""
-    doubled = functional.interpolate(torch.eye(size)[None], scale_factor=2, mode="linear", align_corners=True)[0].T
-    return functional.pad(doubled, (0, 0, kernel // 2, kernel // 2)).unfold(0, kernel, 1).mT.contiguous().to(device)
+        return doubled_bilinearly(hidden, self.convolutions[-1]).sigmoid()

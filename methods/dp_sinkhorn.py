@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import adam, update_average
-from methods.core.privacy import Budget, Ledger, PublicSpec, Release, calibrate
-from methods.core.private_data import PrivateData
-from methods.core.streams import seeded, stream
-from workflow.common.errors import UserError, unknown
+from methods.core.optimisers import adam, restore, states, update_average
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from workflow.common.errors import UserError
+from workflow.common.settings import setting
 
 _RELEASE = "batch_gradient"
 _LATENTS = {"uniform": torch.rand, "gaussian": torch.randn}
@@ -56,31 +58,26 @@ class DPSinkhorn(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10. Pixels lie in [-1, 1]."""
 
-        steps: int = field(default=3446400, metadata={"help": "generator steps, each one release"})
-        batch_size: int = field(default=50, metadata={"help": "expected private records per step"})
-        generated: int = field(default=50, metadata={"help": "generated images per step"})
-        alternates: float = field(
-            default=0.2,
-            metadata={"help": "share of the self-term's images that are fresh; 0 is twice the Sinkhorn divergence"},
+        steps: int = setting(3446400, "generator steps, each one release", low=1)
+        batch_size: int = setting(50, "expected private records per step", low=1)
+        generated: int = setting(50, "generated images per step", low=1)
+        alternates: float = setting(
+            0.2, "share of the self-term's images that are fresh; 0 is twice the Sinkhorn divergence", low=0, high=1
         )
-        clip: float = field(default=0.5, metadata={"help": "L2 bound of the whole generated batch's gradient"})
-        l1_weight: float = field(default=1.0, metadata={"help": "weight of the L1 distance beside the squared L2 one"})
-        label_scale: float = field(default=15.0, metadata={"help": "hot entry of the label beside the pixels"})
-        match_classes: bool = field(
-            default=False, metadata={"help": "weight records so that each class has the mass of the generated one"}
-        )
-        regularization: float = field(default=0.05, metadata={"help": "entropic regularisation, in units of the cost"})
-        iterations: int = field(
-            default=30, metadata={"help": "Sinkhorn iterations; the regularisation falls during the first half"}
-        )
-        balanced_labels: bool = field(default=False, metadata={"help": "generated labels in turn, not at random"})
-        latent: int = field(default=16, metadata={"help": "size of the latent"})
-        latent_law: str = field(default="uniform", metadata={"help": "of each entry: uniform in [0, 1], or gaussian"})
-        width: int = field(default=64, metadata={"help": "base channels of the generator; 64 is the paper's"})
-        learning_rate: float = field(default=1e-5, metadata={"help": "Adam learning rate at the start"})
-        learning_rate_end: float = field(default=1e-5, metadata={"help": "the same at the end; it falls linearly"})
-        weight_decay: float = field(default=1e-5, metadata={"help": "Adam's L2 penalty"})
-        ema: float = field(default=0.0, metadata={"help": "decay of the sampled generator's average; 0: the last one"})
+        clip: float = setting(0.5, "L2 bound of the whole generated batch's gradient", low=1e-9)
+        l1_weight: float = setting(1.0, "weight of the L1 distance next to the squared L2 one", low=0)
+        label_scale: float = setting(15.0, "hot entry of the label next to the pixels", low=0)
+        match_classes: bool = setting(False, "weight records so that each class has the mass of the generated one")
+        regularization: float = setting(0.05, "entropic regularisation, in units of the cost", low=1e-9)
+        iterations: int = setting(30, "Sinkhorn iterations; the regularisation falls during the first half", low=1)
+        balanced_labels: bool = setting(False, "generated labels in turn, not at random")
+        latent: int = setting(16, "size of the latent", low=1)
+        latent_law: str = setting("uniform", "of each entry: uniform in [0, 1], or gaussian", choices=_LATENTS)
+        width: int = setting(64, "base channels of the generator; 64 is the paper's", low=1)
+        learning_rate: float = setting(1e-5, "Adam learning rate at the start", low=1e-9)
+        learning_rate_end: float = setting(1e-5, "the same at the end; it falls linearly", low=0)
+        weight_decay: float = setting(1e-5, "Adam's L2 penalty", low=0)
+        ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=1)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {"steps": 3446400},
@@ -97,23 +94,23 @@ class DPSinkhorn(Method):
         self._optimizer = adam(
             self._generator.parameters(), hp.learning_rate, (0.9, 0.999), weight_decay=hp.weight_decay
         )
+        self._trained = {"generator": self._generator, "optimizer": self._optimizer}
 
     @classmethod
-    def plan(cls, hp: Hyper, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
+        if tuple(public.image_shape[1:]) not in ((28, 28), (32, 32)):
+            raise UserError(f"dp_sinkhorn makes 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
+
+    @classmethod
+    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns one noisy row per step, the gradient of the whole generated batch; Poisson, add-or-remove."""
-        _check(hp, public)
-        rate = min(1.0, hp.batch_size / public.num_train)
-        kind = "none" if budget.accounting == "none" else "gaussian"
-
-        def releases(noise: float) -> tuple[Release, ...]:
-            return (
-                Release(
-                    _RELEASE, kind, hp.clip, noise, "function", 1, rate, "poisson", hp.steps,
-                    state="public", adjacency="add_or_remove",
-                ),
-            )  # fmt: skip
-
-        return releases(calibrate(releases, budget))
+        release = Release(
+            name=_RELEASE, kind="gaussian", clip=hp.clip, noise=noise, bounded="function", rows=1,
+            rate=min(1.0, hp.batch_size / public.num_train), sampling="poisson", max_uses=hp.steps,
+            state="public", adjacency="add_or_remove",
+        )  # fmt: skip
+        return (release,)
 
     @property
     def num_steps(self) -> int:
@@ -124,17 +121,17 @@ class DPSinkhorn(Method):
         hp = self.hp
         for group in self._optimizer.param_groups:
             group["lr"] = hp.learning_rate + (hp.learning_rate_end - hp.learning_rate) * t / hp.steps
-        draws = stream(self.context.seed, "dp_sinkhorn", "step", t)
-        labels = self._labels(draws)
-        images = self._generator(self._latents(len(labels), draws), labels)
+        rng = named_rng(self.context.seed, "dp_sinkhorn", "step", t)
+        labels = self._labels(rng)
+        images = self._generator(self._latents(len(labels), rng), labels)
         points = images.detach().flatten(1)
-        rivals, rival_labels = self._rivals(points, labels, draws)
+        rivals, rival_labels = self._rivals(points, labels, rng)
         repulsion = self._gradient(points, labels, rivals, rival_labels)
         with ledger.charge(_RELEASE) as grant:
             records, targets = data.read(grant, grant.poisson_batch(len(data)))
             records = records.to(self.device).flatten(1).float() / 127.5 - 1
             attraction = self._gradient(points, labels, records, targets.to(self.device))
-            noisy = grant.gaussian(2 * (attraction - repulsion).flatten()[None])
+            noisy = grant.rows(2 * (attraction - repulsion).flatten()[None])
         self._optimizer.zero_grad(set_to_none=True)
         images.backward(noisy.view_as(images))
         self._optimizer.step()
@@ -142,9 +139,9 @@ class DPSinkhorn(Method):
         return {"noisy_gradient_norm": float(noisy.norm())}
 
     @torch.no_grad()
-    def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         self._average.eval()
-        parts = zip(self._latents(len(labels), stream).split(_BLOCK), labels.to(self.device).split(_BLOCK), strict=True)
+        parts = zip(self._latents(len(labels), rng).split(_BLOCK), labels.to(self.device).split(_BLOCK), strict=True)
         images = torch.cat([self._average(latents, part).cpu() for latents, part in parts])
         return ((images + 1) * 127.5).round().to(torch.uint8)
 
@@ -152,13 +149,12 @@ class DPSinkhorn(Method):
         return {name: value.detach().contiguous() for name, value in self._average.state_dict().items()}
 
     def private_state(self) -> dict[str, Any]:
-        return {"generator": dict(self._generator.state_dict()), "optimizer": self._optimizer.state_dict()}
+        return states(self._trained)
 
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         self._average.load_state_dict(dict(public))
         if private is not None:
-            self._generator.load_state_dict(private["generator"])
-            self._optimizer.load_state_dict(private["optimizer"])
+            restore(self._trained, private)
 
     def _network(self) -> nn.Module:
         kind = _ConvGenerator if self.public.image_shape[1] == 28 else _ResidualGenerator
@@ -167,23 +163,23 @@ class DPSinkhorn(Method):
         # A quarter less time than the default layout for convolutions this thin on a CPU.
         return network.to(self.device, memory_format=torch.channels_last)
 
-    def _latents(self, count: int, draws: torch.Generator) -> torch.Tensor:
-        return _LATENTS[self.hp.latent_law](count, self.hp.latent, generator=draws).to(self.device)
+    def _latents(self, count: int, rng: torch.Generator) -> torch.Tensor:
+        return _LATENTS[self.hp.latent_law](count, self.hp.latent, generator=rng).to(self.device)
 
-    def _labels(self, draws: torch.Generator) -> torch.Tensor:
+    def _labels(self, rng: torch.Generator) -> torch.Tensor:
         count, classes = self.hp.generated, self.public.num_classes
-        random = torch.randint(classes, (count,), generator=draws)
+        random = torch.randint(classes, (count,), generator=rng)
         return (torch.arange(count) % classes if self.hp.balanced_labels else random).to(self.device)
 
     @torch.no_grad()
     def _rivals(
-        self, points: torch.Tensor, labels: torch.Tensor, draws: torch.Generator
+        self, points: torch.Tensor, labels: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the self-term's points [generated, pixels] and labels: fresh ones instead of the first few."""
         fresh = round(self.hp.alternates * len(points))
         if not fresh:
             return points, labels
-        alternates = self._generator(self._latents(fresh, draws), labels[:fresh])
+        alternates = self._generator(self._latents(fresh, rng), labels[:fresh])
         return torch.cat([points[fresh:], alternates.flatten(1)]), torch.cat([labels[fresh:], labels[:fresh]])
 
     def _gradient(
@@ -210,8 +206,8 @@ class DPSinkhorn(Method):
     def _weights(self, labels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if not self.hp.match_classes:
             return torch.full((len(targets),), 1 / len(targets), device=self.device)
-        wanted, found = (_one_hot(part, self.public.num_classes).sum(0) for part in (labels, targets))
-        weights = (wanted / found.clamp_min(1))[targets]
+        generated, drawn = (_one_hot(part, self.public.num_classes).sum(0) for part in (labels, targets))
+        weights = (generated / drawn.clamp_min(1))[targets]
         # Without a class in common this is 0 / 0, and the grant counts a row that is not finite as zero.
         return weights / weights.sum()
 
@@ -236,26 +232,6 @@ def _transport_plan(cost: torch.Tensor, weights: torch.Tensor, regularization: f
         right = -level * torch.logsumexp((left[:, None] - cost) / level, dim=0)
         left = -level * torch.logsumexp((right - cost) / level + weights, dim=1)
     return ((left[:, None] + right - cost) / level + weights).exp() / len(cost)
-
-
-def _check(hp: DPSinkhorn.Hyper, public: PublicSpec) -> None:
-    """Raises UserError for hyper-parameters out of range, or an image size the generators do not make."""
-    if tuple(public.image_shape[1:]) not in ((28, 28), (32, 32)):
-        raise UserError(f"dp_sinkhorn makes 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
-    if hp.latent_law not in _LATENTS:
-        raise unknown("dp_sinkhorn.latent_law", hp.latent_law, _LATENTS)
-    for name in ("steps", "batch_size", "generated", "iterations", "latent", "width"):
-        if getattr(hp, name) < 1:
-            raise UserError(f"dp_sinkhorn.{name} must be at least 1, got {getattr(hp, name)}")
-    for name in ("clip", "regularization", "learning_rate"):
-        if not getattr(hp, name) > 0:
-            raise UserError(f"dp_sinkhorn.{name} must be positive, got {getattr(hp, name)}")
-    for name in ("l1_weight", "label_scale", "learning_rate_end", "weight_decay"):
-        if not getattr(hp, name) >= 0:
-            raise UserError(f"dp_sinkhorn.{name} must not be negative, got {getattr(hp, name)}")
-    for name in ("alternates", "ema"):
-        if not 0 <= getattr(hp, name) <= 1:
-            raise UserError(f"dp_sinkhorn.{name} must lie in 0 to 1, got {getattr(hp, name)}")
 
 
 class _ConvGenerator(nn.Module):

@@ -4,51 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
-from methods.core.method import Context
-from methods.core.nets import Classifier
-from methods.core.optimisers import adam
-from methods.core.privacy import Budget, Ledger, PublicSpec, Release
-from methods.core.private_data import PrivateData
-from methods.core.sharded_gan import ShardedHyper, Visit, _ShardedGAN, described
-from methods.core.shards import ShardNetworks
-from methods.core.stacks import Members, Stack
-from methods.core.streams import seeded
-from methods.core.summed_shards import Visits, teach
-from methods.core.wasserstein import image_gradients, score_update
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec, Release
+from methods.core.sharded.gan import ShardedGAN, ShardedHyper
+from methods.core.sharded.interface import Networks, ShardStep
+from methods.core.sharded.losses import image_gradients, score_loss
+from methods.core.sharded.nets import build_classifier
 from workflow.common.errors import UserError
+from workflow.common.settings import setting
 
 # The release of a step `as_released` whose classifier has joined.
 BOTH = "image_gradients_of_both_nets"
-# Images [N, C, H, W] with labels int64 [N], of one update each.
-Batches = list[tuple[torch.Tensor, torch.Tensor]]
+# Images [N, C, H, W] with labels int64 [N] of one update, or [M, N, C, H, W] with [M, N].
+Batch = tuple[torch.Tensor, torch.Tensor]
+Batches = list[Batch]
 
 
 @dataclass(frozen=True)
 class Hyper(ShardedHyper):
     """GS-WGAN's hyper-parameters and the auxiliary classifier's; the defaults are the paper's for MNIST."""
 
-    g2r: bool = described(True, "the classifier's fake phase (gen2real); false is the ablation w/o g2r")
-    r2g: bool = described(True, "the classifier's real phase (real2gen); false is the ablation w/o r2g")
-    mix_phases: bool = described(False, "one mixed phase of fakes and reals instead of fakes, then reals: a w/o seq")
-    fresh_classifier: bool = described(True, "a new classifier each step; false keeps one per shard: w/o init")
-    classifier_start: int = described(6000, "generator steps before the classifier joins; 0 is another w/o seq")
-    classifier_fake_steps: int = described(10, "classifier updates on fakes each generator step")
-    classifier_real_steps: int = described(10, "classifier updates on records each generator step")
-    fakes_per_class: int = described(100, "fakes per class in the classifier's fake phase")
-    critic_weight: float = described(0.8, "weight of the critic's image gradient once the classifier has joined")
-    classifier_weight: float = described(0.2, "weight of the classifier's image gradient; the two sum to 1")
-    as_released: bool = described(
+    g2r: bool = setting(True, "the classifier's fake phase (gen2real); false is the ablation w/o g2r")
+    r2g: bool = setting(True, "the classifier's real phase (real2gen); false is the ablation w/o r2g")
+    mix_phases: bool = setting(False, "one mixed phase of fakes and reals instead of fakes, then reals: a w/o seq")
+    fresh_classifier: bool = setting(True, "a new classifier each step; false keeps one per shard: w/o init")
+    classifier_start: int = setting(6000, "generator steps before the classifier joins; 0 is another w/o seq", 0)
+    classifier_fake_steps: int = setting(10, "classifier updates on fakes each generator step", 0)
+    classifier_real_steps: int = setting(10, "classifier updates on records each generator step", 0)
+    fakes_per_class: int = setting(100, "fakes per class in the classifier's fake phase", 1)
+    critic_weight: float = setting(0.8, "weight of the critic's image gradient once the classifier has joined", 0)
+    classifier_weight: float = setting(0.2, "weight of the classifier's image gradient, relative to the critic's", 0)
+    as_released: bool = setting(
         False, "release what the authors' code does, at the noise of what they count: costs more than the budget"
     )
-    released_batch: int = described(1000, "with as_released, generated images per step once the classifier has joined")
+    released_batch: int = setting(
+        1000, "with as_released, generated images per step once the classifier has joined", 1
+    )
 
 
-class DPAC(_ShardedGAN):
+class FakePhase(NamedTuple):
+    """The classifier of a step after its phase of fakes, and the batches of fakes that it still has to see.
+
+    `classifier` is None where every shard keeps its own.
+    """
+
+    classifier: Networks | None
+    batches: Batches
+
+
+class DPAC(ShardedGAN):
     """GS-WGAN with a third player: a classifier taught on fakes, then on records of the step's shard.
 
     Critic and classifier gradients are weighted, summed per image and sanitised once: one release per image, at
@@ -78,33 +87,35 @@ class DPAC(_ShardedGAN):
         "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init"
         " keeps one classifier per shard, since one for all shards would let each record into every step.",
         "Option shards_per_step (see methods/gs_wgan.py): the classifier's fake phase is shared by the drawn shards, as"
-        " fakes are public; each goes on with a copy on its own records. Both gradients are in the shard's one row.",
+        " fakes are public; each continues with a copy on its own records. Both gradients are in the shard's one row.",
         "Departures shared with GS-WGAN: see methods/gs_wgan.py.",
     )
 
     @classmethod
-    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
-        """Returns GS-WGAN's plan: the classifier adds to the same rows and costs nothing more.
-
-        With `as_released` the noise is that plan's, which the authors' accounting describes, and the releases are those
-        of the authors' code: the plan costs more than the budget.
-        """
+    def check(cls, hp: Any, public: PublicSpec) -> None:
+        super().check(hp, public)
         if hp.mix_phases and not (hp.g2r and hp.r2g and hp.classifier_fake_steps == hp.classifier_real_steps):
             raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
-        if hp.released_batch < 1:
-            raise UserError(f"released_batch must be at least 1, got {hp.released_batch}")
         if hp.shards_per_step and (hp.as_released or hp.mix_phases):
             raise UserError("shards_per_step needs two phases of its classifier: leave mix_phases and as_released off")
-        releases = super().plan(hp, public, budget)
+        if hp.critic_weight + hp.classifier_weight == 0:
+            raise UserError("critic_weight and classifier_weight must not both be 0")
+
+    @classmethod
+    def counted(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns GS-WGAN's release, which the authors count: the classifier adds to the same rows."""
+        return super().releases(hp, public, noise)
+
+    @classmethod
+    def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns what is counted or, with `as_released`, what the authors' code releases: that costs more."""
+        releases = cls.counted(hp, public, noise)
         return _as_released(hp, *releases) if hp.as_released else releases
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         super().prepare(data, ledger, warm_start)
-        build = self._build_classifier(0)
-        if self.hp.shards_per_step and not self.hp.fresh_classifier:
-            self.classifiers = Stack(build, self.hp.num_shards)
-        else:
-            self.classifiers = ShardNetworks(build, self.hp.critic_learning_rate)
+        build = lambda: build_classifier(self.hp, self.context, 0)  # noqa: E731
+        self.classifiers = None if self.hp.fresh_classifier else self.mechanism.networks(build)
 
     def next_release(self, ledger: Ledger) -> tuple[str, int]:
         if not self.hp.as_released:
@@ -114,103 +125,74 @@ class DPAC(_ShardedGAN):
         name = left[0] if left else self.context.releases[-1].name
         return name, self.hp.released_batch if name == BOTH else self.hp.batch_size
 
-    def private_gradients(
-        self, t: int, critic: nn.Module, fakes: torch.Tensor, labels: torch.Tensor, visit: Visit
+    def public_phase(self, t: int, release: str, rng: torch.Generator) -> FakePhase | None:
+        """Returns what the classifier learns from fakes in step t; None before it joins.
+
+        Fakes are public, so a new classifier, which is the same for all shards, goes through this phase once.
+        """
+        hp = self.hp
+        if not self._has_joined(t, release):
+            return None
+        batches = [self.balanced_fakes(hp.fakes_per_class, rng)] * hp.classifier_fake_steps if hp.g2r else []
+        if not hp.fresh_classifier:
+            return FakePhase(None, batches)
+        classifier = self.mechanism.new(lambda: build_classifier(hp, self.context, t))
+        if hp.mix_phases:
+            return FakePhase(classifier, batches)
+        self._train(classifier, [_spread(classifier, batch) for batch in batches])
+        return FakePhase(classifier, [])
+
+    def shard_gradients(
+        self, t: int, critics: Networks, fakes: torch.Tensor, labels: torch.Tensor, step: ShardStep
     ) -> torch.Tensor:
-        """Returns the weighted sum [B, C, H, W] of the critic's and the classifier's gradients.
+        """Returns the weighted sum of the critic's and the classifier's gradients, from each of the step's shards.
 
         With `as_released` the two are stacked, [2 * B, C, H, W]: weighted first, so that each is clipped at the whole
         bound, as the authors' hooks on either net do.
         """
-        hp = self.hp
-        gradients = image_gradients(critic, fakes, labels, hp.precision)
-        joined = visit.grant.release.name == BOTH if hp.as_released else t >= hp.classifier_start
-        if not joined:
+        gradients = super().shard_gradients(t, critics, fakes, labels, step)
+        if not self._has_joined(t, step.release):
             return gradients
-        classifier, optimizer = self._classifier(t, visit.shard)
-        self._train_classifier(classifier, optimizer, visit)
+        scores = image_gradients(self._classifier(step).scorer, fakes, labels, self.hp.precision)
+        total = self.hp.critic_weight + self.hp.classifier_weight
+        parts = self.hp.critic_weight / total * gradients, self.hp.classifier_weight / total * scores
+        return torch.cat(parts) if self.hp.as_released else sum(parts)
+
+    def _has_joined(self, t: int, release: str) -> bool:
+        return release == BOTH if self.hp.as_released else t >= self.hp.classifier_start
+
+    def _classifier(self, step: ShardStep) -> Networks:
+        """Returns the classifier of each of the step's shards after its phases of fakes and of the shard's records."""
+        hp, phase = self.hp, step.shared
+        classifier = step.copies(phase.classifier) if hp.fresh_classifier else self.classifiers.take(step.shards)
+        fakes = [_spread(classifier, batch) for batch in phase.batches]
+        reals = [step.read(hp.critic_batch) for _ in range(hp.classifier_real_steps if hp.r2g else 0)]
+        mixed = hp.mix_phases
+        self._train(classifier, [_joined(*pair) for pair in zip(fakes, reals, strict=True)] if mixed else fakes + reals)
         if not hp.fresh_classifier:
-            self.classifiers.keep(visit.shard, optimizer)
-        scores = image_gradients(classifier, fakes, labels, hp.precision)
-        parts = self._weighted(gradients, scores)
-        return torch.cat(parts) if hp.as_released else sum(parts)
+            self.classifiers.put(step.shards, classifier)
+        return classifier
 
-    def shared_phase(self, t: int, stream: torch.Generator) -> Members | Batches:
-        """Returns a new classifier after its fake phase; of kept classifiers, which each go on, the phase's batches.
-
-        Fakes are public, so the first phase of new classifiers is the same for all shards.
-        """
+    def _train(self, classifier: Networks, batches: Batches) -> None:
         hp = self.hp
-        joined = t >= hp.classifier_start
-        batches = [self._fake_batch(stream)] * hp.classifier_fake_steps if joined and hp.g2r else []
-        if not hp.fresh_classifier:
-            return batches
-        return self._taught(Members.copies(self._build_classifier(t)(), 1), batches)
+        for batch in batches:
 
-    def summed_gradients(self, t: int, visits: Visits, fakes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Returns, for each of some drawn shards, the weighted sum of its critic's and its classifier's gradients."""
-        hp = self.hp
-        gradients = super().summed_gradients(t, visits, fakes, labels)
-        if t < hp.classifier_start:
-            return gradients
-        if hp.fresh_classifier:
-            classifiers = visits.shared.repeated(len(visits.shards))
-        else:
-            classifiers = self._taught(self.classifiers.take(visits.shards), visits.shared)
-        for _ in range(hp.classifier_real_steps if hp.r2g else 0):
-            teach(classifiers, *visits.read(hp.critic_batch), hp)
-        if not hp.fresh_classifier:
-            self.classifiers.put(visits.shards, classifiers)
-        scores = image_gradients(classifiers, fakes, labels, hp.precision)
-        return sum(self._weighted(gradients, scores))
+            def loss(scorer: Any, batch: Batch = batch) -> torch.Tensor:
+                return score_loss(scorer, *batch, hp.gradient_penalty, hp.drift, hp.precision)
 
-    def _weighted(self, of_critic: torch.Tensor, of_classifier: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hp = self.hp
-        total = hp.critic_weight + hp.classifier_weight
-        return hp.critic_weight / total * of_critic, hp.classifier_weight / total * of_classifier
-
-    def _taught(self, classifiers: Members, batches: Batches) -> Members:
-        count = len(classifiers.updates)
-        for images, labels in batches:
-            teach(classifiers, images.expand(count, *images.shape), labels.expand(count, *labels.shape), self.hp)
-        return classifiers
+            classifier.descend(loss)
 
     def private_state(self) -> dict[str, Any]:
-        return super().private_state() | {"classifiers": self.classifiers.state()}
+        return super().private_state() | {"classifiers": self.classifiers.state() if self.classifiers else {}}
 
     def load(self, public: Any, private: Any) -> None:
         super().load(public, private)
-        if private is not None:
+        if private is not None and self.classifiers:
             self.classifiers.load(private["classifiers"])
 
-    def _build_classifier(self, t: int) -> Any:
-        context: Context = self.context
 
-        def build() -> nn.Module:
-            with seeded(context.seed, "classifier", t):
-                shape, classes = context.public.image_shape, context.public.num_classes
-                return Classifier(shape, classes, self.hp.critic_width, self.hp.spectral_norm).to(context.device)
-
-        return build
-
-    def _classifier(self, t: int, shard: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-        if not self.hp.fresh_classifier:
-            return self.classifiers.lend(shard)
-        classifier = self._build_classifier(t)()
-        return classifier, adam(classifier.parameters(), self.hp.critic_learning_rate)
-
-    def _train_classifier(self, classifier: nn.Module, optimizer: torch.optim.Optimizer, visit: Visit) -> None:
-        hp = self.hp
-        fakes = [self._fake_batch(visit.stream)] * hp.classifier_fake_steps if hp.g2r else []
-        reals = [self.read_batch(visit) for _ in range(hp.classifier_real_steps if hp.r2g else 0)]
-        batches = [*fakes, *reals]
-        if hp.mix_phases:
-            batches = [_joined(fake, real) for fake, real in zip(fakes, reals, strict=True)]
-        for images, labels in batches:
-            score_update(classifier, optimizer, images, labels, hp.gradient_penalty, hp.drift, hp.precision)
-
-    def _fake_batch(self, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.balanced_fakes(self.hp.fakes_per_class, stream)
+def _spread(classifier: Networks, batch: Batch) -> Batch:
+    return classifier.spread(batch[0]), classifier.spread(batch[1])
 
 
 def _as_released(hp: Hyper, counted: Release) -> tuple[Release, ...]:
@@ -223,7 +205,5 @@ def _as_released(hp: Hyper, counted: Release) -> tuple[Release, ...]:
     return tuple(release for release in (counted.used(before), joined) if release.max_uses)
 
 
-def _joined(
-    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _joined(first: Batch, second: Batch) -> Batch:
     return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])

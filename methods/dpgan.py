@@ -5,21 +5,23 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core import dp_sgd
 from methods.core.method import Context, Method, StepLog
-from methods.core.optimisers import adam, blend, descend
-from methods.core.privacy import Budget, Ledger, PublicSpec, Release
-from methods.core.private_data import PrivateData
-from methods.core.streams import seeded, stream
-from methods.core.wasserstein import mixed_precision
-from workflow.common.errors import UserError, unknown
+from methods.core.optimisers import adam, blend, descend, restore, states
+from methods.core.privacy import dp_sgd
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from methods.core.sharded.losses import mixed_precision
+from workflow.common.errors import UserError
+from workflow.common.settings import setting
 
 _RELEASE = "discriminator_gradient"
 # Discriminator steps per generator step that the adaptive rule goes through, and the decay of the accuracy it watches.
@@ -28,17 +30,11 @@ _MEMORY = 0.99
 _LEAK = 0.2
 _SIZES = (28, 32)
 _BLOCK = 500
-# Least and, where there is one, largest value.
-_RANGES = {
-    "steps": (1, None), "batch_size": (1, None), "fakes": (0, None), "generator_every": (0, None), "threshold": (0, 1),
-    "patience": (1, None), "learning_rate": (0, None), "generator_rate": (0, None), "rate_end": (0, 1),
-    "beta1": (0, 0.999), "latent": (1, None), "dim": (2, None), "label_scale": (0, None), "ema": (0, 0.9999),
-}  # fmt: skip
 # Rows at once: a processor's caches hold the patches of this many images, an accelerator wants them all.
 _CPU_CHUNK = 128
 
 
-class DPGan(Method):
+class DPGAN(Method):
     """The authors' DCGAN without normalisation layers. The generator sees only the discriminator.
 
     PAPER holds the adaptive settings, the better ones. The constant ones are batch 128, and generator_every 50 (MNIST)
@@ -67,35 +63,32 @@ class DPGan(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10, adaptive."""
 
-        steps: int = field(default=174000, metadata={"help": "discriminator steps, each one release"})
-        batch_size: int = field(default=512, metadata={"help": "expected private records per step"})
-        fakes: int = field(
-            default=0, metadata={"help": "generated examples per step, which count batch_size in all; 0: batch_size"}
+        steps: int = setting(174000, "discriminator steps, each one release", low=1)
+        batch_size: int = setting(512, "expected private records per step", low=1)
+        fakes: int = setting(0, "generated examples per step, which count batch_size in all; 0: batch_size", low=0)
+        clip: float = setting(1.0, "L2 bound of a per-example gradient, all tensors at once", low=1e-9)
+        generator_every: int = setting(
+            0, "discriminator steps per generator step; 0: adaptive, 1, 2, 5, 10, 20 ...", low=0
         )
-        clip: float = field(default=1.0, metadata={"help": "L2 bound of a per-example gradient, all tensors at once"})
-        generator_every: int = field(
-            default=0, metadata={"help": "discriminator steps per generator step; 0: adaptive, 1, 2, 5, 10, 20 ..."}
+        threshold: float = setting(
+            0.6, "discriminator's accuracy on fakes at which the adaptive number is raised", low=0, high=1
         )
-        threshold: float = field(
-            default=0.6, metadata={"help": "discriminator's accuracy on fakes at which the adaptive number is raised"}
+        patience: int = setting(200, "generator steps at least between two raises", low=1)
+        learning_rate: float = setting(2e-4, "discriminator learning rate (Adam)", low=0)
+        generator_rate: float = setting(2e-4, "generator learning rate (Adam)", low=0)
+        rate_end: float = setting(
+            1.0, "part of both learning rates left at the last step, after a linear fall", low=0, high=1
         )
-        patience: int = field(default=200, metadata={"help": "generator steps at least between two raises"})
-        learning_rate: float = field(default=2e-4, metadata={"help": "discriminator learning rate (Adam)"})
-        generator_rate: float = field(default=2e-4, metadata={"help": "generator learning rate (Adam)"})
-        rate_end: float = field(
-            default=1.0, metadata={"help": "part of both learning rates left at the last step, after a linear fall"}
-        )
-        beta1: float = field(default=0.5, metadata={"help": "first Adam decay rate, of both networks"})
-        latent: int = field(default=128, metadata={"help": "size of the Gaussian latent"})
-        dim: int = field(default=128, metadata={"help": "width of the networks: channels of the first maps, even"})
-        label_scale: float = field(default=1.0, metadata={"help": "hot entry of both networks' label inputs"})
-        unit_gain: bool = field(
-            default=False, metadata={"help": "initial weights that keep the signal's size; false: torch's"}
-        )
-        ema: float = field(default=0.0, metadata={"help": "decay of the sampled generator's average; 0: the last one"})
-        precision: str = field(
-            default="fp32",
-            metadata={"help": "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32"},
+        beta1: float = setting(0.5, "first Adam decay rate, of both networks", low=0, high=0.999)
+        latent: int = setting(128, "size of the Gaussian latent", low=1)
+        dim: int = setting(128, "width of the networks: channels of the first maps, even", low=2)
+        label_scale: float = setting(1.0, "hot entry of both networks' label inputs", low=0)
+        unit_gain: bool = setting(False, "initial weights that keep the signal's size; false: torch's")
+        ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
+        precision: str = setting(
+            "fp32",
+            "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32",
+            choices=("fp32", "bf16"),
         )
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
@@ -128,15 +121,26 @@ class DPGan(Method):
             chunk=_CPU_CHUNK if self.device.type == "cpu" else 0,
         )  # fmt: skip
         self._balance = _Balance(hp.generator_every, hp.threshold, hp.patience)
+        self._trained = {
+            "generator": self._generator,
+            "discriminator": self._discriminator,
+            "generator_optimizer": self._g_optimizer,
+            "discriminator_optimizer": self._d_optimizer,
+        }
 
     @classmethod
-    def plan(cls, hp: Hyper, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
+        if hp.dim % 2:
+            raise UserError(f"dpgan.dim must be even, got {hp.dim}")
+        _, height, width = public.image_shape
+        if (height, width) not in [(size, size) for size in _SIZES]:
+            raise UserError(f"dpgan has networks for 28x28 and 32x32, got images of {height}x{width}")
+
+    @classmethod
+    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns one noisy gradient sum per step over a Poisson batch; add-or-remove, num_train public."""
-        _check(hp, public.image_shape)
-        release = dp_sgd.plan(
-            _RELEASE, clip=hp.clip, batch_size=hp.batch_size, steps=hp.steps, public=public, budget=budget
-        )
-        return (release,)
+        return (dp_sgd.release(_RELEASE, hp, public, noise),)
 
     @property
     def num_steps(self) -> int:
@@ -147,43 +151,34 @@ class DPGan(Method):
         left = 1 - (1 - self.hp.rate_end) * t / self.hp.steps
         self._d_optimizer.param_groups[0]["lr"] = self.hp.learning_rate * left
         self._g_optimizer.param_groups[0]["lr"] = self.hp.generator_rate * left
-        draws = stream(self.context.seed, "dpgan", "step", t)
+        rng = named_rng(self.context.seed, "dpgan", "step", t)
         with torch.no_grad():
-            fakes = self._fakes(draws)
+            fakes = self._fakes(rng)
         with ledger.charge(_RELEASE) as grant:
             reals = self._examples(*data.read(grant, grant.poisson_batch(len(data))))
             reals, fakes = (functional.pad(rows, (0, 1), value=real) for rows, real in ((reals, 1.0), (fakes, 0.0)))
             self._private.step(grant, self._losses, reals, fakes, self.hp.batch_size / len(fakes))
-        return self._generator_step(draws) if self._balance.generator_is_due() else {}
+        return self._generator_step(rng) if self._balance.generator_is_due() else {}
 
     @torch.no_grad()
-    def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
-        images = [self._generate(self._sampled, part, stream).cpu() for part in labels.split(_BLOCK)]
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        images = [self._generate(self._sampled, part, rng).cpu() for part in labels.split(_BLOCK)]
         return (torch.cat(images) * 255).round().to(torch.uint8)
 
     def public_state(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().contiguous() for name, value in self._sampled.state_dict().items()}
 
     def private_state(self) -> dict[str, Any]:
-        return {
-            "generator": dict(self._generator.state_dict()),
-            "discriminator": dict(self._discriminator.state_dict()),
-            "generator_optimizer": self._g_optimizer.state_dict(),
-            "discriminator_optimizer": self._d_optimizer.state_dict(),
-            "balance": asdict(self._balance),
-        }
+        return {**states(self._trained), "balance": asdict(self._balance)}
 
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         self._sampled.load_state_dict(dict(public))
         if private is not None:
-            self._generator.load_state_dict(private["generator"])
-            self._discriminator.load_state_dict(private["discriminator"])
-            self._g_optimizer.load_state_dict(private["generator_optimizer"])
-            self._d_optimizer.load_state_dict(private["discriminator_optimizer"])
+            restore(self._trained, private)
             self._balance = _Balance(**private["balance"])
 
-    def _generator_step(self, draws: torch.Generator) -> StepLog:
-        scores = self._score(self._discriminator, self._fakes(draws))
+    def _generator_step(self, rng: torch.Generator) -> StepLog:
+        scores = self._score(self._discriminator, self._fakes(rng))
         self._balance.judge((scores < 0).float().mean().item())
         loss = functional.softplus(-scores).mean()
         descend(loss, self._generator, self._g_optimizer)
@@ -195,15 +190,15 @@ class DPGan(Method):
             "discriminator_steps": float(self._balance.rate),
         }
 
-    def _fakes(self, draws: torch.Generator) -> torch.Tensor:
+    def _fakes(self, rng: torch.Generator) -> torch.Tensor:
         """Returns generated examples [B, pixels + classes], their labels independent of any private batch."""
-        labels = torch.randint(self.public.num_classes, (self.hp.fakes or self.hp.batch_size,), generator=draws)
+        labels = torch.randint(self.public.num_classes, (self.hp.fakes or self.hp.batch_size,), generator=rng)
         with mixed_precision(self.device, self.hp.precision):
-            images = self._generate(self._generator, labels, draws)
+            images = self._generate(self._generator, labels, rng)
         return self._joined(images, labels)
 
-    def _generate(self, generator: nn.Module, labels: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
-        latent = torch.randn(len(labels), self.hp.latent, generator=draws)
+    def _generate(self, generator: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        latent = torch.randn(len(labels), self.hp.latent, generator=rng)
         return generator(latent.to(self.device), self._one_hot(labels))
 
     def _examples(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -262,20 +257,6 @@ class _Balance:
         if self.generator_steps >= self.patience and self.accuracy <= self.threshold and self.raises < len(_RATES) - 1:
             self.raises += 1
             self.generator_steps = 0
-
-
-def _check(hp: DPGan.Hyper, shape: tuple[int, int, int]) -> None:
-    for name, (least, most) in _RANGES.items():
-        value = getattr(hp, name)
-        if not (value >= least and (most is None or value <= most)):
-            valid = f"{least} or more" if most is None else f"{least} to {most}"
-            raise UserError(f"dpgan.{name} must be {valid}, got {value}")
-    if hp.precision not in ("fp32", "bf16"):
-        raise unknown("dpgan.precision", hp.precision, ("fp32", "bf16"))
-    if hp.dim % 2:
-        raise UserError(f"dpgan.dim must be even, got {hp.dim}")
-    if shape[1:] not in [(size, size) for size in _SIZES]:
-        raise UserError(f"dpgan has networks for 28x28 and 32x32, got images of {shape[1]}x{shape[2]}")
 
 
 class _Generator(nn.Module):

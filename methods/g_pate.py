@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from methods.core import data_dependent
-from methods.core.mechanisms import count_votes
-from methods.core.privacy import Grant, PublicSpec
-from methods.core.teacher_gan import Round, TeacherGAN, TeacherHyper
-from workflow.common.errors import UserError
+from methods.core.accounting import data_dependent
+from methods.core.privacy.grant import Grant
+from methods.core.privacy.noise import count_votes
+from methods.core.release import PublicSpec, Release
+from methods.core.teachers.gan import Round, TeacherGAN, TeacherHyper, vote_release, with_default
+from workflow.common.settings import setting
 
 
-class GPate(TeacherGAN):
+class GPATE(TeacherGAN):
     """Each image gradient is projected to a few dimensions, and in each of them the teachers vote for a bin.
 
     One record moves one teacher, hence two counts of each ballot by one: sqrt(2) in L2. The refusal of a vote without
@@ -30,8 +31,8 @@ class GPate(TeacherGAN):
         "departure: each teacher has its own moments; the authors' code shares optimiser slots between teachers",
         "departure: refusal and winner are read from one noisy histogram; the authors pay for two noisy answers, which "
         "the worst case makes dearer",
-        "departure: the authors' epsilon depends on the votes; here such a bound is computed beside the worst case and "
-        "kept private, as the votes are",
+        "departure: the authors' epsilon depends on the votes; here such a bound is computed next to the worst "
+        "case and kept private, as the votes are",
         "departure: the authors published no CelebA nor Fashion-MNIST command; the defaults serve for both",
     )
 
@@ -39,22 +40,19 @@ class GPate(TeacherGAN):
     class Hyper(TeacherHyper):
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10."""
 
-        steps: int = field(default=51, metadata={"help": "rounds: each trains the teachers and releases one vote"})
-        batch_size: int = field(default=30, metadata={"help": "generated images put to the vote per round"})
-        num_teachers: int = field(default=2000, metadata={"help": "disjoint parts of the records, one teacher each"})
-        teacher_steps: int = field(default=1, metadata={"help": "updates of each teacher per round"})
-        pretrain_steps: int = field(default=0, metadata={"help": "updates of each teacher before the first round"})
-        latent: int = field(default=100, metadata={"help": "size of the latent, uniform in (-1, 1)"})
-        projected: int = field(default=10, metadata={"help": "dimensions that an image's gradient is projected to"})
-        bins: int = field(default=10, metadata={"help": "equal bins of each projected dimension"})
-        step_size: float = field(
-            default=1e-4,
-            metadata={"help": "projected gradients beyond +- this fall in the outer bins; pixels in [0, 1]"},
+        steps: int = with_default("steps", 51)
+        batch_size: int = with_default("batch_size", 30)
+        num_teachers: int = with_default("num_teachers", 2000)
+        teacher_steps: int = with_default("teacher_steps", 1)
+        pretrain_steps: int = with_default("pretrain_steps", 0)
+        latent: int = with_default("latent", 100)
+        projected: int = setting(10, "dimensions that an image's gradient is projected to", low=1)
+        bins: int = setting(10, "equal bins of each projected dimension", low=2)
+        step_size: float = setting(
+            1e-4, "projected gradients beyond +- this fall in the outer bins; pixels in [0, 1]", low=1e-9
         )
-        threshold: float = field(
-            default=0.5, metadata={"help": "least noisy count of a winner, as a share of teachers"}
-        )
-        scale: float = field(default=1.0, metadata={"help": "factor on the aggregated gradient that moves a target"})
+        threshold: float = setting(0.5, "least noisy count of a winner, as a share of teachers", low=0, high=1)
+        scale: float = setting(1.0, "factor on the aggregated gradient that moves a target", low=1e-9)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {},
@@ -62,17 +60,10 @@ class GPate(TeacherGAN):
     }
 
     @classmethod
-    def _check(cls, hp: Hyper, public: PublicSpec) -> None:
-        super()._check(hp, public)
-        if hp.bins < 2 or hp.projected < 1 or not hp.step_size > 0:
-            raise UserError(
-                "g_pate needs bins >= 2, projected >= 1 and step_size > 0, "
-                f"got {hp.bins}, {hp.projected} and {hp.step_size}"
-            )
-
-    @classmethod
-    def _votes(cls, hp: Hyper) -> dict[str, Any]:
-        return {"clip": 1.0, "bounded": "votes", "answers": hp.batch_size * hp.projected}
+    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns the counts of the bins, one ballot for each projected dimension of each image."""
+        ballots = hp.batch_size * hp.projected
+        return (vote_release(hp, noise, kind="gaussian", clip=1.0, bounded="votes", answers=ballots),)
 
     def _vote(self, grant: Grant, current: Round) -> torch.Tensor:
         """Returns the noisy counts [B * projected, bins]."""
@@ -82,7 +73,7 @@ class GPate(TeacherGAN):
             for gradients in self._teachers.gradients(current.images, current.labels)
         ])  # fmt: skip
         self._account(choices)
-        return grant.gaussian_votes(choices, self.hp.bins)
+        return grant.votes(choices, self.hp.bins)
 
     def _account(self, choices: torch.Tensor) -> None:
         release = self._release
@@ -102,8 +93,8 @@ class GPate(TeacherGAN):
     def _projections(self, t: int) -> torch.Tensor:
         """Returns the round's public projections [B, C * H * W, projected], entries N(0, 1 / projected)."""
         shape = (self.hp.batch_size, int(torch.Size(self.public.image_shape).numel()), self.hp.projected)
-        draws = torch.randn(shape, generator=self._stream("projections", t))
-        return (draws / self.hp.projected**0.5).to(self.device)
+        entries = torch.randn(shape, generator=self._rng("projections", t))
+        return (entries / self.hp.projected**0.5).to(self.device)
 
 
 def bins_of(values: torch.Tensor, bound: float, bins: int) -> torch.Tensor:

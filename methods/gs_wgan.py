@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from methods.core.sharded_gan import ShardedHyper, _ShardedGAN
+from methods.core.sharded.gan import ShardedGAN, ShardedHyper
 
 
-class GSWGAN(_ShardedGAN):
+class GSWGAN(ShardedGAN):
     """Only the gradient with respect to each generated image is clipped and noised on its way to the generator."""
 
     Hyper = ShardedHyper

@@ -6,20 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from methods.core.privacy import Budget, PublicSpec, Release
-from methods.core.sharded_gan import RELEASE, ShardedHyper, _ShardedGAN, check, described
+from methods.core.release import Budget, PublicSpec, Release
+from methods.core.sharded.gan import ShardedGAN, ShardedHyper
+from methods.core.sharded.interface import RELEASE
 from workflow.common.errors import UserError
+from workflow.common.settings import setting
 
 
 @dataclass(frozen=True)
 class Hyper(ShardedHyper):
     """The gradient-sanitised GAN's hyper-parameters with one shard that holds every record."""
 
-    num_shards: int = described(1, "1: one critic sees every record")
-    warm_start_steps: int = described(0, "0: the only critic trains with the generator")
+    num_shards: int = setting(1, "1: one critic sees every record", 1)
+    warm_start_steps: int = setting(0, "0: the only critic trains with the generator", 0)
 
 
-class NonPrivate(_ShardedGAN):
+class NonPrivate(ShardedGAN):
     """A conditional WGAN-GP with GS-WGAN's networks and optimisers, and no privacy at all."""
 
     Hyper = Hyper
@@ -28,12 +30,15 @@ class NonPrivate(_ShardedGAN):
     @classmethod
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
         """Returns one release without noise. Raises UserError for a finite epsilon: this method keeps no promise."""
-        check(hp, public)
         if not math.isinf(budget.epsilon):
             raise UserError(f"nonprivate has no privacy: give it epsilon inf and accounting none, not {budget.epsilon}")
-        return (
-            Release(
-                name=RELEASE, kind="none", clip=hp.clip, noise=0.0, bounded="function", rows=hp.batch_size,
-                rate=1.0, sampling="all", max_uses=hp.steps,
-            ),
+        return super().plan(hp, public, budget)
+
+    @classmethod
+    def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns the gradients of all images of each step, whole and without noise."""
+        release = Release(
+            name=RELEASE, kind="none", clip=hp.clip, noise=0.0, bounded="function", rows=hp.batch_size, rate=1.0,
+            sampling="all", max_uses=hp.steps,
         )  # fmt: skip
+        return (release,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -32,9 +33,11 @@ def render(packages: list[str]) -> str:
     )
 
 
-def main() -> int:
-    """Writes environment.yml at the repository's root."""
-    write_text(ROOT / "environment.yml", render(pins()))
+def main(argv: list[str] | None = None) -> int:
+    """Writes environment.yml at the repository's root, or at --out."""
+    parser = argparse.ArgumentParser(prog="python -m workflow.environment", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "environment.yml", help="default: that at the root")
+    write_text(parser.parse_args(argv).out, render(pins()))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How far a run of the benchmark is and about how long is left, printed to stderr beside Snakemake's own messages."""
+"""How far a run of the benchmark is and about how long is left, printed to stderr next to Snakemake's own messages."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""`python -m workflow.record --root results/P --settings JSON --out provenance.json`: what made a set of results."""
+"""`python -m workflow.record --root results/P --settings JSON --out provenance.json`: what made these results."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from workflow.common.contracts import run_folders
 from workflow.common.errors import UserError, command
-from workflow.common.files import read_json, sha256, write_json
+from workflow.common.files import json_or_path, read_json, sha256, write_json
 from workflow.common.provenance import provenance
 from workflow.progress import measured_seconds
 
@@ -35,7 +35,8 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
         name: {"source": card.get("source"), "splits": {s: v["sha256"] for s, v in card["splits"].items()}}
         for name, card in cards.items()
     }
-    runs = [read_json(path) for path in sorted((root / "runs").glob("*/*/*/*/run.json"))]
+    records = [folder.path / "run.json" for folder in run_folders(root)]
+    runs = [read_json(path) for path in records if path.is_file()]
     return {
         **provenance(),
         "settings": settings,
@@ -50,14 +51,14 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _trained_by(run: dict[str, Any]) -> str:
     """Returns the commit that trained a run: not the record's, where a later call added runs to older ones."""
-    made = run.get("provenance", {})
-    return f"{made.get('commit')}{' modified' if made.get('modified') else ''}"
+    origin = run.get("provenance", {})
+    return f"{origin.get('commit')}{' modified' if origin.get('modified') else ''}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workflow.record", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>, with scores.csv")
-    parser.add_argument("--settings", default="{}", help="the configuration, as JSON text")
+    parser.add_argument("--settings", default="{}", help="the configuration: JSON in braces, or its file")
     parser.add_argument("--out", type=Path, required=True, help="provenance.json to write")
     return parser
 
@@ -67,11 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if not (arguments.root / "scores.csv").is_file():
         raise UserError(f"{arguments.root} has no scores.csv: collect the scores first")
-    try:
-        settings = json.loads(arguments.settings)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--settings is not valid JSON: {error}") from None
-    write_json(arguments.out, record(arguments.root, settings))
+    write_json(arguments.out, record(arguments.root, json_or_path(arguments.settings, "--settings")))
     return 0
 
 

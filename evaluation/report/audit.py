@@ -1,72 +1,50 @@
-"""The audit table: what attacks proved of each run's epsilon, beside what the accountants say, from audit.csv."""
+"""Table 7: what attacks proved of each run's epsilon, next to what the accountants say, from audit.csv."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.report import render
-from evaluation.report.layout import Layout, load_layout
+from evaluation.report.csv_rows import as_number, read_rows
+from evaluation.report.layout import CsvTableSpec, Layout, load_layout
 from evaluation.report.render import Column, Row, Table
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import UserError, command
-from workflow.common.files import write_text
+from workflow.common.errors import command
 
-NAME = "table7"
-TITLE = "Table 7: audit: epsilon proved from below by attack, and counted from above"
-# Column of audit.csv -> label, decimals.
-SHOWN = {
-    "uses": ("uses attacked", 0), "max_uses": ("uses of the run", 0), "canaries": ("canaries", 0),
-    "epsilon_lower": ("ε lower", 2), "eps_published": ("ε published", 2), "eps_sound": ("ε sound", 2),
-}  # fmt: skip
+LEAD = ("run", "dataset", "epsilon", "accounting", "attack", "confidence")
+COUNTS = ("epsilon_lower", "eps_published", "eps_sound")  # the notes compare them, whatever the layout shows
 
 
-def read_audit(path: Path) -> list[dict[str, str]]:
+def read_audit(path: Path, spec: CsvTableSpec) -> list[dict[str, str]]:
     """Returns the rows of audit.csv. Raises UserError if it is missing, lacks columns, or holds what is no number."""
-    needed = ("run", "dataset", "epsilon", "accounting", "attack", "confidence", *SHOWN)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    missing = [name for name in needed if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; make it by python -m methods audit")
+    rows = read_rows(path, spec, (*LEAD, *COUNTS), "python -m methods audit")
     for row in rows:
-        for name in ("confidence", *SHOWN):
-            try:
-                float(row[name])
-            except (TypeError, ValueError):
-                raise UserError(f"{path}: {name} of {row['run']} must be a number, got {row[name]!r}") from None
+        for name in ("confidence", *COUNTS, *spec.columns):
+            as_number(row, name, f"{path}: {row['run']}: ")
     return rows
 
 
-def build_table(rows: Sequence[dict[str, str]], layout: Layout) -> Table:
+def build_table(rows: Sequence[dict[str, str]], spec: CsvTableSpec, layout: Layout) -> Table:
     """Returns one row per run, data set and setting; several seeds are one row of several values."""
-    columns = [Column(None, "", name, label, "measured", decimals) for name, (label, decimals) in SHOWN.items()]
+    columns = [Column(None, "", name, c.label, "measured", c.decimals or 0) for name, c in spec.columns.items()]
     order = {run: place for place, run in enumerate(layout.runs)}
-    found: dict[tuple, Row] = {}
     places = [(row["dataset"], -parse_epsilon(row["epsilon"]), order.get(row["run"], len(order))) for row in rows]
+    merged: dict[tuple, Row] = {}
     for _, row in sorted(zip(places, rows, strict=True), key=lambda item: item[0]):
         key = (row["dataset"], row["run"], row["epsilon"], row["accounting"], row["attack"])
         label, dataset = layout.run_label(row["run"]), layout.dataset_label(row["dataset"])
-        lead = Row(label, dataset, parse_epsilon(row["epsilon"]), row["accounting"], [()] * len(columns))
-        kept = found.setdefault(key, lead)
-        kept.cells = [(*cell, float(row[name])) for cell, name in zip(kept.cells, SHOWN, strict=True)]
-    return Table(TITLE, columns, list(found.values()), _notes(rows))
+        empty = Row(label, dataset, parse_epsilon(row["epsilon"]), row["accounting"], [()] * len(columns))
+        shown = merged.setdefault(key, empty)
+        shown.cells = [(*cell, float(row[name])) for cell, name in zip(shown.cells, spec.columns, strict=True)]
+    return Table(spec.title, columns, list(merged.values()), _notes(rows, spec))
 
 
-def _notes(rows: Sequence[dict[str, str]]) -> list[str]:
+def _notes(rows: Sequence[dict[str, str]], spec: CsvTableSpec) -> list[str]:
     confidence = ", ".join(sorted({f"{100 * float(row['confidence']):g} %" for row in rows})) or "none"
-    notes = [
-        f"ε lower holds at confidence {confidence}: canaries with secret coins pass the code that clips, draws and adds"
-        " noise, and the coins are guessed from its answers. ε published and ε sound are of the uses attacked, fewer"
-        " than the run's where more would leave too few canaries."
-    ]
+    notes = [note.replace("{confidence}", confidence) for note in spec.notes]
     over = [row for row in rows if _over(row, "eps_sound")]
     below = [row for row in rows if _over(row, "eps_published") and row not in over]
     for some, what in ((over, "sound"), (below, "published")):
@@ -86,11 +64,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--audit", type=Path, required=True, help="audit.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
-    parser.add_argument("--out", type=Path, required=True, help=f"folder for {NAME}.csv, .md and .tex")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
     options = parser.parse_args(argv)
-    table = build_table(read_audit(options.audit), load_layout(options.layout))
-    for suffix, draw in (("csv", render.to_csv), ("md", render.to_markdown), ("tex", render.to_latex)):
-        write_text(options.out / f"{NAME}.{suffix}", draw(table))
+    layout = load_layout(options.layout)
+    for name, spec in layout.audit.items():
+        render.write_table(options.out, name, build_table(read_audit(options.audit, spec), spec, layout))
 
 
 if __name__ == "__main__":

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow.common.contracts import METRICS, format_epsilon, parse_epsilon
+from evaluation.scores import Score, write_scores
+from workflow.common.contracts import RunFolder, format_epsilon, parse_epsilon, run_folders
 from workflow.common.errors import UserError, command
 from workflow.common.files import read_json
-from workflow.common.scores import Score, write_scores
+from workflow.common.metrics import METRICS
 
 FILES = ("run.json", "fidelity.json", "utility.json")
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """A run's folder `<root>/runs/<dataset>/<run>/eps<e>/seed<s>`, read from its path."""
-
-    path: Path
-    dataset: str
-    run: str
-    epsilon: float
-    seed: int
-
-
-def parse_run_folder(path: str | Path) -> RunFolder:
-    """Reads data set, run, epsilon and seed from a run folder's path. Raises UserError if it has another shape."""
-    path = Path(path)
-    parts = path.resolve().parts[-5:]
-    epsilon, seed = (re.fullmatch(p, t) for p, t in zip((r"eps(.+)", r"seed(\d+)"), parts[-2:], strict=True))
-    if len(parts) < 5 or parts[0] != "runs" or not (epsilon and seed):
-        raise UserError(f"not a run folder: {path}; expected .../runs/<dataset>/<run>/eps<e>/seed<s>")
-    return RunFolder(path, parts[1], parts[2], parse_epsilon(epsilon[1]), int(seed[1]))
-
-
-def select_run_folders(root: Path, paths: Sequence[str] | None) -> list[RunFolder]:
-    """Returns the run folders at `paths`; without any, all under `<root>/runs`, sorted by path."""
-    return [parse_run_folder(path) for path in paths or sorted(root.glob("runs/*/*/eps*/seed*"))]
 
 
 def _accounting(folder: RunFolder, run: dict[str, Any] | None) -> str:
@@ -56,9 +28,9 @@ def _accounting(folder: RunFolder, run: dict[str, Any] | None) -> str:
 def _check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
     expected = {"dataset": folder.dataset, "run": folder.run, "epsilon": folder.epsilon, "seed": folder.seed}
     for key, value in expected.items():
-        found = run.get(key, value)
-        if (parse_epsilon(found) if key == "epsilon" else found) != value:
-            raise UserError(f"{folder.path}/run.json says {key} {found!r}, but its folder says {value!r}")
+        stated = run.get(key, value)
+        if (parse_epsilon(stated) if key == "epsilon" else stated) != value:
+            raise UserError(f"{folder.path}/run.json says {key} {stated!r}, but its folder says {value!r}")
 
 
 def _notice_short(folder: RunFolder, run: dict[str, Any]) -> None:
@@ -80,16 +52,16 @@ def collect_run(folder: RunFolder, preset: str) -> list[Score]:
     Raises:
         UserError: no result file at all, a value that is not finite, or a run.json of another run.
     """
-    found = {name: read_json(folder.path / name) for name in FILES if (folder.path / name).is_file()}
-    if not found:
+    results = {name: read_json(folder.path / name) for name in FILES if (folder.path / name).is_file()}
+    if not results:
         raise UserError(f"{folder.path} holds none of {', '.join(FILES)}")
-    run = found.get("run.json")
+    run = results.get("run.json")
     if run is not None:
         _check_same_run(folder, run)
         _notice_short(folder, run)
     key = (preset, folder.dataset, folder.run, folder.epsilon, _accounting(folder, run), folder.seed)
     scores = []
-    for name, content in found.items():
+    for name, content in results.items():
         for metric in METRICS:
             if content.get(metric) is None:
                 continue
@@ -109,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")
     parser.add_argument("folders", nargs="*", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     options = parser.parse_args(argv)
-    folders = select_run_folders(options.root, options.folders)
+    folders = run_folders(options.root, options.folders)
     if not folders:
         raise UserError(f"no run folders under {options.root}/runs")
     write_scores(options.out, [score for folder in folders for score in collect_run(folder, options.preset)])

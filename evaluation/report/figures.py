@@ -17,9 +17,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.report.collect import RunFolder, select_run_folders
 from evaluation.report.layout import FigureSpec, Layout, load_layout
-from workflow.common.contracts import LabelledImages, format_epsilon, load_images
+from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images, run_folders
 from workflow.common.errors import command
 from workflow.common.files import atomic, read_json
 
@@ -27,7 +26,7 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.
 # Dates and versions out of the files: equal images give equal bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None}}
 CELL, LABEL, GAP, EDGE = 0.40, 1.6, 0.22, 0.1  # inches: one image, the row labels, between panels, margin
-LETTERS = 25  # most letters of a line beside an image, as LABEL is wide
+LETTERS = 25  # most letters of a line next to an image, as LABEL is wide
 TITLE, HEAD, CAPTION = 0.34, 0.40, 0.34  # inches: figure title, panel title with classes, caption
 CAPTION_TEXT = "First images of each class in each sample file, not selected. Top row: first test images of each class."
 
@@ -44,11 +43,11 @@ class Panel:
 
 def first_images(data: LabelledImages, num_classes: int, per_class: int) -> list[np.ndarray | None]:
     """Returns the first `per_class` images (uint8 [C, H, W]) of classes 0..num_classes-1; None fills a short class."""
-    found: list[np.ndarray | None] = []
+    images: list[np.ndarray | None] = []
     for label in range(num_classes):
         index = np.flatnonzero(data.labels == label)[:per_class]
-        found += [*data.images[index], *[None] * (per_class - len(index))]
-    return found
+        images += [*data.images[index], *[None] * (per_class - len(index))]
+    return images
 
 
 def row_label(layout: Layout, folder: RunFolder) -> str:
@@ -211,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder with <dataset>/test.npz for the real row; default ROOT/data")
     parser.add_argument("--out", type=Path, required=True, help="folder for figure*.{png,pdf}")
     options = parser.parse_args(argv)
-    folders = select_run_folders(options.root, options.runs)
+    folders = run_folders(options.root, options.runs)
     write_figures(load_layout(options.layout), folders, options.data or options.root / "data", options.out)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from workflow.common.contracts import METRICS
 from workflow.common.errors import UserError, unknown
+from workflow.common.files import json_or_path
+from workflow.common.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,6 @@ class RowSpec:
     run: str
     published: str
     label: str
-
-
-@dataclass(frozen=True)
-class MetricSpec:
-    """How a metric is printed: label, decimals of measured and of published values."""
-
-    label: str
-    decimals: int
-    published_decimals: int
 
 
 @dataclass(frozen=True)
@@ -58,33 +50,36 @@ class FigureSpec:
 
 
 @dataclass(frozen=True)
-class AccountColumn:
-    """A column of the accounts csv: its printed label, and the decimals of a number; none for a text."""
+class CsvColumn:
+    """A column of a csv file: its printed label, and the decimals of a number; none for a text."""
 
     label: str
     decimals: int | None = None
 
 
 @dataclass(frozen=True)
-class AccountsSpec:
-    """A table of what published settings spend: columns of the accounts csv after method and data set, and notes."""
+class CsvTableSpec:
+    """A table of columns of a csv file, after those that name a row, with notes printed under it."""
 
     title: str
-    columns: dict[str, AccountColumn]
+    columns: dict[str, CsvColumn]
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Labels of runs, references, data sets and metrics; tables of scores, of accounts and figures by file name."""
+    """Labels of runs, references and data sets; by file name the tables of each kind, and the figures.
+
+    `tables` show scores.csv, `published_costs` and `audit` the csv files of these names.
+    """
 
     runs: dict[str, str]
     references: dict[str, str]
     datasets: dict[str, str]
-    metrics: dict[str, MetricSpec]
     tables: dict[str, TableSpec]
     figures: dict[str, FigureSpec]
-    accounts: dict[str, AccountsSpec] = field(default_factory=dict)
+    published_costs: dict[str, CsvTableSpec] = field(default_factory=dict)
+    audit: dict[str, CsvTableSpec] = field(default_factory=dict)
 
     def run_label(self, run: str) -> str:
         """Returns the printed label of a run; its own name if the layout does not know it."""
@@ -139,25 +134,25 @@ def _names(where: str, value: Any, valid: Any, kind: str) -> list[str]:
     return value
 
 
-def _section(cls: type, where: str, value: Any, labels: dict[str, str], known: dict[str, Any]) -> Any:
+def _section(cls: type, where: str, value: Any, labels: dict[str, str], datasets: dict[str, str]) -> Any:
     entry = dict(_expect(where, value, dict))
     for key in ("datasets", "when_measured"):
         if key in entry:
-            _names(f"{where}.{key}", entry[key], known["datasets"], "data set")
+            _names(f"{where}.{key}", entry[key], datasets, "data set")
     if "metrics" in entry:
-        _names(f"{where}.metrics", entry["metrics"], known["metrics"], "metric")
+        _names(f"{where}.metrics", entry["metrics"], METRICS, "metric")
     if "rows" in entry:
         rows = _expect(f"{where}.rows", entry["rows"], list)
         entry["rows"] = [_row(f"{where}.rows", row, labels) for row in rows]
     return _build(cls, where, entry)
 
 
-def _accounts(where: str, value: Any) -> AccountsSpec:
+def _csv_table(where: str, value: Any) -> CsvTableSpec:
     entry = dict(_expect(where, value, dict))
     columns = _expect(f"{where}.columns", entry.get("columns", {}), dict)
-    built = {name: _build(AccountColumn, f"{where}.columns.{name}", item) for name, item in columns.items()}
+    built = {name: _build(CsvColumn, f"{where}.columns.{name}", item) for name, item in columns.items()}
     _expect(f"{where}.notes", entry.get("notes", []), list)
-    return _build(AccountsSpec, where, entry | {"columns": built})
+    return _build(CsvTableSpec, where, entry | {"columns": built})
 
 
 def _labels(where: str, value: Any) -> dict[str, str]:
@@ -171,29 +166,27 @@ def parse_layout(value: Any) -> Layout:
         if key not in known:
             raise unknown("key of layout (top level)", key, known)
     runs, references, datasets = (_labels(key, value.get(key, {})) for key in ("runs", "references", "datasets"))
-    metrics = _expect("metrics", value.get("metrics", {}), dict)
-    _names("metrics", list(metrics), METRICS, "metric")
-    metrics = {name: _build(MetricSpec, f"metrics.{name}", item) for name, item in metrics.items()}
-    names = {"datasets": datasets, "metrics": metrics}
-    built = {
-        key: {
-            name: _section(cls, f"{key}.{name}", item, {**runs, **references}, names)
-            for name, item in _expect(key, value.get(key, {}), dict).items()
-        }
-        for key, cls in (("tables", TableSpec), ("figures", FigureSpec))
-    }
-    tables = _expect("accounts", value.get("accounts", {}), dict)
-    accounts = {name: _accounts(f"accounts.{name}", item) for name, item in tables.items()}
-    return Layout(runs=runs, references=references, datasets=datasets, metrics=metrics, accounts=accounts, **built)
+    labels = {**runs, **references}
+
+    def named(key: str, read: Callable[[str, Any], Any]) -> dict[str, Any]:
+        return {name: read(f"{key}.{name}", item) for name, item in _expect(key, value.get(key, {}), dict).items()}
+
+    return Layout(
+        runs=runs, references=references, datasets=datasets,
+        tables=named("tables", lambda where, item: _section(TableSpec, where, item, labels, datasets)),
+        figures=named("figures", lambda where, item: _section(FigureSpec, where, item, labels, datasets)),
+        published_costs=named("published_costs", _csv_table),
+        audit=named("audit", _csv_table),
+    )  # fmt: skip
 
 
 def load_layout(text_or_path: str) -> Layout:
     """Reads a layout from inline JSON or from the path of a YAML or JSON file. Raises UserError if it is not valid."""
-    inline = text_or_path.lstrip().startswith("{")
+    return parse_layout(json_or_path(text_or_path, "--layout", _yaml))
+
+
+def _yaml(text: str) -> Any:
     try:
-        text = text_or_path if inline else Path(text_or_path).read_text(encoding="utf-8")
-        return parse_layout(yaml.safe_load(text))
-    except OSError as error:
-        raise UserError(f"cannot read the layout {text_or_path}: {error.strerror}") from None
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"the layout is not valid YAML or JSON: {error}") from None
+        raise ValueError(error) from None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
+from evaluation.scores import format_value
 from workflow.common.contracts import format_epsilon
-from workflow.common.scores import HIGHER_IS_BETTER, format_value
+from workflow.common.files import csv_text, write_text
+from workflow.common.metrics import METRICS
 
 PAPER, OURS = "paper", "ours"
 NOT_REPORTED, NOT_MEASURED = "—", "n/m"
@@ -29,10 +30,10 @@ class Column:
 
     @property
     def arrow(self) -> str:
-        # What a run spent, and how it was audited, is neither good nor bad by itself.
-        if self.metric.startswith("eps_") or self.metric == "train_seconds" or self.metric not in HIGHER_IS_BETTER:
+        metric = METRICS.get(self.metric)  # None for a column of an audit
+        if metric is None or not metric.arrow:
             return ""
-        return " ↑" if HIGHER_IS_BETTER[self.metric] else " ↓"
+        return " ↑" if metric.higher_is_better else " ↓"
 
     @property
     def name(self) -> str:
@@ -118,19 +119,17 @@ def _lead(table: Table, row: Row) -> list[str]:
 
 def to_csv(table: Table) -> str:
     """Returns csv: published columns as one value, measured ones as mean, std and n; an empty cell is missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = ["method", *(["dataset"] if table.has_datasets else []), "epsilon", "accounting"]
     for column in table.columns:
         measured = column.source == "measured"
         names += [f"{column.name}_{part}" for part in ("mean", "std", "n")] if measured else [column.name]
-    writer.writerow(names)
-    for row in table.rows:
-        lead = _lead(table, row)
-        lead[-2] = format_epsilon(row.epsilon)
-        pairs = zip(row.cells, table.columns, strict=True)
-        writer.writerow(lead + [text for pair in pairs for text in _numbers(*pair)])
-    return text.getvalue()
+    return csv_text(names, (_csv_row(table, row) for row in table.rows))
+
+
+def _csv_row(table: Table, row: Row) -> list[str]:
+    *lead, _, accounting = _lead(table, row)
+    numbers = [text for pair in zip(row.cells, table.columns, strict=True) for text in _numbers(*pair)]
+    return [*lead, format_epsilon(row.epsilon), accounting, *numbers]
 
 
 def _numbers(values: tuple[float, ...], column: Column) -> list[str]:
@@ -236,3 +235,18 @@ def _latex_page(title: str, spec: str, heads: list[str], body: list[str], notes:
         r"\end{table*}",
         "",
     ])  # fmt: skip
+
+
+def write_table(folder: Path, name: str, table: Table) -> None:
+    """Writes a table as `<name>.csv`, `.md` and `.tex` under `folder`."""
+    _write(folder, name, {"csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)})
+
+
+def write_grid(folder: Path, name: str, grid: Grid, csv: str) -> None:
+    """Writes a table of texts as `<name>.md` and `.tex` under `folder`, and as `<name>.csv` the text it comes from."""
+    _write(folder, name, {"csv": csv, "md": grid_to_markdown(grid), "tex": grid_to_latex(grid)})
+
+
+def _write(folder: Path, name: str, texts: dict[str, str]) -> None:
+    for suffix, text in texts.items():
+        write_text(folder / f"{name}.{suffix}", text)

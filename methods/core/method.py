@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from methods.core.privacy import Budget, Ledger, PublicSpec, Release
-from methods.core.private_data import PrivateData
+from methods.core.accounting.calibration import calibrate
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError
 
 StepLog = dict[str, float]
@@ -24,7 +28,7 @@ class Context:
     Attributes:
         public: image shape, classes and training records, public by assumption.
         releases: the plan, as `Method.plan` returned it; noise scales are read from here alone.
-        seed: root seed of the run's named streams (see workflow.common.seeds).
+        seed: root seed of the run's named generators (see workflow.common.seeds).
         device: where networks live.
     """
 
@@ -43,8 +47,7 @@ class Method(ABC):
     released).
 
     Class attributes:
-        Hyper: a frozen dataclass of hyper-parameters with defaults; each field's `metadata["help"]` gives its meaning
-            and unit.
+        Hyper: a frozen dataclass of hyper-parameters, each a `setting` with its default, meaning, unit and range.
         PAPER: published settings, as overrides of Hyper, by (dataset, epsilon).
         SOURCES: paper section, repository files, and each departure from them.
     """
@@ -60,12 +63,34 @@ class Method(ABC):
         self.device = context.device
 
     @classmethod
-    @abstractmethod
-    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
-        """Returns every kind of release of a whole run, its noise found for `budget`; reads no data.
+    def check(cls, hp: Any, public: PublicSpec) -> None:
+        """Raises UserError for hyper-parameters that do not go together, or with the data; reads no data.
 
-        Raises UserError where no plan fits the budget.
+        Each one's own range is checked before, by its `setting`.
         """
+
+    @classmethod
+    @abstractmethod
+    def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns every kind of release of a whole run at the noise multiplier `noise`, 0 or more; reads no data."""
+
+    @classmethod
+    def counted(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns what the search for the noise counts: `releases`, unless the authors count something else."""
+        return cls.releases(hp, public, noise)
+
+    @classmethod
+    def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
+        """Returns the releases at the smallest noise that fits `budget`; reads no data.
+
+        At epsilon infinity every method does the same: it neither clips nor adds noise. Raises UserError for settings
+        that `check` refuses, or where no noise fits.
+        """
+        cls.check(hp, public)
+        if math.isinf(budget.epsilon):
+            return tuple(release.without_noise() for release in cls.releases(hp, public, 0.0))
+        noise = calibrate(functools.partial(cls.counted, hp, public), budget)
+        return cls.releases(hp, public, noise)
 
     @classmethod
     def warm_start(cls, hp: Any) -> dict[str, Any] | None:
@@ -87,10 +112,10 @@ class Method(ABC):
     def num_steps(self) -> int:
         """Training steps of a whole run."""
 
-    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         """Work before step 0; not called again on resume. `warm_start` is the artifact's folder."""
 
-    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
+    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         """Work before `load` of a checkpoint, in place of `prepare`: rebuilds what a checkpoint need not hold.
 
         It charges nothing; the default does nothing.
@@ -101,8 +126,8 @@ class Method(ABC):
         """Runs training step t and returns scalars for the log that are safe to publish."""
 
     @abstractmethod
-    def sample(self, labels: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
-        """Returns uint8 images [N, C, H, W] for labels int64 [N], drawing only from `stream` (a CPU generator)."""
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        """Returns uint8 images [N, C, H, W] for labels int64 [N], drawing only from `rng` (a CPU generator)."""
 
     @abstractmethod
     def public_state(self) -> dict[str, torch.Tensor]:

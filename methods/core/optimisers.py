@@ -1,4 +1,4 @@
-"""Optimiser steps and weight averages that the methods share."""
+"""Optimiser steps, weight averages, and the states of networks and optimisers, that the methods share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
+
+from methods.core.speed.choices import CHOICES
 
 BETAS = (0.5, 0.9)
 
@@ -19,8 +21,10 @@ def adam(
     weight_decay: float = 0.0,
 ) -> torch.optim.Adam:
     """Returns Adam in one pass over each tensor; betas (0.5, 0.9) are GS-WGAN's and DP-GAN-DPAC's for every network."""
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True)
-    optimizer.register_step_pre_hook(_lay_out_gradients)
+    fused = CHOICES.fused_adam
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=fused)
+    if fused:
+        optimizer.register_step_pre_hook(_lay_out_gradients)
     return optimizer
 
 
@@ -61,8 +65,8 @@ def adam_update(
     steps = [torch.tensor(float(updates)) for _ in weights]
     adamw(
         [value.detach() for value in weights.values()], gradients, [first[name] for name in weights],
-        [second[name] for name in weights], [], steps, fused=True, amsgrad=False, beta1=betas[0], beta2=betas[1],
-        lr=learning_rate, weight_decay=decay / learning_rate, eps=1e-8, maximize=False,
+        [second[name] for name in weights], [], steps, fused=CHOICES.fused_adam, amsgrad=False, beta1=betas[0],
+        beta2=betas[1], lr=learning_rate, weight_decay=decay / learning_rate, eps=1e-8, maximize=False,
     )  # fmt: skip
 
 
@@ -90,3 +94,14 @@ def update_average(average: nn.Module, network: nn.Module, step: int, decay: flo
     blend(average, network, min(1 - 1 / (step + 1), decay))
     for kept, value in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(value)
+
+
+def states(parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Any]:
+    """Returns each part's state under its name, as plain dicts."""
+    return {name: dict(part.state_dict()) for name, part in parts.items()}
+
+
+def restore(parts: Mapping[str, nn.Module | torch.optim.Optimizer], stored: Mapping[str, Any]) -> None:
+    """Puts back, in place, what `states` returned. Raises KeyError for a part that `stored` lacks."""
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])

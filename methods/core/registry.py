@@ -7,9 +7,11 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from methods.core.method import Method
+from workflow.common import settings
+from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -21,10 +23,17 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type[Method]:
-    """Returns the class of a method. Raises UserError listing the methods found if there is no such file."""
+    """Returns the class of a method.
+
+    Raises UserError listing the methods if there is no such file, or naming the error if the file cannot be imported.
+    """
     if name not in names():
         raise unknown("method", name, names(), "add one as methods/<name>.py")
-    module = importlib.import_module(f"methods.{name}")
+    try:
+        module = importlib.import_module(f"methods.{name}")
+    except Exception as error:
+        others = ", ".join(other for other in names() if other != name)
+        raise UserError(f"methods/{name}.py cannot be loaded: {_described(error)}; other methods: {others}") from error
     classes = [
         value
         for value in vars(module).values()
@@ -32,32 +41,39 @@ def load(name: str) -> type[Method]:
         and not value.__name__.startswith("_")
     ]  # fmt: skip
     if len(classes) != 1:
-        raise UserError(f"methods/{name}.py must define exactly one public Method, found {len(classes)}")
+        raise UserError(f"methods/{name}.py must define exactly one public Method, it defines {len(classes)}")
     return classes[0]
 
 
-def _coerce(name: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
-        raise UserError(f"hyper-parameter {name} must be {kind.__name__}, got {value!r}")
-    return value
+def _described(error: Exception) -> str:
+    line = getattr(error, "lineno", None)
+    return f"{type(error).__name__}: {getattr(error, 'msg', error)}" + (f" (line {line})" if line else "")
+
+
+def fields(name: str) -> list[str]:
+    """Returns the names of a method's hyper-parameters."""
+    return [field.name for field in dataclasses.fields(load(name).Hyper)]
 
 
 def hyper(name: str, overrides: Mapping[str, Any]) -> Any:
     """Returns the Hyper of a method with `overrides` applied.
 
-    Raises UserError naming the valid fields for an unknown one, or the expected type for a wrong value.
+    Raises UserError naming the valid fields for an unknown one, or what a wrong value should have been.
     """
-    cls = load(name).Hyper
-    hints = get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    for key in overrides:
-        if key not in fields:
-            raise unknown(f"hyper-parameter of {name}", key, fields)
-    return cls(**{key: _coerce(f"{name}.{key}", value, hints[key]) for key, value in overrides.items()})
+    return settings.parse(load(name).Hyper, overrides, "hyper-parameter", name)
+
+
+def has_paper_settings(name: str, dataset: str, epsilon: float) -> bool:
+    """Returns whether the authors of a method published a setting for a data set and epsilon."""
+    return (dataset, epsilon) in load(name).PAPER
 
 
 def paper_settings(name: str, dataset: str, epsilon: float) -> dict[str, Any]:
-    """Returns the published overrides for a dataset and epsilon; empty where the authors published none."""
-    return dict(load(name).PAPER.get((dataset, epsilon), {}))
+    """Returns the published overrides for a data set and epsilon. Raises UserError listing the settings there are."""
+    if has_paper_settings(name, dataset, epsilon):
+        return dict(load(name).PAPER[dataset, epsilon])
+    published = [f"{other} at epsilon {format_epsilon(value)}" for other, value in load(name).PAPER]
+    raise UserError(
+        f"no published setting of {name} for {dataset} at epsilon {format_epsilon(epsilon)};"
+        f" valid: {', '.join(published) or 'none, leave out --paper'}"
+    )

@@ -1,4 +1,4 @@
-"""What a method declares about privacy before it runs: its public facts, its budget, its kinds of noisy release."""
+"""What a method declares about privacy before it runs: public facts, a budget, and the kinds of its noisy answers."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class PublicSpec:
     image_shape: tuple[int, int, int]
     num_classes: int
     num_train: int
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> PublicSpec:
+        """Returns the public facts of a data set card. Raises UserError naming the missing field."""
+        try:
+            shape, count = tuple(card["image_shape"]), card["splits"]["train"]["count"]
+            return cls(card["dataset"], shape, card["num_classes"], count)
+        except KeyError as error:
+            raise UserError(f"the data set card lacks {error}; make it again by python -m workflow.datasets") from None
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,15 @@ class Budget:
             raise UserError("over_budget needs a finite epsilon: with accounting none there is no budget to exceed")
 
 
-@dataclass(frozen=True)
+# Of work that releases nothing, or that keeps no promise: any charge is allowed, so delta plays no part.
+NO_BUDGET = Budget(math.inf, 0.5, "none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Release:
-    """One kind of noisy answer that leaves the private side: the claim every accountant reads.
+    """One kind of noisy answer that leaves the private side: the claim that every accountant reads.
+
+    Each use of it answers once. Its fields are what privacy depends on, so they are given by name alone.
 
     Attributes:
         name: unique in a plan.
@@ -151,6 +166,10 @@ class Release:
     def used(self, uses: int) -> Release:
         """Returns the same release with `uses` uses."""
         return dataclasses.replace(self, max_uses=uses)
+
+    def without_noise(self) -> Release:
+        """Returns the same release without clip and noise, for epsilon infinity."""
+        return dataclasses.replace(self, kind="none", noise=0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
-from methods.core import checkpoint, registry
+from methods.core import registry
 from methods.core.method import Context, Method
-from methods.core.privacy import Budget, Ledger, PublicSpec, Release
-from methods.core.private_data import PrivateData
-from methods.core.streams import stream
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import NO_BUDGET, Budget, PublicSpec, Release
+from methods.core.rng import named_rng
+from methods.core.runs import checkpoint
 from workflow.common.errors import UserError
+from workflow.common.seeds import derive
 
 SHAPES = {"grey": ((1, 28, 28), 10, 80), "colour": ((3, 32, 32), 2, 48)}
 BUDGETS = (Budget(10.0, 1e-5, "sound"), Budget(10.0, 1e-5, "published"), Budget(math.inf, 1e-5, "none"))
@@ -46,8 +49,8 @@ class Door:
     __slots__ = ("__data",)
 
     def __init__(self, spec: PublicSpec, seed: int = 0) -> None:
-        draws = stream(seed, "toy data")
-        images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=draws).to(torch.uint8)
+        rng = named_rng(seed, "toy data")
+        images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=rng).to(torch.uint8)
         self.__data = PrivateData(images, torch.arange(spec.num_train) % spec.num_classes)
 
     def __len__(self) -> int:
@@ -91,8 +94,8 @@ class Run:
 
     def ledger(self, resume: bool = False) -> Ledger:
         """Opens the run's ledger with the run's noise."""
-        noise = stream(self.seed, "noise")
-        return Ledger.open(self.folder / "ledger.jsonl", self.releases, self.budget, resume, noise)
+        noise_seed = derive(self.seed, "noise")
+        return Ledger.open(self.folder / "ledger.jsonl", self.releases, self.budget, resume, noise_seed)
 
     def warm_start(self) -> Path | None:
         """Makes the method's warm start, if it has one, and returns its folder."""
@@ -105,7 +108,7 @@ class Run:
             return out
         out.mkdir(parents=True, exist_ok=True)
         context = Context(self.spec, (), self.seed, torch.device("cpu"))
-        with Ledger.open(self.folder / "warm.jsonl", (), Budget(math.inf, 1e-5, "none")) as ledger:
+        with Ledger.open(self.folder / "warm.jsonl", (), NO_BUDGET) as ledger:
             cls.make_warm_start(settings, context, self.data, ledger, out)
         return out
 
@@ -136,4 +139,4 @@ class Run:
     def samples(self, method: Method | None = None, per_class: int = 2) -> torch.Tensor:
         """Returns per_class images of each class, drawn from a fixed stream."""
         labels = torch.arange(self.spec.num_classes).repeat(per_class)
-        return (method or self.method).sample(labels, stream(7, "samples"))
+        return (method or self.method).sample(labels, named_rng(7, "samples"))

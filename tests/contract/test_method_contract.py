@@ -10,9 +10,11 @@ import harness
 import pytest
 import torch
 
-from methods.core import checkpoint, registry
-from methods.core.privacy import Budget, PublicSpec, epsilon
-from methods.core.streams import stream
+from methods.core import registry
+from methods.core.accounting.calibration import epsilon
+from methods.core.release import Budget, PublicSpec
+from methods.core.rng import named_rng
+from methods.core.runs import checkpoint
 from workflow.common.errors import UserError
 
 PRIVATE_WORDS = ("critic", "discriminator", "teacher", "classifier", "optimizer", "embedding", "target", "shard")
@@ -25,6 +27,24 @@ def test_hyper_is_frozen_and_says_what_each_field_means(name: str) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(hp, fields[0].name, getattr(hp, fields[0].name))
     assert [field.name for field in fields if not field.metadata.get("help")] == []
+
+
+def test_every_setting_states_its_range(name: str) -> None:
+    for field in dataclasses.fields(registry.load(name).Hyper):
+        stated = {"str": "choices", "bool": None}.get(str(field.type), "low")
+        assert stated is None or field.metadata[stated] is not None, field.name
+
+
+def test_a_setting_outside_its_range_is_refused_by_name(name: str) -> None:
+    for field in dataclasses.fields(registry.load(name).Hyper):
+        low, high = field.metadata["low"], field.metadata["high"]
+        outside = [low - 1] if low is not None else []
+        outside += [high + 1] if high is not None else []
+        outside += [math.nan, math.inf] if str(field.type) == "float" else []
+        outside += ["no such choice"] if str(field.type) == "str" else []
+        for value in outside:
+            with pytest.raises(UserError, match=f"{name}.{field.name}"):
+                registry.hyper(name, {field.name: value})
 
 
 def test_sources_are_named(name: str) -> None:
@@ -59,6 +79,12 @@ def test_plan_fits_its_budget(name: str, spec: PublicSpec, accounting: str) -> N
         assert 0.5 * eps < epsilon(releases, budget.delta, accounting) <= eps * (1 + 1e-9)
 
 
+def test_at_epsilon_infinity_nothing_is_clipped_and_no_noise_is_added(name: str, spec: PublicSpec) -> None:
+    free = Budget(math.inf, 1e-5, "none")
+    releases = registry.load(name).plan(harness.tiny(name), spec, free)
+    assert releases and all((release.kind, release.noise, release.scale) == ("none", 0.0, 0.0) for release in releases)
+
+
 def test_a_run_spends_no_more_than_its_plan(trained: harness.Run) -> None:
     assert all(trained.spent[release.name] <= release.max_uses for release in trained.releases)
     if trained.budget.accounting != "none":
@@ -74,7 +100,7 @@ def test_training_moves_the_generator(trained: harness.Run) -> None:
 
 def test_samples_are_uint8_images_of_the_data_shape(trained: harness.Run) -> None:
     for labels in (torch.zeros(1, dtype=torch.int64), torch.arange(trained.spec.num_classes).repeat(3)):
-        images = trained.method.sample(labels, stream(0, "samples"))
+        images = trained.method.sample(labels, named_rng(0, "samples"))
         assert images.dtype == torch.uint8
         assert images.shape == (len(labels), *trained.spec.image_shape)
         assert images.device.type == "cpu"
@@ -83,16 +109,16 @@ def test_samples_are_uint8_images_of_the_data_shape(trained: harness.Run) -> Non
 def test_samples_depend_on_the_stream_alone(trained: harness.Run) -> None:
     labels = torch.arange(trained.spec.num_classes).repeat(8)
     torch.manual_seed(1)
-    first = trained.method.sample(labels, stream(0, "samples"))
+    first = trained.method.sample(labels, named_rng(0, "samples"))
     torch.manual_seed(2)
-    assert torch.equal(first, trained.method.sample(labels, stream(0, "samples")))
-    assert not torch.equal(first, trained.method.sample(labels, stream(1, "samples")))
+    assert torch.equal(first, trained.method.sample(labels, named_rng(0, "samples")))
+    assert not torch.equal(first, trained.method.sample(labels, named_rng(1, "samples")))
 
 
 def test_samples_depend_on_the_labels(trained: harness.Run) -> None:
     labels = torch.arange(trained.spec.num_classes)
-    images = trained.method.sample(labels, stream(0, "samples"))
-    assert not torch.equal(images, trained.method.sample(labels.flip(0), stream(0, "samples")))
+    images = trained.method.sample(labels, named_rng(0, "samples"))
+    assert not torch.equal(images, trained.method.sample(labels.flip(0), named_rng(0, "samples")))
 
 
 def test_the_stored_generator_is_all_that_sampling_needs(trained: harness.Run, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "Snakefile", folder)
     shutil.copy(ROOT / FOO, folder / "methods/foo.py")
     preset = folder / "workflow/config/smoke.yaml"
-    preset.write_text(preset.read_text().replace("runs:\n", "runs:\n  foo: {accounting: sound}\n"))
+    preset.write_text(preset.read_text().replace("runs:\n", "runs:\n  foo: {}\n"))
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout[-5000:]
     return folder

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from methods.__main__ import main
-from methods.core import audit_bounds, audit_mechanism, audit_training, dp_sgd, mechanisms, privacy
-from methods.core.plan import make_plan
-from methods.core.privacy import Budget, PublicSpec, Release, epsilon
-from methods.core.private_data import PrivateData
+from methods.core.accounting.calibration import epsilon
+from methods.core.audit import bounds, mechanism, whole_run
+from methods.core.privacy import dp_sgd, grant, noise
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import NO_BUDGET, Budget, PublicSpec, Release
+from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 
 DELTA = 1e-5
@@ -51,7 +54,7 @@ PLANS = {
 def audited(plan: str, **options) -> tuple[float, float]:
     """epsilon_lower of a plan, and what the accountant proves."""
     release, coins, *_ = PLANS[plan]
-    found = audit_mechanism.audit([release], DELTA, **({"canaries": coins} | options))
+    found = mechanism.audit([release], DELTA, **({"canaries": coins} | options))
     assert found.releases == (release,)
     return found.epsilon_lower, epsilon(found.releases, DELTA, "sound")
 
@@ -64,9 +67,9 @@ def test_an_honest_mechanism_stays_under_its_bound_and_not_far(plan):
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_too_little_noise_is_caught(plan, monkeypatch):
-    draw, less = mechanisms.NoiseSource.draw, PLANS[plan][3]
+    draw, less = noise.NoiseSource.draw, PLANS[plan][3]
     monkeypatch.setattr(
-        mechanisms.NoiseSource, "draw",
+        noise.NoiseSource, "draw",
         lambda self, kind, like, scale, name, use: draw(self, kind, like, less * scale, name, use),
     )  # fmt: skip
     lower, sound = audited(plan)
@@ -75,9 +78,9 @@ def test_too_little_noise_is_caught(plan, monkeypatch):
 
 @pytest.mark.parametrize("plan", [plan for plan in PLANS if plan != "votes"])
 def test_a_missing_clip_is_caught(plan, monkeypatch):
-    monkeypatch.setattr(privacy, "clip_rows", lambda rows, clip, kind: rows)
-    factors = dp_sgd._Hooks.get_clipping_coef
-    monkeypatch.setattr(dp_sgd._Hooks, "get_clipping_coef", lambda self: torch.ones_like(factors(self)))
+    monkeypatch.setattr(grant, "clip_rows", lambda rows, clip, kind: rows)
+    factors = dp_sgd.OneBackwardPass.get_clipping_coef
+    monkeypatch.setattr(dp_sgd.OneBackwardPass, "get_clipping_coef", lambda self: torch.ones_like(factors(self)))
     lower, sound = audited(plan, canaries=8_000)
     assert lower > 1.05 * sound
 
@@ -91,7 +94,7 @@ def finite_nowhere_checked(rows: torch.Tensor, clip: float, kind: str) -> torch.
 def test_a_non_finite_row_let_through_is_caught(plan, monkeypatch):
     lower, sound = audited(plan, non_finite=True, canaries=400)
     assert lower <= sound
-    monkeypatch.setattr(privacy, "clip_rows", finite_nowhere_checked)
+    monkeypatch.setattr(grant, "clip_rows", finite_nowhere_checked)
     # DP-SGD asks torch.isfinite of every gradient norm.
     monkeypatch.setattr(torch, "isfinite", lambda values: torch.ones_like(values, dtype=torch.bool))
     lower, sound = audited(plan, non_finite=True, canaries=1_500)
@@ -106,7 +109,7 @@ def randomized_response(draws, count: int, eps: float, delta: float = 0.0) -> tu
     return np.where(draws.random(count) < delta, 2 * truth, said) + 1e-6 * draws.random(count), coins
 
 
-@pytest.mark.parametrize("bound", [audit_bounds.from_independent_trials, audit_bounds.from_one_run])
+@pytest.mark.parametrize("bound", [bounds.from_independent_trials, bounds.from_one_run])
 @pytest.mark.parametrize("eps, delta", [(0.5, 0.0), (2.0, 0.0), (1.0, 1e-3)])
 def test_a_bound_exceeds_the_truth_no_more_often_than_its_confidence_says(bound, eps, delta):
     draws = np.random.default_rng(3)
@@ -117,7 +120,7 @@ def test_a_bound_exceeds_the_truth_no_more_often_than_its_confidence_says(bound,
         assert np.median(found) > 0.6 * eps
 
 
-@pytest.mark.parametrize("bound", [audit_bounds.from_independent_trials, audit_bounds.from_one_run])
+@pytest.mark.parametrize("bound", [bounds.from_independent_trials, bounds.from_one_run])
 def test_a_larger_delta_proves_less_and_more_coins_prove_more(bound):
     scores, coins = randomized_response(np.random.default_rng(0), 4000, 2.0)
     assert bound(scores, coins, 1e-2, 0.95) < bound(scores, coins, 0.0, 0.95)
@@ -132,20 +135,20 @@ def test_the_p_value_is_that_of_steinke_nasr_and_jagielski():
     share = max(below[2], (below[2] + below[1]) / 2, 37 / 64 / 3)
     for delta in (0.0, 0.01):
         expected = 27 / 64 + 2 * 10 * delta * share
-        assert audit_bounds.one_run_p_value(10, 3, 3, np.log(3), delta) == pytest.approx(expected)
+        assert bounds.one_run_p_value(10, 3, 3, np.log(3), delta) == pytest.approx(expected)
 
 
 def test_what_is_too_dear_is_audited_with_fewer_uses_and_says_so():
     release = a_release(sampling="poisson", rate=0.01, max_uses=5000, adjacency="add_or_remove")
-    found = audit_mechanism.audit([release], DELTA, seconds=0.2)
+    found = mechanism.audit([release], DELTA, seconds=0.2)
     assert 1 <= found.releases[0].max_uses < 500 and found.releases[0] == release.used(found.releases[0].max_uses)
-    assert audit_mechanism.audit([release], DELTA, seconds=0.2) == found
+    assert mechanism.audit([release], DELTA, seconds=0.2) == found
 
 
 def test_several_releases_are_audited_together():
     pair = (a_release(), a_release(name="second", kind="laplace", noise=4.0))
-    both = audit_mechanism.audit(pair, DELTA, canaries=100_000).epsilon_lower
-    assert both > audit_mechanism.audit(pair[:1], DELTA, canaries=100_000).epsilon_lower
+    both = mechanism.audit(pair, DELTA, canaries=100_000).epsilon_lower
+    assert both > mechanism.audit(pair[:1], DELTA, canaries=100_000).epsilon_lower
     assert both <= epsilon(pair, DELTA, "sound")
 
 
@@ -160,14 +163,14 @@ def test_several_releases_are_audited_together():
 )
 def test_what_no_canary_fits_is_refused(changes, says):
     with pytest.raises(UserError, match=says):
-        audit_mechanism.audit([a_release(**changes)], DELTA)
+        mechanism.audit([a_release(**changes)], DELTA)
 
 
 SPEC = PublicSpec("grey", (1, 28, 28), 10, 400)
 
 
-def a_plan(method: str, **hyper) -> dict:
-    return json.loads(json.dumps(make_plan(method, method, hyper, SPEC, Budget(2.0, DELTA, "sound"), seed=0)))
+def a_plan(method: str, run: str = "", **hyper) -> Plan:
+    return Plan.make(method, run or method, hyper, SPEC, Budget(2.0, DELTA, "sound"), seed=0)
 
 
 def records() -> PrivateData:
@@ -188,7 +191,7 @@ TRAINED = {
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_training_run_leaks_no_more_than_it_promises(method):
-    found = audit_training.audit(
+    found = whole_run.audit(
         a_plan(method, **TRAINED[method]), records(), torch.device("cpu"), canaries=100, samples=40
     )
     assert found.canaries == 100
@@ -198,13 +201,12 @@ def test_a_training_run_leaks_no_more_than_it_promises(method):
 @pytest.mark.parametrize("method", ["dp_merf", "dp_cgan"])
 def test_a_generator_that_repeats_its_records_is_caught(method, monkeypatch):
     """dp_merf promises for exchanged records, dp_cgan for present or absent ones."""
-    def parrot(plan, known, door, where, samples):
-        free = Budget(float("inf"), 0.5, "none")
-        with privacy.Ledger.open(where / "ledger.jsonl", (), free) as ledger, ledger.internal("all") as grant:
+    def parrot(plan, door, where, samples, device):
+        with Ledger.open(where / "ledger.jsonl", (), NO_BUDGET) as ledger, ledger.internal("all") as grant:
             return door.read(grant, torch.arange(len(door)))[0]
 
-    monkeypatch.setattr(audit_training, "_generate", parrot)
-    found = audit_training.audit(a_plan(method), records(), torch.device("cpu"), canaries=200)
+    monkeypatch.setattr(whole_run, "_generate", parrot)
+    found = whole_run.audit(a_plan(method), records(), torch.device("cpu"), canaries=200)
     assert found.epsilon_lower > 1.5 * epsilon(found.releases, DELTA, "sound")
 
 
@@ -214,11 +216,11 @@ def table(capsys, *arguments: str) -> list[dict[str, str]]:
 
 
 def test_the_command_audits_plans_and_passes_over_what_is_not_private(capsys, tmp_path):
-    plans = [a_plan("dp_merf", **TRAINED["dp_merf"]), {**a_plan("dp_merf", **TRAINED["dp_merf"]), "run": "twin"}]
-    plans.append({**plans[0], "run": "bare", "epsilon": "inf", "accounting": "none"})
+    free = Plan.make("dp_merf", "bare", TRAINED["dp_merf"], SPEC, Budget(float("inf"), DELTA, "none"), seed=0)
+    plans = [*(a_plan("dp_merf", run, **TRAINED["dp_merf"]) for run in ("dp_merf", "twin")), free]
     paths = [tmp_path / f"{number}.json" for number in range(3)]
     for path, plan in zip(paths, plans, strict=True):
-        path.write_text(json.dumps(plan))
+        path.write_text(json.dumps(plan.to_dict()))
     rows = table(capsys, "--plan", *paths, "--seconds", "0.3")
     assert [row["run"] for row in rows] == ["dp_merf", "twin"]
     assert rows[0] | {"run": "twin"} == rows[1]

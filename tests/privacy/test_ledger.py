@@ -13,9 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.core import privacy
-from methods.core.privacy import Budget, BudgetExhausted, Ledger, Release, UnaccountedAccess, epsilon
-from methods.core.private_data import PrivateData
+from methods.core.accounting.calibration import epsilon
+from methods.core.privacy import ledger as ledger_module
+from methods.core.privacy.grant import UnaccountedAccess
+from methods.core.privacy.ledger import BudgetExhausted, Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget, Release
 from workflow.common.errors import UserError
 
 DELTA = 1e-5
@@ -150,7 +153,7 @@ def test_an_exception_refunds_nothing(path):
 def test_reading_needs_an_open_grant(path, data):
     with Ledger.open(path, PLAN, BUDGET) as ledger:
         with ledger.charge("gradient") as spent:
-            spent.gaussian(torch.zeros(1, 2))
+            spent.rows(torch.zeros(1, 2))
             with pytest.raises(UnaccountedAccess):
                 data.read(spent, [0])
         with ledger.internal("critic") as internal:
@@ -164,17 +167,17 @@ def test_a_grant_answers_once_and_only_while_open(path):
     with Ledger.open(path, PLAN, BUDGET) as ledger:
         with ledger.charge("gradient") as grant:
             assert grant.release == PLAN[0]
-            grant.gaussian(torch.zeros(1, 2))
+            grant.rows(torch.zeros(1, 2))
             with pytest.raises(UnaccountedAccess):
-                grant.gaussian(torch.zeros(1, 2))
+                grant.rows(torch.zeros(1, 2))
         with ledger.charge("count") as late:
             pass
         with pytest.raises(UnaccountedAccess):
-            late.gaussian_sum([torch.zeros(1, 2)])
+            late.sum([torch.zeros(1, 2)])
         with ledger.internal("critic") as internal:
             assert internal.release is None
             with pytest.raises(UnaccountedAccess):
-                internal.gaussian(torch.zeros(1, 2))
+                internal.rows(torch.zeros(1, 2))
 
 
 def test_internal_reads_are_free_and_logged_once_with_their_count(path):
@@ -374,7 +377,7 @@ LONG, FREE = [gradient(max_uses=1000)], Budget(float("inf"), DELTA, "none")
 def boots(monkeypatch) -> list[str]:
     """What names the running system; a new last entry is a machine that came up again."""
     boots = ["one"]
-    monkeypatch.setattr(privacy, "_boot", lambda: boots[-1])
+    monkeypatch.setattr(ledger_module, "_boot", lambda: boots[-1])
     return boots
 
 
@@ -432,7 +435,7 @@ def test_the_end_of_a_plan_is_not_passed_by_a_reservation(path, boots):
 
 def test_where_the_system_has_no_name_each_charge_waits(path, monkeypatch):
     synced = []
-    monkeypatch.setattr(privacy, "_boot", lambda: None)
+    monkeypatch.setattr(ledger_module, "_boot", lambda: None)
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
     with Ledger.open(path, LONG, FREE) as ledger:
         use(ledger, 3)
@@ -446,7 +449,7 @@ def test_no_life_of_a_machine_spends_a_use_twice(lives):
     granted: list[int] = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path, boot, sizes = Path(folder) / "ledger.jsonl", [0], []
-        patch.setattr(privacy, "_boot", lambda: str(boot[0]))
+        patch.setattr(ledger_module, "_boot", lambda: str(boot[0]))
         patch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
         for number, (times, end) in enumerate(lives):
             ledger = Ledger.open(path, LONG, FREE, resume=number > 0)

@@ -5,9 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from methods.core.mechanisms import clip_rows
-from methods.core.privacy import Budget, Grant, Ledger, Release, UnaccountedAccess
-from methods.core.private_data import PrivateData
+from methods.core.privacy.grant import Grant, UnaccountedAccess
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.noise import clip_rows
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget, Release
 
 NONE = Budget(float("inf"), 1e-5, "none")
 ADVERSARIAL = {
@@ -34,15 +36,11 @@ def a_release(**changes) -> Release:
 def answer(tmp_path, rows, seed=0, uses=1, **changes) -> torch.Tensor:
     """What a fresh run releases in its use number `uses` for rows [R, D]."""
     release = a_release(**changes)
-    stream = torch.Generator().manual_seed(seed)
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
-    with Ledger.open(path, [release], NONE, noise_stream=stream) as ledger:
+    with Ledger.open(path, [release], NONE, noise_seed=seed) as ledger:
         for _ in range(uses):
             with ledger.charge("answer") as grant:
-                if release.bounded == "function":
-                    out = getattr(grant, release.kind)(rows)
-                else:
-                    out = getattr(grant, f"{release.kind}_sum")(rows.split(2))
+                out = grant.rows(rows) if release.bounded == "function" else grant.sum(rows.split(2))
     return out
 
 
@@ -118,12 +116,12 @@ def test_noise_is_the_same_for_a_seed_and_new_for_each_use(tmp_path):
 
 def test_a_resumed_run_continues_the_straight_runs_noise(tmp_path):
     straight = answer(tmp_path, torch.zeros(2, 50), uses=3)
-    path, stream = tmp_path / "resumed.jsonl", torch.Generator().manual_seed(0)
+    path = tmp_path / "resumed.jsonl"
     for part, uses in enumerate([2, 1]):
-        with Ledger.open(path, [a_release()], NONE, resume=part == 1, noise_stream=stream) as ledger:
+        with Ledger.open(path, [a_release()], NONE, resume=part == 1, noise_seed=0) as ledger:
             for _ in range(uses):
                 with ledger.charge("answer") as grant:
-                    out = grant.gaussian(torch.zeros(2, 50))
+                    out = grant.rows(torch.zeros(2, 50))
     assert torch.equal(out, straight)
 
 
@@ -131,7 +129,7 @@ def test_a_resumed_run_continues_the_straight_runs_noise(tmp_path):
 def test_an_empty_poisson_batch_still_gets_a_noisy_answer(tmp_path, chunks, width):
     release = a_release(bounded="sum", sampling="poisson", rate=0.1)
     with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
-        out = grant.gaussian_sum(chunks, width=width)
+        out = grant.sum(chunks, width=width)
     assert out.shape == (50,) and float(out.std()) > 0.5 * release.scale
 
 
@@ -155,7 +153,7 @@ def ballots(tmp_path, choices, **changes) -> torch.Tensor:
     release = a_release(bounded="votes", clip=1.0, answers=choices.shape[1], **changes)
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
     with Ledger.open(path, [release], NONE) as ledger, ledger.charge("answer") as grant:
-        return grant.gaussian_votes(choices, bins=4)
+        return grant.votes(choices, bins=4)
 
 
 def test_votes_are_counted_per_ballot_and_one_voter_moves_each_by_the_sensitivity(tmp_path):
@@ -179,7 +177,7 @@ def test_votes_for_what_does_not_exist_are_refused(tmp_path, choices):
     release = a_release(bounded="votes", clip=1.0, answers=2)
     with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
         with pytest.raises(ValueError, match="answer"):
-            grant.gaussian_votes(torch.tensor(choices), bins=4)
+            grant.votes(torch.tensor(choices), bins=4)
         assert grant.open
 
 
@@ -188,7 +186,7 @@ def drawn(tmp_path, uses=300, seed=0, **changes) -> list:
     release = a_release(max_uses=uses, **changes)
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
     draws = []
-    with Ledger.open(path, [release], NONE, noise_stream=torch.Generator().manual_seed(seed)) as ledger:
+    with Ledger.open(path, [release], NONE, noise_seed=seed) as ledger:
         for _ in range(uses):
             with ledger.charge("answer") as grant:
                 draws.append(grant.poisson_batch(1000).tolist() if release.sampling == "poisson" else grant.shard())
@@ -229,10 +227,10 @@ def test_half_precision_rows_are_noised_in_single_precision(tmp_path):
 def test_without_privacy_rows_pass_unclipped(tmp_path):
     release = a_release(kind="none")
     with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
-        assert torch.equal(grant.gaussian(torch.full((2, 3), 50.0)), torch.full((2, 3), 50.0))
+        assert torch.equal(grant.rows(torch.full((2, 3), 50.0)), torch.full((2, 3), 50.0))
 
 
-@pytest.mark.parametrize("bounded, method", [("function", "gaussian"), ("sum", "gaussian_sum")])
+@pytest.mark.parametrize("bounded, method", [("function", "rows"), ("sum", "sum")])
 def test_more_rows_than_declared_are_refused(tmp_path, bounded, method):
     release = a_release(bounded=bounded, rows=3)
     with Ledger.open(tmp_path / "ledger.jsonl", [release], NONE) as ledger, ledger.charge("answer") as grant:
@@ -243,9 +241,14 @@ def test_more_rows_than_declared_are_refused(tmp_path, bounded, method):
 
 def test_a_release_answers_only_as_declared(tmp_path):
     with Ledger.open(tmp_path / "ledger.jsonl", [a_release()], NONE) as ledger, ledger.charge("answer") as grant:
-        for wrong in (grant.laplace, grant.gaussian_sum, grant.laplace_sum):
-            with pytest.raises(ValueError, match="not"):
+        for wrong in (grant.sum, grant.noise, lambda rows: grant.votes(rows, bins=2)):
+            with pytest.raises(ValueError, match="is a function, not a"):
                 wrong(torch.zeros(1, 2))
+    laplace = a_release(kind="laplace", bounded="sum")
+    ledger = Ledger.open(tmp_path / "laplace.jsonl", [laplace], NONE)
+    # What a library has clipped in L2 is not bounded in L1.
+    with ledger, ledger.charge("answer") as grant, pytest.raises(ValueError, match="laplace"):
+        grant.noise(torch.zeros(2))
 
 
 def test_private_data_shows_its_size_and_nothing_else():
@@ -270,14 +273,14 @@ def test_private_data_reads_what_is_asked(tmp_path):
 
 # Every way to answer: the release, and what a record may do to it.
 ANSWERS = {
-    "gaussian": dict(kind="gaussian", bounded="function"),
-    "laplace": dict(kind="laplace", bounded="function"),
-    "gaussian_sum": dict(kind="gaussian", bounded="sum"),
-    "laplace_sum": dict(kind="laplace", bounded="sum"),
-    "gaussian_sum, 3 answers": dict(kind="gaussian", bounded="sum", answers=3),
-    "laplace_sum, 3 answers": dict(kind="laplace", bounded="sum", answers=3),
-    "gaussian_votes": dict(kind="gaussian", bounded="votes", clip=1.0, answers=2),
-    "gaussian_noise": dict(kind="gaussian", bounded="sum"),
+    "gaussian rows": dict(kind="gaussian", bounded="function"),
+    "laplace rows": dict(kind="laplace", bounded="function"),
+    "gaussian sum": dict(kind="gaussian", bounded="sum"),
+    "laplace sum": dict(kind="laplace", bounded="sum"),
+    "gaussian sum, 3 answers": dict(kind="gaussian", bounded="sum", answers=3),
+    "laplace sum, 3 answers": dict(kind="laplace", bounded="sum", answers=3),
+    "gaussian votes": dict(kind="gaussian", bounded="votes", clip=1.0, answers=2),
+    "gaussian noise": dict(kind="gaussian", bounded="sum"),
 }
 
 
@@ -285,18 +288,16 @@ def given(tmp_path, name: str, rows: torch.Tensor, **changes) -> torch.Tensor:
     """What the answer method gives for rows [R, D] (votes: choices [R, answers], of 40,000 bins)."""
     release = a_release(**(ANSWERS[name] | changes))
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
-    stream = torch.Generator().manual_seed(0)
-    with Ledger.open(path, [release], NONE, noise_stream=stream) as ledger, ledger.charge("answer") as grant:
-        if name == "gaussian_votes":
-            return grant.gaussian_votes(rows, bins=40_000)
-        if name == "gaussian_noise":
-            return grant.gaussian_noise(torch.zeros(40_000))
-        method = getattr(grant, name.split(",")[0])
-        return method([rows], width=rows.shape[1]) if release.bounded == "sum" else method(rows)
+    with Ledger.open(path, [release], NONE, noise_seed=0) as ledger, ledger.charge("answer") as grant:
+        if name == "gaussian votes":
+            return grant.votes(rows, bins=40_000)
+        if name == "gaussian noise":
+            return grant.noise(torch.zeros(40_000))
+        return grant.sum([rows], width=rows.shape[1]) if release.bounded == "sum" else grant.rows(rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", [name for name in ANSWERS if name not in ("gaussian_votes", "gaussian_noise")])
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name not in ("gaussian votes", "gaussian noise")])
 def test_each_row_or_answer_moves_by_its_sensitivity_at_most_in_every_precision(tmp_path, name, dtype):
     """A "function": a neighbouring shard changes all rows. A "sum": one record changes its row, in all answers."""
     release = a_release(**ANSWERS[name])
@@ -321,23 +322,23 @@ def test_each_row_or_answer_moves_by_its_sensitivity_at_most_in_every_precision(
 def test_the_only_record_of_a_batch_moves_its_sum_at_most_the_clip(tmp_path, kind, record):
     changes = dict(noise=0.0, sampling="poisson", rate=0.1, adjacency="add_or_remove")
     row, empty = torch.tensor([ADVERSARIAL[record]]), torch.zeros(0, 3)
-    with_it, without = (given(tmp_path, f"{kind}_sum", rows, **changes) for rows in (row, empty))
+    with_it, without = (given(tmp_path, f"{kind} sum", rows, **changes) for rows in (row, empty))
     assert torch.equal(without, torch.zeros(3))
     assert norm(with_it, kind) <= 0.7 * (1 + 1e-5)
 
 
 def test_an_empty_batch_of_every_kind_is_answered(tmp_path):
-    for name in ("gaussian", "laplace", "gaussian_sum", "laplace_sum, 3 answers"):
+    for name in ("gaussian rows", "laplace rows", "gaussian sum", "laplace sum, 3 answers"):
         out = given(tmp_path, name, torch.zeros(0, 6))
         assert out.shape == ((0, 6) if "sum" not in name else (6,))
-    assert given(tmp_path, "gaussian_votes", torch.zeros(0, 2, dtype=torch.int64)).std() > 1
+    assert given(tmp_path, "gaussian votes", torch.zeros(0, 2, dtype=torch.int64)).std() > 1
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_every_answer_has_noise_of_the_declared_scale_and_no_other(tmp_path, name, noise):
     release = a_release(**ANSWERS[name], noise=noise)
-    empty = torch.zeros(0, 2, dtype=torch.int64) if name == "gaussian_votes" else torch.zeros(1, 30_000)
+    empty = torch.zeros(0, 2, dtype=torch.int64) if name == "gaussian votes" else torch.zeros(1, 30_000)
     seen = given(tmp_path, name, empty, noise=noise).double().numpy().reshape(max(1, release.answers), -1)
     law = stats.norm if release.kind == "gaussian" else stats.laplace
     for block in seen:

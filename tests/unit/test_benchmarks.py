@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import time
@@ -19,12 +18,16 @@ from benchmarks.contestants import BUDGET, public_of, records
 from benchmarks.roofline import flops, kernel_seconds
 from benchmarks.sizes import Axis, Case, full, quick
 from benchmarks.table import Row, to_csv
-from methods.core import nets, registry, wasserstein
-from methods.core.mechanisms import clip_rows
-from methods.core.memory import peak_memory_mib
+from methods.core import registry
 from methods.core.method import Context
-from methods.core.privacy import Grant, Ledger, PublicSpec
-from methods.core.private_data import PrivateData
+from methods.core.privacy.grant import Grant
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.noise import clip_rows
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec
+from methods.core.runs.peak_memory import peak_memory_mib
+from methods.core.sharded import gan, losses, nets
+from methods.core.speed.choices import CHOICES
 from workflow.common.errors import UserError
 
 CPU = torch.device("cpu")
@@ -73,7 +76,7 @@ def test_the_textbook_critic_has_the_engines_loss_and_gradients(spectral):
     ours, plain = pair("Critic", spectral=spectral)
     real, fake, labels = batch()
     share, hp = torch.rand(4, 1, 1, 1), registry.hyper("gs_wgan", {"drift": 0.5})
-    expected = wasserstein.critic_loss(ours, real, fake, labels, share, hp.gradient_penalty, hp.drift, "fp32")
+    expected = losses.critic_loss(ours, real, fake, labels, share, hp.gradient_penalty, hp.drift, "fp32")
     loss = textbook.critic_loss(plain, real, fake, labels, share, hp)
     assert torch.allclose(loss, expected, rtol=1e-5)
     assert close(weight_gradients(ours, expected), weight_gradients(plain, loss))
@@ -84,7 +87,7 @@ def test_the_textbook_classifier_has_the_engines_loss_and_gradients(spectral):
     ours, plain = pair("Classifier", spectral=spectral)
     images, _, labels = batch()
     hp = registry.hyper("dpac", {"drift": 0.5})
-    expected = wasserstein.score_loss(ours, images, labels, hp.gradient_penalty, hp.drift, "fp32")
+    expected = losses.score_loss(ours, images, labels, hp.gradient_penalty, hp.drift, "fp32")
     loss = textbook.classifier_loss(plain, images, labels, hp)
     assert torch.allclose(loss, expected, rtol=1e-5)
     assert close(weight_gradients(ours, expected), weight_gradients(plain, loss))
@@ -94,7 +97,7 @@ def test_the_textbook_classifier_has_the_engines_loss_and_gradients(spectral):
 def test_the_textbook_image_gradients_are_the_engines(kind):
     ours, plain = pair(kind)
     _, fake, labels = batch()
-    expected = wasserstein.image_gradients(ours, fake, labels, "fp32")
+    expected = losses.image_gradients(ours, fake, labels, "fp32")
     assert torch.allclose(textbook.image_gradients(plain, fake, labels), expected, rtol=1e-4, atol=1e-7)
 
 
@@ -109,7 +112,7 @@ def test_the_textbook_clips_each_image_and_then_adds_noise():
 def test_a_whole_textbook_iteration_moves_every_network_as_the_engines_does(tmp_path, monkeypatch):
     # One shard of equal records, one class, no penalty, no noise, and a generator that ignores its latents: no draw
     # can matter, so the two must take the same steps.
-    monkeypatch.setattr(Grant, "gaussian", lambda self, rows: clip_rows(rows, self.release.clip, "gaussian"))
+    monkeypatch.setattr(Grant, "rows", lambda self, rows: clip_rows(rows, self.release.clip, "gaussian"))
     settings = TINY | {"num_shards": 1, "warm_start_steps": 0, "gradient_penalty": 0.0, "spectral_norm": False}
     hp = registry.hyper("gs_wgan", settings | {"clip": 0.01, "critic_learning_rate": 0.01})
     images, labels = records(1)[0].repeat(8, 1, 1, 1), torch.zeros(8, dtype=torch.int64)
@@ -125,10 +128,10 @@ def test_a_whole_textbook_iteration_moves_every_network_as_the_engines_does(tmp_
             ours.generator.entry.linear.weight[:, : nets.LATENT_BITS] = 0
         plain.generator.load_state_dict(ours.generator.state_dict())
         plain.average.load_state_dict(ours.public_state())
-        plain.first_critic.load_state_dict(ours.critics.lend(0)[0].state_dict())
+        plain.first_critic.load_state_dict(ours.critics.take(0).scorer.state_dict())
         ours.step(0, data, ledger)
     plain.step(0)
-    critics = ours.critics.lend(0)[0].state_dict(), plain.critic(0)[0].state_dict()
+    critics = ours.critics.take(0).scorer.state_dict(), plain.critic(0)[0].state_dict()
     generators = ours.private_state()["generator"], plain.generator.state_dict()
     averages = ours.public_state(), plain.average.state_dict()
     for (expected, got), rate in ((critics, 0.01), (generators, 1e-4), (averages, 1e-4)):
@@ -137,19 +140,29 @@ def test_a_whole_textbook_iteration_moves_every_network_as_the_engines_does(tmp_
             assert float((expected[name] - got[name]).abs().mean()) < 0.02 * rate, name
 
 
-def test_traced_gradients_stand_in_for_the_written_ones_while_they_are_off():
-    real, fake, labels = batch()
-    critics = [pair("Critic")[0] for _ in range(2)]
-    critics[1].load_state_dict(critics[0].state_dict())
-    written = wasserstein.critic_loss
-    for critic, off in zip(critics, (contextlib.nullcontext, choices._traced_gradients), strict=True):
-        optimizer, draws = torch.optim.SGD(critic.parameters(), lr=1.0), torch.Generator().manual_seed(0)
-        with off():
-            assert (wasserstein.critic_loss is written) == (critic is critics[0])
-            wasserstein.critic_update(critic, optimizer, real, fake, labels, draws, 10.0, 0.5, "fp32")
-    assert wasserstein.critic_loss is written
-    moved, expected = (list(critic.state_dict().values()) for critic in (critics[1], critics[0]))
-    assert close(moved, expected)
+def test_every_measured_choice_but_the_precision_is_one_of_the_engines():
+    assert all(choice.turned_off in vars(CHOICES) for choice in choices.MEASURED if not choice.hyper)
+    cases = {case for choice in choices.MEASURED for case in choice.cases}
+    assert cases <= {**full().iterations, **full().warm_start}.keys()
+
+
+@pytest.mark.parametrize("case", ["gs_wgan_quick", "warm_start_quick"])
+def test_a_choice_is_off_where_the_plain_side_is_built_and_runs_and_nowhere_else(monkeypatch, case):
+    sizes, seen = tiny(), []
+    choice = choices.Choice("fused Adam", (case,), "fused_adam")
+    adam = gan.adam
+
+    def noted(*arguments):
+        seen.append(CHOICES.fused_adam)
+        return adam(*arguments)
+
+    monkeypatch.setattr(gan, "adam", noted)
+    monkeypatch.setattr(choices, "our_warm_start", lambda *_: seen.append(CHOICES.fused_adam))
+    monkeypatch.setattr(choices, "MEASURED", (choice,))
+    rows = list(choices.measure(sizes, 1, CPU))
+    assert [row.quantity for row in rows[0]] == ["with", "without", "gain"]
+    assert seen[:2] == [True, False] if case == "gs_wgan_quick" else seen[-2:] == [True, False]
+    assert CHOICES.fused_adam
 
 
 def problem(method, **overrides):
@@ -158,19 +171,19 @@ def problem(method, **overrides):
 
 
 def test_each_textbook_critic_update_reads_the_drawn_shard_and_makes_its_own_fakes(monkeypatch):
-    made = problem("gs_wgan")
-    loop, reads, passes = textbook.GSWGAN(made, 1.0), [], []
-    monkeypatch.setattr(made, "read", lambda shard, read=made.read: reads.append(shard) or read(shard))
-    loop.generator.register_forward_hook(lambda net, arguments, made: passes.append(made.requires_grad))
+    trained = problem("gs_wgan")
+    loop, reads, passes = textbook.GSWGAN(trained, 1.0), [], []
+    monkeypatch.setattr(trained, "read", lambda shard, read=trained.read: reads.append(shard) or read(shard))
+    loop.generator.register_forward_hook(lambda net, arguments, fakes: passes.append(fakes.requires_grad))
     loop.step(0)
     assert reads == list(loop.critics) * 2
     assert passes == [False, False, True]
 
 
 def test_the_textbook_generator_sees_gradients_clipped_and_noised_as_planned(monkeypatch):
-    made, asked = problem("gs_wgan", clip=0.7), []
+    trained, asked = problem("gs_wgan", clip=0.7), []
     monkeypatch.setattr(textbook, "sanitise", lambda rows, *how: asked.append((rows.shape, *how)) or rows)
-    textbook.GSWGAN(made, 5.0).step(0)
+    textbook.GSWGAN(trained, 5.0).step(0)
     assert asked == [((3, 1, 28, 28), 0.7, 5.0)]
 
 
@@ -179,14 +192,15 @@ def test_textbook_shards_are_disjoint():
 
 
 def test_the_textbook_classifier_learns_one_set_of_fakes_then_fresh_records_and_joins_by_weight(monkeypatch):
-    made = problem("dpac", classifier_fake_steps=2, classifier_real_steps=3, fakes_per_class=1, classifier_weight=0.3)
-    loop = textbook.DPAC(made, 1.0)
+    phases = {"classifier_fake_steps": 2, "classifier_real_steps": 3, "fakes_per_class": 1}
+    trained = problem("dpac", **phases, classifier_weight=0.3)
+    loop = textbook.DPAC(trained, 1.0)
     lessons = list(loop.lessons(0))
     assert [len(labels) for _, labels in lessons] == [10, 10, 4, 4, 4]
     assert torch.equal(lessons[0][0], lessons[1][0]) and not torch.equal(lessons[2][0], lessons[3][0])
     monkeypatch.setattr(loop, "lessons", lambda shard: [])
-    critic, classifier = made.scorer(textbook_nets.Critic), made.scorer(textbook_nets.Classifier)
-    monkeypatch.setattr(made, "scorer", lambda kind: classifier)
+    critic, classifier = trained.scorer(textbook_nets.Critic), trained.scorer(textbook_nets.Classifier)
+    monkeypatch.setattr(trained, "scorer", lambda kind: classifier)
     _, fakes, labels = batch()
     of_critic, of_classifier = (textbook.image_gradients(net, fakes, labels) for net in (critic, classifier))
     expected = 0.8 / 1.1 * of_critic + 0.3 / 1.1 * of_classifier
@@ -194,17 +208,17 @@ def test_the_textbook_classifier_learns_one_set_of_fakes_then_fresh_records_and_
 
 
 def test_the_textbook_warm_start_trains_a_critic_of_its_own_for_each_shard():
-    made = problem("gs_wgan", num_shards=3)
-    states = textbook.warm_start(made)
+    trained = problem("gs_wgan", num_shards=3)
+    states = textbook.warm_start(trained)
     first, second, third = (state["trunk.0.parametrizations.weight.original"] for state in states)
     assert not torch.equal(first, second) and not torch.equal(second, third)
     assert states[0].keys() == nets.Critic((1, 28, 28), 10, 2).state_dict().keys()
 
 
 def test_speedup_is_the_ratio_of_medians_and_its_spread_that_of_pairs():
-    found = clock.Comparison(ours=(1.0, 2.0, 4.0), other=(10.0, 16.0, 12.0))
-    assert found.speedup == 6.0
-    assert found.spread == (3.0, 10.0)
+    comparison = clock.Comparison(ours=(1.0, 2.0, 4.0), other=(10.0, 16.0, 12.0))
+    assert comparison.speedup == 6.0
+    assert comparison.spread == (3.0, 10.0)
 
 
 def test_contestants_run_in_turn_after_a_warm_up_in_blocks_of_the_least_time(monkeypatch):
@@ -218,9 +232,9 @@ def test_contestants_run_in_turn_after_a_warm_up_in_blocks_of_the_least_time(mon
 
         return run
 
-    found = clock.alternate(contestant("A", 3.0, 0.5), contestant("B", 9.0, 8.0), CPU, repeats=2, least=1.0)
+    comparison = clock.alternate(contestant("A", 3.0, 0.5), contestant("B", 9.0, 8.0), CPU, repeats=2, least=1.0)
     assert "".join(calls) == "AA" + "B" + "AAB" * 2
-    assert found == clock.Comparison((0.5, 0.5), (8.0, 8.0))
+    assert comparison == clock.Comparison((0.5, 0.5), (8.0, 8.0))
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -279,11 +293,11 @@ def test_quick_cases_have_the_presets_settings_and_paper_cases_the_published_one
 def test_every_size_of_the_default_run_is_one_that_the_method_accepts():
     sizes = full()
     points = [scaling.point(axis, value, sizes) for axis in sizes.axes for value in axis.values]
-    cases = [*sizes.iterations.values(), *(Case("gs_wgan", made.hyper) for made in points)]
+    cases = [*sizes.iterations.values(), *(Case("gs_wgan", of_axis.hyper) for of_axis in points)]
     for case in cases:
         public = public_of(torch.zeros(case.hp.num_shards, 1, 28, 28))
         (release,) = registry.load(case.method).plan(case.hp, public, BUDGET)
-        assert release.max_uses >= max(made.steps for made in points)
+        assert release.max_uses >= max(of_axis.steps for of_axis in points)
 
 
 def test_a_scaling_axis_changes_its_own_setting_alone():
@@ -331,7 +345,7 @@ def clips_nothing(figure):
 def test_the_plot_labels_every_axis_and_clips_no_text():
     sizes = full()
     rows = [Row("throughput", name, None, "speedup", 3.0, "x", 1.0, 20.0) for name in sizes.iterations]
-    of_cases = [(choice.name, case) for choice in choices.CHOICES for case in choice.cases]
+    of_cases = [(choice.name, case) for choice in choices.MEASURED for case in choice.cases]
     rows += [Row("choices", f"{name} ({case})", None, "gain", 2.0, "x", 1.0, 2.5) for name, case in of_cases]
     rows += [Row("roofline", "convolution_bf16", None, "rate", 1234.5, "GFLOP/s", 1200.0, 1300.0)]
     for axis in sizes.axes:
@@ -368,7 +382,7 @@ def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tm
     assert command.main(arguments) == 0
     with (tmp_path / "out" / "speed.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = {(row["part"], row["case"], row["quantity"]) for row in rows}
+    measured = {(row["part"], row["case"], row["quantity"]) for row in rows}
     assert {
         ("throughput", "resnet64", "speedup"), ("throughput", "dpac_quick", "ours"),
         ("throughput", "warm_start_quick", "textbook"), ("roofline", "convolution_bf16", "rate"),
@@ -376,7 +390,7 @@ def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tm
         ("roofline", "matmul_fp32", "rate"), ("roofline", "resnet64", "share_of_convolution_bf16"),
         ("roofline", "resnet64", "share_within_convolutions_and_products"),
         ("scaling", "image_size", "step_seconds"), ("scaling", "image_size", "peak_memory"),
-    } <= found  # fmt: skip
+    } <= measured  # fmt: skip
     assert all(float(row["value"]) > 0 for row in rows)
     spread = [row for row in rows if row["low"]]
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in spread if row["unit"] != "x")

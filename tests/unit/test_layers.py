@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -10,17 +11,37 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"numpy", "yaml", "workflow.common"}
+BELOW = ("release", "rng", "partition", "optimisers", "speed", "accounting", "privacy")
+
+
+def core(*names: str) -> set[str]:
+    return {f"methods.core.{name}" for name in names}
+
+
 # Longest match wins. Standard library and the listed names, with their submodules, are allowed; nothing else.
 LAYERS: dict[str, set[str]] = {
-    "workflow/common": COMMON | {"jsonschema"},
+    "workflow/common": COMMON,
     "workflow/common/torchvision_guard.py": {"torch"},
     "workflow/datasets": COMMON | {"workflow.datasets", "torchvision", "PIL", "sklearn", "tqdm"},
     "workflow": COMMON | {"workflow.progress", "packaging"},
-    "methods/core": COMMON | {"methods.core", "torch", "dp_accounting", "scipy", "safetensors", "opacus", "tqdm"},
+    "workflow/presets.py": COMMON | {"workflow.grid", "workflow.overrides", "jsonschema"},
+    # From the ground floor up: what stands higher imports what stands lower, never the other way round.
+    **{f"methods/core/{name}.py": COMMON | {"torch"} for name in ("release", "rng", "partition")},
+    "methods/core/speed": COMMON | core("speed") | {"torch", "opacus"},
+    "methods/core/optimisers.py": COMMON | core("speed") | {"torch"},
+    "methods/core/accounting": COMMON | core("release", "accounting") | {"torch", "dp_accounting", "scipy"},
+    "methods/core/privacy": COMMON | core("release", "speed", "accounting", "privacy") | {"torch", "opacus"},
+    "methods/core/method.py": COMMON | core("release", "accounting", "privacy") | {"torch"},
+    "methods/core/registry.py": COMMON | core("method"),
+    "methods/core/sharded": COMMON | core(*BELOW, "method", "sharded") | {"torch", "safetensors", "tqdm"},
+    "methods/core/teachers": COMMON | core(*BELOW, "method", "teachers") | {"torch"},
+    "methods/core/runs": COMMON | core(*BELOW, "method", "registry", "runs") | {"torch", "safetensors", "tqdm"},
+    "methods/core/audit": COMMON | core(*BELOW, "runs", "audit") | {"torch", "scipy"},
+    "methods/commands": COMMON | {"methods.core", "methods.commands", "torch"},
     "methods": COMMON | {"methods.core", "torch", "dp_accounting", "safetensors", "opacus", "tqdm"},
     "evaluation": COMMON
     | {"evaluation", "torch", "torchvision", "torch_fidelity", "sklearn", "threadpoolctl", "safetensors", "tqdm"},
-    "evaluation/report": COMMON | {"evaluation.report", "pandas", "matplotlib", "PIL"},
+    "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
@@ -52,16 +73,40 @@ def imported(path: Path) -> set[str]:
 
 def forbidden(path: Path) -> set[str]:
     allowed = layer(path)
-    own = set(sys.stdlib_module_names)
+    standard = set(sys.stdlib_module_names)
     return {
         name for name in imported(path)
-        if name.split(".")[0] not in own and not any(name == ok or name.startswith(ok + ".") for ok in allowed)
+        if name.split(".")[0] not in standard and not any(name == ok or name.startswith(ok + ".") for ok in allowed)
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_stay_in_their_layer(path: Path) -> None:
     assert forbidden(path) == set()
+
+
+def test_the_rooms_of_core_are_named_and_nothing_else_stands_in_the_corridor() -> None:
+    """Files in methods/core itself are what every method sees; all else has a room."""
+    files = {path.stem for path in (ROOT / "methods/core").glob("*.py")} - {"__init__"}
+    assert files == {"method", "registry", "release", "optimisers", "rng", "partition"}
+
+
+def test_no_file_is_long() -> None:
+    assert [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 350] == []
+
+
+def test_no_two_files_have_names_that_differ_by_an_ending() -> None:
+    stems = {path.stem for path in FILES}
+    assert [(one, other) for one in stems for other in stems if re.fullmatch(f"{one}[a-z]{{1,6}}", other)] == []
+
+
+def test_a_plan_passes_from_training_to_the_ledger_through_few_files_and_as_a_type() -> None:
+    """Six files at most know the class, and none takes its JSON but the class itself."""
+    core_files = [path for path in FILES if path.is_relative_to(ROOT / "methods/core")]
+    users = [path for path in core_files if re.search(r"\bplan: Plan\b|-> Plan\b", path.read_text(encoding="utf-8"))]
+    assert 1 < len(users) <= 6, users
+    takers = [path for path in FILES if re.search(r"\bplan: (dict|Mapping)", path.read_text(encoding="utf-8"))]
+    assert takers == []
 
 
 def test_evaluation_does_not_reach_up_into_the_report() -> None:
@@ -73,19 +118,24 @@ def test_evaluation_does_not_reach_up_into_the_report() -> None:
     ("file", "line", "names"),
     [
         ("methods/x.py", "from methods.dpac import Dpac", {"methods.dpac"}),
-        ("methods/core/x.py", "from methods import dpac", {"methods.dpac"}),
+        ("methods/core/runs/x.py", "from methods import dpac", {"methods.dpac"}),
+        ("methods/core/privacy/x.py", "from methods.core.runs import train", {"methods.core.runs.train"}),
+        ("methods/core/speed/x.py", "from methods.core.sharded.nets import Critic", {"methods.core.sharded.nets"}),
+        ("methods/core/x.py", "from methods.commands import run", {"methods.commands.run"}),
+        ("methods/x.py", "from methods.commands.run import slot", {"methods.commands.run"}),
+        ("evaluation/report/x.py", "from evaluation.fidelity import metrics", {"evaluation.fidelity"}),
         ("methods/x.py", "def f():\n    import workflow.datasets.mnist", {"workflow.datasets.mnist"}),
         ("evaluation/x.py", "from methods.core import nets", {"methods.core.nets"}),
         ("evaluation/report/x.py", "import torch", {"torch"}),
         ("workflow/common/x.py", "from torch import nn", {"torch"}),
-        ("methods/core/x.py", "from benchmarks import textbook", {"benchmarks.textbook"}),
+        ("methods/core/runs/x.py", "from benchmarks import textbook", {"benchmarks.textbook"}),
         ("benchmarks/textbook.py", "from methods.core import nets", {"methods.core.nets"}),
         ("workflow/datasets/x.py", "from workflow.common.errors import UserError", set()),
     ],
 )
 def test_the_check_sees_a_forbidden_import(tmp_path: Path, monkeypatch, file: str, line: str, names: set[str]) -> None:
-    for folder in ("methods/core", "evaluation/report", "workflow/datasets", "workflow/common", "benchmarks"):
-        (tmp_path / folder).mkdir(parents=True)
+    for folder in (key for key in LAYERS if not key.endswith(".py")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(line)
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     assert forbidden(tmp_path / file) == names

@@ -11,12 +11,17 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import yaml
+from toys import shipped
 
-from workflow.common.scores import read_scores
+from evaluation.scores import read_scores
+from methods.__main__ import VERBS
+from workflow.common import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir())
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README, RESULTS, MAP = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md", "docs/map.md"))
 SOUND = read_scores(ROOT / "results/reference/quick_sound/scores.csv")
 COLUMNS = [(dataset, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")] + [
     (dataset, "r2g_cnn") for dataset in ("mnist", "fashion_mnist")
@@ -53,34 +58,62 @@ def test_the_readmes_table_is_the_committed_run():
 def of_seeds(run: str) -> str:
     """Returns a line of the README's second table: accuracies over seeds, and both counts on MNIST."""
 
-    def found(dataset: str, metric: str) -> list[float]:
+    def values_of(dataset: str, metric: str) -> list[float]:
         return [row.value for row in SOUND if (row.method, row.dataset, row.metric) == (run, dataset, metric)]
 
     cells = []
     for dataset in ("mnist", "fashion_mnist"):
-        values = found(dataset, "g2r_cnn")
+        values = values_of(dataset, "g2r_cnn")
         cells.append(f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-    cells += [f"{mean(found('mnist', f'eps_{count}')):.1f}" for count in ("published", "sound")]
+    cells += [f"{mean(values_of('mnist', f'eps_{count}')):.1f}" for count in ("published", "sound")]
     return "| " + " | ".join([f"`{run}`", *cells]) + " |"
 
 
-def test_the_readmes_table_of_seeds_is_the_committed_run():
-    shown = re.findall(r"^\| `\w+` \| .+ \(0.+ to .*$", README, flags=re.MULTILINE)
+def test_the_table_of_seeds_is_the_committed_run():
+    shown = re.findall(r"^\| `\w+` \| .+ \(0.+ to .*$", RESULTS, flags=re.MULTILINE)
     runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
     assert shown == [of_seeds(run) for run in runs]
     assert set(runs) == {"gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"}
 
 
-def test_every_file_the_readme_links_to_is_there():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(links) >= 2
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("preset", ["quick", "long"])
+def test_how_settings_were_chosen_is_what_the_preset_says(preset):
+    section = RESULTS.split(f"### `{preset}`\n")[1].split("\n#")[0]
+    shown = " ".join(section.replace("\n- ", "\n\n- ").split()).removeprefix("- ").split(" - ")
+    assert shown == shipped(preset).chosen_on()
 
 
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([\w.]+)", README)) - {"pip"}))
-def test_every_command_the_readme_names_is_there(module):
-    path = ROOT / module.replace(".", "/")
-    assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_that_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_that_a_page_names_is_there(page):
+    text = page.read_text()
+    for module in set(re.findall(r"python -m ([\w.]+)", text)) - {"pip"}:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    assert set(re.findall(r"python -m methods ([a-z][\w-]*)", text)) <= set(VERBS)
+
+
+def test_every_file_that_the_map_names_is_there():
+    paths = re.findall(r"`([\w.]+/[\w./]+)`", MAP)
+    assert len(paths) > 30 and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_name_in_a_file_that_the_map_points_to_is_there():
+    for owner, name, path in re.findall(r"`(\w+)\.(\w+)`[^|`]* in `([\w./]+)`", MAP):
+        text = (ROOT / path).read_text()
+        assert f"class {owner}" in text and f"def {name}(" in text, (owner, name)
+
+
+def test_the_map_covers_every_metric_table_and_figure():
+    layout = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text())
+    assert [name for name in metrics.ORDER if f"`{name}`" not in MAP] == []
+    for section in ("tables", "published_costs", "audit", "figures"):
+        assert layout[section] and f"section `{section}`" in MAP
 
 
 def test_committed_numbers_come_from_clean_runs_of_the_committed_code():

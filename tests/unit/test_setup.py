@@ -11,6 +11,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from workflow import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 SETUP_FILES = ("Makefile", "pyproject.toml", "requirements.in", "requirements.lock", "requirements-torch.txt",
                "environment.yml", ".ci/run")  # fmt: skip
@@ -49,8 +51,8 @@ def test_the_lock_meets_what_was_asked_for_and_leaves_torch_to_its_own_file() ->
         versions.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement.specifier)[2:])
     assert not {"torch", "triton"} & set(versions) and not [name for name in versions if name.startswith("nvidia")]
     for requirement in asked():
-        found = versions[canonicalize_name(requirement.name)]
-        assert all(version in requirement.specifier for version in found), requirement
+        locked_versions = versions[canonicalize_name(requirement.name)]
+        assert all(version in requirement.specifier for version in locked_versions), requirement
 
 
 def test_the_environment_for_conda_holds_the_same_pins() -> None:
@@ -65,6 +67,17 @@ def test_the_environment_for_conda_holds_the_same_pins() -> None:
     }
     assert set(packages["pip"]) == expected | {str(torch_pin())}
     assert len(packages["pip"]) == len(set(packages["pip"]))
+
+
+def test_the_file_for_conda_is_written_when_asked_for_and_not_by_help(tmp_path: Path, capsys) -> None:
+    committed = ROOT / "environment.yml"
+    before = committed.stat().st_mtime_ns
+    with pytest.raises(SystemExit) as stop:
+        environment.main(["--help"])
+    assert stop.value.code == 0 and "requirements.lock" in capsys.readouterr().out
+    assert environment.main(["--out", str(tmp_path / "e.yml")]) == 0
+    assert (tmp_path / "e.yml").read_bytes() == committed.read_bytes()
+    assert committed.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("name", SETUP_FILES)

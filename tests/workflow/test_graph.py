@@ -19,6 +19,8 @@ REPORT = {"scores.csv", "audit.csv", "report.html", "provenance.json"} | {
     for kind in kinds
 }
 
+COSTS_TABLE = {f"tables/table5.{kind}" for kind in ("csv", "md", "tex")}
+
 
 def runs_touched(planned: set[str]) -> set[str]:
     return {path.split("/")[2] for path in planned if path.startswith("runs/")}
@@ -26,11 +28,11 @@ def runs_touched(planned: set[str]) -> set[str]:
 
 def test_one_call_makes_every_table_figure_and_run(finished: Project):
     root = finished.folder / "results/quick"
-    made = {str(path.relative_to(root)) for path in root.glob("**/*")}
-    assert made >= REPORT | {"accounts.csv"}
+    files = {str(path.relative_to(root)) for path in root.glob("**/*")}
+    assert files >= REPORT | {"published_costs.csv"}
     for run in ("alpha", "beta", "beta_short", "gamma"):
-        assert f"runs/mnist/{run}/eps10/seed0/utility.json" in made
-    assert {"runs/mnist/real/epsinf/seed0/fidelity.json", "runs/mnist/real/epsinf/seed0/utility.json"} <= made
+        assert f"runs/mnist/{run}/eps10/seed0/utility.json" in files
+    assert {"runs/mnist/real/epsinf/seed0/fidelity.json", "runs/mnist/real/epsinf/seed0/utility.json"} <= files
 
 
 def test_progress_and_the_time_left_are_shown(finished: Project):
@@ -70,20 +72,19 @@ def test_editing_one_method_reruns_its_runs_and_the_report_only(finished: Projec
     finished.edit("methods/beta.py", "warm: int = 0", "warm: int = 0  # edited")
     planned = finished.planned()
     assert runs_touched(planned) == {"beta", "beta_short"}
-    assert {path for path in planned if not path.startswith("runs/")} == REPORT
+    assert {path for path in planned if not path.startswith("runs/")} == REPORT - COSTS_TABLE
 
 
-def test_changed_published_settings_are_counted_anew_and_nothing_is_trained(finished: Project):
-    tables = {path for path in REPORT if path.startswith("tables/") and "table7" not in path} | {"report.html"}
+def test_changed_published_settings_are_counted_again_and_nothing_is_trained(finished: Project):
     finished.edit("results/published/settings.yaml", "budgets: [10]", "budgets: [10, 1]")
-    assert finished.planned() == {"accounts.csv"} | tables
-    assert finished.planned("results/quick/accounts.csv") == {"accounts.csv"}
+    assert finished.planned() == {"published_costs.csv", "report.html"} | COSTS_TABLE
+    assert finished.planned("results/quick/published_costs.csv") == {"published_costs.csv"}
 
 
-def test_editing_a_method_with_a_published_setting_counts_it_anew(finished: Project):
+def test_editing_a_method_with_a_published_setting_counts_it_again(finished: Project):
     finished.edit("methods/alpha.py", "warm: int = 0", "warm: int = 0  # edited")
     planned = finished.planned()
-    assert "accounts.csv" in planned and runs_touched(planned) == {"alpha"}
+    assert "published_costs.csv" in planned and runs_touched(planned) == {"alpha"}
 
 
 def test_changing_one_runs_settings_reruns_only_it(finished: Project):
@@ -110,7 +111,7 @@ def test_a_method_dropped_in_with_one_line_of_config_joins_everything(finished: 
     assert done.returncode == 0, done.stdout
     collected = (finished.folder / "results/quick/scores.csv").read_text()
     assert "runs/mnist/foo/eps10/seed0" in collected
-    assert '"methods.core.train"' in (finished.folder / "results/quick/runs/mnist/foo/eps10/seed0/run.json").read_text()
+    assert '"methods train"' in (finished.folder / "results/quick/runs/mnist/foo/eps10/seed0/run.json").read_text()
 
 
 def test_any_file_can_be_made_by_name_and_only_what_it_needs(fresh: Project):
@@ -134,7 +135,7 @@ def test_a_file_by_name_brings_its_preset(fresh: Project):
         (["--config", "epsilns=3"], ["unknown key 'epsilns'", "did you mean 'epsilons'"]),
         (["--config", "runs={foo: {}}"], ["unknown method 'foo'", "alpha, beta, gamma"]),
         (["--config", "runs={alpha: {steps: 0}}"], ["alpha.steps must be at least 1"]),
-        (["--config", "protocol={batch_size: 0}"], ["protocol batch_size must be at least"]),
+        (["--config", "protocol={batch_size: 0}"], ["protocol setting batch_size must be at least"]),
         (["--config", "datasets=mnits"], ["unknown data set 'mnits'", "did you mean 'mnist'"]),
         (["--config", "epsilons=0"], ["epsilon must be a number above 0"]),
         (["--config", "delta=.nan"], ["delta"]),
@@ -162,11 +163,24 @@ def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, part
         assert part in errors[0]
 
 
+def test_published_settings_are_used_where_there_are_some_and_one_notice_names_the_other_runs(fresh: Project):
+    fresh.edit("workflow/config/quick.yaml", "preset: quick", "preset: quick\npaper_settings: true")
+    done = fresh.snakemake("-n", "-p")
+    assert done.returncode == 0, done.stdout
+    commands = [line for line in done.stdout.splitlines() if "-m methods plan" in line]
+    assert {line.split("--run ")[1].split()[0]: "--paper" in line for line in commands} == {
+        "alpha": True, "beta": False, "beta_short": False, "gamma": False
+    }  # fmt: skip
+    (notice,) = [line for line in done.stdout.splitlines() if "no published settings" in line]
+    assert notice.startswith("notice:") and "alpha" not in notice
+    assert "mnist beta eps10, mnist beta_short eps10, mnist gamma eps10" in notice
+
+
 def test_only_a_run_that_says_so_is_planned_over_its_budget(fresh: Project):
     fresh.edit("workflow/config/quick.yaml", "  beta: {}", "  beta: {over_budget: true}")
     done = fresh.snakemake("-n", "-p", *(f"results/quick/runs/mnist/{run}/eps10/seed0/plan.json"
                                          for run in ("alpha", "beta")))  # fmt: skip
-    commands = [line for line in done.stdout.splitlines() if "-m methods.core.plan" in line]
+    commands = [line for line in done.stdout.splitlines() if "-m methods plan" in line]
     assert {"--run beta" in line: "--over-budget" in line for line in commands} == {True: True, False: False}
 
 
@@ -184,9 +198,9 @@ def test_a_failing_step_shows_its_error_and_keeps_its_checkpoints(fresh: Project
     (run / "private/ledger.jsonl").write_text("spent\n")
     fresh.edit("workflow/config/quick.yaml", "preset: quick", "preset: quick\ndata_sources: [FAIL]")
     (fresh.folder / "FAIL").mkdir()
-    fresh.edit("methods/core/plan.py", "toy.main('methods.core.plan')",
-               "toy.main('methods.core.plan'); import pathlib, sys; "
-               "pathlib.Path(sys.argv[-1]).write_text('FAIL')")  # fmt: skip
+    main = (fresh.folder / "methods/__main__.py").read_text()
+    fail = "import pathlib\nif sys.argv[1] == 'plan':\n    pathlib.Path(sys.argv[-1]).write_text('FAIL')\n"
+    (fresh.folder / "methods/__main__.py").write_text(main + fail)
     done = fresh.snakemake("--quiet", "rules", "host", "--", str(run.relative_to(fresh.folder) / "run.json"))
     assert done.returncode != 0
     assert "error: the training data are not what the plan says" in done.stdout

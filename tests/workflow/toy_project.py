@@ -19,7 +19,7 @@ epsilons: [10]
 seeds: [0]
 methods: {beta: {steps: 3}}
 runs:
-  alpha: {accounting: sound}
+  alpha: {}
   beta: {}
   beta_short: {method: beta, steps: 1, warm: 5}
   gamma: {warm: 5}
@@ -41,14 +41,22 @@ def names():
 def load(name):
     return importlib.import_module(f"methods.{name}").Method
 
+def fields(name):
+    return list(load(name).Hyper.__dataclass_fields__)
+
 def hyper(name, overrides):
-    made = load(name).Hyper(**overrides)
-    if made.steps < 1:
-        raise UserError(f"{name}.steps must be at least 1, got {made.steps}")
-    return made
+    settings = load(name).Hyper(**overrides)
+    if settings.steps < 1:
+        raise UserError(f"{name}.steps must be at least 1, got {settings.steps}")
+    return settings
+
+def has_paper_settings(name, dataset, epsilon):
+    return name == "alpha"
 
 def paper_settings(name, dataset, epsilon):
-    return {}
+    if not has_paper_settings(name, dataset, epsilon):
+        raise UserError(f"{name} has no published settings")
+    return {"steps": 9}
 """
 
 METHOD = """
@@ -75,10 +83,11 @@ settings:
 STAGE = """
 import argparse, json, pathlib, sys
 OUTPUTS = {
-    "workflow.datasets": ["train.npz", "test.npz", "card.json"], "methods.core.warmstart": ["done.json"],
-    "methods.core.train": ["run.json", "log.csv", "generator.safetensors"],
+    "workflow.datasets": ["train.npz", "test.npz", "card.json"], "methods warm-start": ["done.json"],
+    "methods train": ["run.json", "log.csv", "generator.safetensors"],
     "evaluation.classifiers": ["classifiers.json"],
-    "evaluation.report.tables": [f"table{n}.{kind}" for n in range(1, 7) for kind in ("csv", "md", "tex")],
+    "evaluation.report.scores_tables": [f"table{n}.{kind}" for n in (1, 2, 3, 4, 6) for kind in ("csv", "md", "tex")],
+    "evaluation.report.published_costs": [f"table5.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
 }
@@ -118,8 +127,8 @@ class Project:
         """Returns the outputs that a dry run would make, relative to results/quick/."""
         done = self.snakemake("-n", *arguments, "--quiet", "host")
         assert done.returncode == 0, done.stdout
-        made = [line.split("output:", 1)[1] for line in done.stdout.splitlines() if "output:" in line]
-        return {path.strip().removeprefix("results/quick/") for line in made for path in line.split(",")}
+        outputs = [line.split("output:", 1)[1] for line in done.stdout.splitlines() if "output:" in line]
+        return {path.strip().removeprefix("results/quick/") for line in outputs for path in line.split(",")}
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replaces text in a file, which must hold it."""
@@ -146,12 +155,12 @@ def make_project(folder: Path) -> Project:
         (folder / f"methods/{name}.py").write_text(METHOD)
     shutil.copy(ROOT / "evaluation/protocol.py", folder / "evaluation")
     (folder / "toy.py").write_text(STAGE)
-    stages = [f"methods.core.{name}" for name in ("plan", "warmstart", "train", "sample", "audit")]
-    stages += [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
-    stages += [f"evaluation.report.{name}" for name in ("collect", "tables", "audit", "figures", "html")]
-    stages += ["methods.__main__"]
+    reports = ("collect", "scores_tables", "published_costs", "audit", "figures", "page")
+    stages = [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
+    stages += [f"evaluation.report.{name}" for name in reports]
     for module in stages:
         path = folder / (module.replace(".", "/") + ".py")
         path.write_text(f"import toy\nif __name__ == '__main__':\n    toy.main({module!r})\n")
+    (folder / "methods/__main__.py").write_text("import sys, toy\ntoy.main(f'methods {sys.argv[1]}')\n")
     (folder / "workflow/datasets/__main__.py").write_text("import toy\ntoy.main('workflow.datasets')\n")
     return Project(folder)

@@ -1,9 +1,11 @@
-"""The files and columns the stages exchange, and the checks each reader makes."""
+"""The folders and files the stages exchange, and the checks each reader makes."""
 
 from __future__ import annotations
 
 import math
+import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +13,9 @@ import numpy as np
 
 from workflow.common.errors import UserError
 
-SCORE_COLUMNS = ("preset", "dataset", "method", "epsilon", "accounting", "seed", "metric", "value", "source")
-METRICS = (
-    "is", "fid_inception", "fid_classifier", "precision", "recall",
-    "g2r_mlp", "g2r_cnn", "r2g_mlp", "r2g_cnn",
-    "distinct_fraction", "eps_published", "eps_sound", "train_seconds",
-)  # fmt: skip
 ACCOUNTINGS = ("published", "sound", "none")
-SOURCES = ("measured", "published")
+REAL = "real"  # the run name of the reference rows measured on real data
+RUN_PATTERN = "runs/{dataset}/{run}/eps{epsilon}/seed{seed}"  # under results/<preset>; names as Snakemake's wildcards
 
 
 def format_epsilon(epsilon: float) -> str:
@@ -37,10 +34,48 @@ def parse_epsilon(text: str | float) -> float:
     return value
 
 
-def run_folder(root: str | Path, dataset: str, run: str, epsilon: float | str, seed: int | str) -> Path:
-    """Returns `<root>/runs/<dataset>/<run>/eps<e>/seed<s>`; root is `results/<preset>`."""
-    name = epsilon if isinstance(epsilon, str) else format_epsilon(epsilon)
-    return Path(root) / "runs" / dataset / run / f"eps{name}" / f"seed{seed}"
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, `<root>/runs/<dataset>/<run>/eps<e>/seed<s>`; root is `results/<preset>`."""
+
+    root: Path
+    dataset: str
+    run: str
+    epsilon: float
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        epsilon = format_epsilon(self.epsilon)
+        return Path(self.root) / RUN_PATTERN.format(dataset=self.dataset, run=self.run, epsilon=epsilon, seed=self.seed)
+
+    @classmethod
+    def parse(cls, path: str | Path) -> RunFolder:
+        """Reads the five from a path. Raises UserError if it has another shape or an epsilon not in its shortest form.
+
+        A path with fewer than five parts, such as `.`, is read from its absolute form.
+        """
+        path = Path(path)
+        whole = path if len(path.parts) >= 5 else path.resolve()
+        runs, dataset, run, epsilon, seed = whole.parts[-5:] if len(whole.parts) >= 5 else [""] * 5
+        if runs != "runs" or not epsilon.startswith("eps") or not seed.startswith("seed"):
+            raise UserError(f"not a run folder: {path}; expected .../runs/<dataset>/<run>/eps<e>/seed<s>")
+        value = parse_epsilon(epsilon.removeprefix("eps"))
+        if epsilon != f"eps{format_epsilon(value)}":
+            raise UserError(f"{epsilon} in a path must be written eps{format_epsilon(value)}; got {path}")
+        if not re.fullmatch(r"seed(0|[1-9][0-9]*)", seed):
+            raise UserError(f"seed in a path must be an integer from 0, such as seed0; got {seed!r} in {path}")
+        return cls(whole.parents[4], dataset, run, value, int(seed.removeprefix("seed")))
+
+
+def run_folders(root: str | Path, paths: Sequence[str | Path] | None = None) -> list[RunFolder]:
+    """Returns the run folders at `paths`; without any, all under `root`, sorted by path.
+
+    Raises UserError for a path that is no run folder.
+    """
+    anything = RUN_PATTERN.format(dataset="*", run="*", epsilon="*", seed="*")
+    return [RunFolder.parse(path) for path in paths or sorted(Path(root).glob(anything))]
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,35 @@
-"""Errors a user can mend, and the one way every command reports them."""
+"""Errors a user can fix, and the one way every command reports them."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Bad input: one line saying what was wrong, the value, the valid choices and how to mend it."""
+    """Bad input: one line saying what was wrong, the value, the valid choices and how to fix it."""
 
 
-def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "") -> UserError:
-    """Returns the error for a name outside a closed set, listing the valid names.
+def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "", where: str = "") -> UserError:
+    """Returns the error for a name outside a closed set, listing the valid names and the nearest one if there is one.
 
-    Example: `raise unknown("dataset", "mnits", ["mnist"])`
+    `where` says in which place it stands, after the name. Example: `raise unknown("data set", "mnits", ["mnist"],
+    where="in quick.yaml")`
     """
-    choices = ", ".join(sorted(str(v) for v in valid))
-    return UserError(f"unknown {kind} {str(value)!r}; valid: {choices}" + (f" ({hint})" if hint else ""))
+    names = sorted(str(name) for name in valid)
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.7)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return UserError(
+        f"unknown {kind} {str(value)!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
+        + (f" ({hint})" if hint else "")
+    )
+
+
+def print_error(error: Exception) -> None:
+    """Prints the error as one line on stderr."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
@@ -28,7 +40,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
         try:
             return main(argv) or 0
         except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print_error(error)
             return 2
 
     return wrapped

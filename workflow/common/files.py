@@ -1,13 +1,15 @@
-"""Atomic writes and content hashes: a file in `results/` is either whole or absent."""
+"""Reading and writing of text, JSON, CSV and npz: a file in `results/` is either whole or absent."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from workflow.common.errors import UserError
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, with its suffix; renames it onto `path` if the block succeeds."""
+    """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
@@ -53,6 +55,83 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"no such file: {path}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from None
+
+
+def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    """Returns the JSON object that `text` holds, if it begins with a brace, or that the file at the path `text` holds.
+
+    Args:
+        what: the name of the object in an error, such as "--protocol".
+        load: reads text in another notation; it raises ValueError where the text is malformed.
+
+    Raises:
+        UserError: a missing file, malformed text, or something else than an object.
+    """
+    inline = str(text).lstrip().startswith("{")
+    try:
+        value = load(str(text) if inline else Path(text).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such file: {text} ({what} takes JSON in braces, or the path of a file)") from None
+    except OSError as error:
+        raise UserError(f"cannot read {text}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{what if inline else text} is not readable: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{what} must be a mapping of names to values, but {text} holds {value!r}")
+    return value
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> str:
+    """Returns CSV with one header line.
+
+    A row is its cells in order, or a mapping of columns to cells, where a column that it lacks is an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row.get(name) for name in columns] if isinstance(row, Mapping) else row for row in rows)
+    return text.getvalue()
+
+
+def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> None:
+    """Writes CSV atomically; `columns` and `rows` as in `csv_text`."""
+    write_text(path, csv_text(columns, rows))
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str] = (), maker: str = "", exact: bool = False
+) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file as texts by column; a file with a header alone gives none.
+
+    Args:
+        columns: names that the header must hold, in any order and among others.
+        maker: the command that writes such a file, for the error.
+        exact: whether the header must be `columns` and nothing else, in this order.
+
+    Raises:
+        UserError: the file is missing, empty or not text, lacks columns, or a line has too many or too few cells.
+    """
+    hint = f"; it is written by {maker}" if maker else ""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as handle:
+            header, *lines = list(csv.reader(handle)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{hint}") from None
+    if problem := _wrong_header(header, list(columns), exact):
+        raise UserError(f"{path}{problem}{hint}")
+    for number, cells in enumerate(lines, start=2):
+        if len(cells) != len(header):
+            raise UserError(f"{path} line {number}: {len(cells)} cells instead of {len(header)}")
+    return [dict(zip(header, cells, strict=True)) for cells in lines]
+
+
+def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
+    if exact and header != columns:
+        return f": the first line must be {','.join(columns)}; found {','.join(header) or 'nothing'}"
+    if not header:
+        return " is empty"
+    missing = [name for name in columns if name not in header]
+    return f" lacks the columns {', '.join(missing)}; it has {', '.join(header)}" if missing else ""
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Makes `import torchvision` work where its compiled operators cannot load.
 
-The registry's torchvision wheel is built against CUDA torch. Beside a CPU-only torch its compiled library does not
+The registry's torchvision wheel is built against CUDA torch. Next to a CPU-only torch its compiled library does not
 load, and the import then fails on "operator torchvision::nms does not exist". Nothing here calls these operators, so
 declaring their schemas is enough. Import this module before torchvision, or before what imports it.
 """
@@ -26,12 +26,12 @@ def ensure_torchvision() -> bool:
     """
     if _declared:
         return True
-    found = importlib.util.find_spec("torchvision") if "torchvision" not in sys.modules else None
-    if found is None:
+    spec = importlib.util.find_spec("torchvision") if "torchvision" not in sys.modules else None
+    if spec is None:
         return False
     import torch
 
-    if _loads_operators(torch, found.submodule_search_locations or ()):
+    if _loads_operators(torch, spec.submodule_search_locations or ()):
         return False
     library = torch.library.Library("torchvision", "DEF")
     for schema in SCHEMAS:

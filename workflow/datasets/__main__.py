@@ -45,9 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     name = sources.check_name(arguments.name)
     if arguments.check:
-        found = sources.available(name, arguments.source)
-        print("available" if found else "missing")
-        return 0 if found else 1
+        available = sources.available(name, arguments.source)
+        print("available" if available else "missing")
+        return 0 if available else 1
     if arguments.out is None:
         raise UserError("--out DIR is required")
     # Imported late: --check must stay cheap, and downloads is the only user of the torchvision guard.

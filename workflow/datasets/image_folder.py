@@ -40,10 +40,10 @@ def load(sources: Iterable[str | Path]) -> Dataset:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise UserError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return paths
 
 
 def _decode(paths: list[Path]) -> np.ndarray:

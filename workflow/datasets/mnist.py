@@ -36,7 +36,7 @@ class Family:
 
 
 # The hashes are those of the authors' own archives, which are published with MD5 sums of the .gz files only. Packages
-# compress the same content anew, so content is what can be compared.
+# compress the same content again, so content is what can be compared.
 FAMILIES = {
     "mnist": Family(
         "mnist",
@@ -153,7 +153,7 @@ def _fetched(family: Family, cache: Path) -> Dataset:
 
 
 def _verified(family: Family, folder: Path) -> dict[str, bytes]:
-    """Returns the content of a fetched folder; one that fails the check is removed, so that it is fetched anew."""
+    """Returns the content of a fetched folder; one that fails the check is removed, so that it is fetched again."""
     try:
         content = read_files(family, folder)
         if content is None:

@@ -27,12 +27,12 @@ def folders(given: Iterable[str | Path]) -> list[Path]:
 
     Raises UserError if a given folder does not exist: a misspelt path must not fall through to a download.
     """
-    found = [Path(folder).expanduser() for folder in given]
-    found += [Path(part).expanduser() for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
-    for folder in found:
+    folders = [Path(folder).expanduser() for folder in given]
+    folders += [Path(part).expanduser() for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"no such data folder: {folder}; mend --source, data_sources or ${ENVIRONMENT}")
-    return found
+            raise UserError(f"no such data folder: {folder}; fix --source, data_sources or ${ENVIRONMENT}")
+    return folders
 
 
 def subfolders(given: Iterable[str | Path], names: Iterable[str]) -> list[Path]:
@@ -53,7 +53,7 @@ def celeba_defect(folder: Path) -> str | None:
     """Returns what a folder with faces lacks to be any CelebA, in words, or None; reads one line of one file."""
     for required in ("list_attr_celeba.txt", "list_eval_partition.txt"):
         if not (folder / required).is_file():
-            return f"{folder} has the faces but no {required}; put CelebA's {required} beside them"
+            return f"{folder} has the faces but no {required}; put CelebA's {required} next to them"
     try:
         with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
             int(handle.readline())
@@ -70,8 +70,8 @@ def celeba_problem(name: str, folder: Path) -> str | None:
         count = int(handle.readline())
     if count != CELEBA_SIZES[name]:
         other = next((known for known, size in CELEBA_SIZES.items() if size == count), None)
-        mend = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use image_folder"
-        return f"{folder} lists {count} images, but {name} has {CELEBA_SIZES[name]}; {mend}"
+        advice = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use image_folder"
+        return f"{folder} lists {count} images, but {name} has {CELEBA_SIZES[name]}; {advice}"
     return None
 
 

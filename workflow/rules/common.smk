@@ -1,10 +1,10 @@
-# The configuration, the methods found, and what every rule shares.
+# The configuration, the methods that exist, and what every rule shares.
 
 import dataclasses
 import hashlib
 import logging
+import math
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -22,7 +22,9 @@ if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow.common import config as grid
+from workflow import grid, presets
+from workflow.common.contracts import REAL as REAL_DATA
+from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.progress import Progress
@@ -34,18 +36,6 @@ PYTHON = sys.executable
 NAME = r"[a-z][a-z0-9_]*"
 
 
-class Methods:
-    """Answers the configuration's questions about methods from the registry."""
-
-    names = staticmethod(registry.names)
-
-    def fields(self, method):
-        return [field.name for field in dataclasses.fields(registry.load(method).Hyper)]
-
-    def check(self, method, overrides):
-        registry.hyper(method, overrides)
-
-
 def requested_files():
     """Returns the files under results/ that the command line names; Snakemake reads its targets only after this."""
     return [argument for argument in sys.argv[1:] if len(Path(argument).parts) > 2 and argument.startswith("results/")]
@@ -54,7 +44,7 @@ def requested_files():
 def chosen_preset():
     """Returns the overrides of --config, with the preset taken from the files asked for where it is not given."""
     named = {Path(target).parts[1] for target in requested_files()}
-    if "preset" not in config and len(named) == 1 and named <= set(grid.presets()):
+    if "preset" not in config and len(named) == 1 and named <= set(presets.names()):
         return {**config, "preset": named.pop()}
     return dict(config)
 
@@ -66,32 +56,31 @@ def check_requested(configuration):
         if parts[1] != configuration.preset:
             raise UserError(
                 f"{target} belongs to preset {parts[1]!r}, but the preset is {configuration.preset!r}; "
-                f"valid: {', '.join(grid.presets())}; choose one by --config preset=NAME"
+                f"valid: {', '.join(presets.names())}; choose one by --config preset=NAME"
             )
         if parts[2] == "data" and parts[3] not in configuration.datasets:
             raise unknown("data set", parts[3], configuration.datasets, "add others by --config datasets=NAME")
-        match = re.match(r"runs/([^/]+)/([^/]+)/eps([^/]+)/seed([^/]+)/", "/".join(parts[2:]))
-        if match and match[2] != grid.REAL:
-            configuration.job(*match.groups())
+        if parts[2] == "runs" and len(parts) > 7 and parts[4] != REAL_DATA:
+            configuration.job(RunFolder.parse(Path(*parts[:7])))
 
 
 def missing_files(name, configuration):
-    """Returns what is wrong with the folders searched for a data set whose files are missing, and how to mend it."""
+    """Returns what is wrong with the folders searched for a data set whose files are missing, and how to fix it."""
     give = f"give its folder by --config data_sources=FOLDER, in the preset's data_sources, or in ${ENVIRONMENT}"
     if name not in CELEBA_SIZES:
         return give
-    found = [celeba_problem(name, folder) for folder in celeba_folders(name, configuration.data_sources)]
-    if found:
-        return "; ".join(found)
+    problems = [celeba_problem(name, folder) for folder in celeba_folders(name, configuration.data_sources)]
+    if problems:
+        return "; ".join(problems)
     files = "img_align_celeba.zip (or the folder img_align_celeba), list_attr_celeba.txt and list_eval_partition.txt"
-    made = f"; or download it by python -m workflow.datasets celeba --out {configuration.root}/data/celeba"
-    return f"put {files} into one folder and {give}" + (made if name == "celeba" else "")
+    download = f"; or download it by python -m workflow.datasets celeba --out {configuration.root}/data/celeba"
+    return f"put {files} into one folder and {give}" + (download if name == "celeba" else "")
 
 
 def has_data(name, configuration):
     """Returns whether a data set has been made already or can be made from what is at hand.
 
-    Raises UserError where a folder that was given holds damaged files: found now, not after minutes of work.
+    Raises UserError where a folder that was given holds damaged files: now, not after minutes of work.
     """
     if os.path.exists(f"{configuration.root}/data/{name}/card.json"):
         return True
@@ -109,6 +98,14 @@ def leave_out_missing(configuration):
     return configuration.without(missing)
 
 
+def tell_unpublished(configuration):
+    """Prints one notice that names the runs for which the preset asks for published settings and there are none."""
+    jobs = configuration.without_published_settings
+    names = sorted({f"{job.dataset} {job.run} eps{format_epsilon(job.epsilon)}" for job in jobs})
+    if names:
+        print(f"notice: no published settings, so their methods' defaults: {', '.join(names)}", file=sys.stderr)
+
+
 def fail(error):
     """Ends with one line and exit code 2, as every command does; Snakemake itself would add its own report."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -117,15 +114,16 @@ def fail(error):
 
 
 try:
-    CONFIG = grid.load(
+    CONFIG = presets.load(
         chosen_preset(),
         datasets=dataset_stage.NAMES,
-        methods=Methods(),
+        methods=registry,
         protocol_keys=[field.name for field in dataclasses.fields(Protocol)],
     )
     Protocol.parse(grid.canonical(CONFIG.protocol))
     check_requested(CONFIG)
     CONFIG = leave_out_missing(CONFIG)
+    tell_unpublished(CONFIG)
 except UserError as error:
     fail(error)
 
@@ -141,7 +139,7 @@ def code(path):
 
 def job(wildcards):
     """Returns the training that a rule's wildcards name."""
-    return CONFIG.job(wildcards.dataset, wildcards.run, wildcards.epsilon, wildcards.seed)
+    return CONFIG.job(RunFolder.parse(RUN.format(**dict(wildcards.items()))))
 
 
 def logged(command):
@@ -152,14 +150,14 @@ def logged(command):
 
 wildcard_constraints:
     dataset=NAME,
-    run=rf"(?!{grid.REAL}/){NAME}",
+    run=rf"(?!{REAL_DATA}/){NAME}",
     epsilon=r"[0-9][0-9.e+-]*|inf",
     seed=r"\d+",
     key="[0-9a-f]{12}",
 
 
-RUN = f"{OUT}/runs/{{dataset}}/{{run}}/eps{{epsilon}}/seed{{seed}}"
-REAL = f"{OUT}/runs/{{dataset}}/{grid.REAL}/epsinf/seed0"
+RUN = f"{OUT}/{RUN_PATTERN}"
+REAL = str(RunFolder(OUT, "{dataset}", REAL_DATA, math.inf, 0).path)
 DATA = f"{OUT}/data/{{dataset}}"
 CLASSIFIERS = f"{OUT}/private/classifiers/{{dataset}}"
 CRITICS = f"{OUT}/private/critics/{{dataset}}/{{key}}"

@@ -26,8 +26,8 @@ def warm_start(one):
     maker = cls.make_warm_start.__func__.__module__
     text = grid.canonical([maker, one.dataset, settings, one.seed])
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    made = (one.method, settings, one.seed, maker)
-    WARM_STARTS[one.dataset, key] = min(made, WARM_STARTS.get((one.dataset, key), made), key=lambda item: item[0])
+    entry = (one.method, settings, one.seed, maker)
+    WARM_STARTS[one.dataset, key] = min(entry, WARM_STARTS.get((one.dataset, key), entry), key=lambda item: item[0])
     return CRITICS.format(dataset=one.dataset, key=key)
 
 
@@ -68,7 +68,7 @@ rule plan:
     priority: 100
     shell:
         logged(
-            "{PYTHON} -m methods.core.plan --method {params.method} --run {wildcards.run} --hyper {params.hyper:q}"
+            "{PYTHON} -m methods plan --method {params.method} --run {wildcards.run} --hyper {params.hyper:q}"
             " --card {input.card} --epsilon {wildcards.epsilon} --delta {params.delta}"
             " --accounting {params.accounting} --seed {wildcards.seed} {params.paper} {params.over_budget}"
             " --out {output.plan}"
@@ -98,7 +98,7 @@ rule warmstart:
     retries: 1
     shell:
         logged(
-            "{PYTHON} -m methods.core.warmstart --method {params.method} --settings {params.settings:q}"
+            "{PYTHON} -m methods warm-start --method {params.method} --settings {params.settings:q}"
             " --card {input.card} --data {input.data} --seed {params.seed} --threads {threads} --out {params.folder}"
         )
 
@@ -127,7 +127,7 @@ rule train:
     retries: 1
     shell:
         logged(
-            "{PYTHON} -m methods.core.train --plan {input.plan} --data {input.data} {params.warm_start}"
+            "{PYTHON} -m methods train --plan {input.plan} --data {input.data} {params.warm_start}"
             " --threads {threads} --out {params.folder}"
         )
 
@@ -149,6 +149,6 @@ rule sample:
     priority: 50
     shell:
         logged(
-            "{PYTHON} -m methods.core.sample --run {params.folder} --num {params.num} --threads {threads}"
+            "{PYTHON} -m methods sample --run {params.folder} --num {params.num} --threads {threads}"
             " --out {output.samples}"
         )

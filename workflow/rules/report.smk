@@ -4,12 +4,17 @@ import yaml
 
 LAYOUT = code("workflow/config/report.yaml")
 SHOWN = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text(encoding="utf-8"))
-TABLES = expand(
-    f"{OUT}/tables/{{name}}.{{kind}}", name=[*SHOWN["tables"], *SHOWN.get("accounts", {})], kind=["csv", "md", "tex"]
-)
 SETTINGS = "results/published/settings.yaml"
 SETTLED = {entry["method"] for entry in yaml.safe_load((ROOT / SETTINGS).read_text(encoding="utf-8"))["settings"]}
-AUDIT_TABLE = expand(f"{OUT}/tables/table7.{{kind}}", kind=["csv", "md", "tex"])
+
+
+def table_files(section):
+    """Returns the files of all tables that a section of the layout describes."""
+    return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=SHOWN.get(section, {}), kind=["csv", "md", "tex"])
+
+
+SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES = map(table_files, ["tables", "published_costs", "audit"])
+TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN["figures"], kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
@@ -36,39 +41,56 @@ rule collect:
         )
 
 
-rule accounts:
+rule scores_tables:
     input:
-        settings=code(SETTINGS),
-        code=[code(f"methods/{name}.py") for name in sorted(SETTLED)],
-    output:
-        f"{OUT}/accounts.csv",
-    log:
-        f"{LOGS}/report/accounts.log",
-    benchmark:
-        f"{LOGS}/report/accounts.tsv"
-    threads: 1
-    shell:
-        logged("{PYTHON} -m methods accounts --settings {input.settings} --out {output}")
-
-
-rule tables:
-    input:
-        accounts=f"{OUT}/accounts.csv",
         scores=f"{OUT}/scores.csv",
         published=code("results/published/scores.csv"),
         layout=LAYOUT,
     output:
-        TABLES,
+        SCORES_TABLES,
     params:
         num=CONFIG.protocol["num_samples"],
         folder=f"{OUT}/tables",
     log:
-        f"{LOGS}/report/tables.log",
+        f"{LOGS}/report/scores_tables.log",
     threads: 1
     shell:
         logged(
-            "{PYTHON} -m evaluation.report.tables --scores {input.scores} --published {input.published}"
-            " --accounts {input.accounts} --layout {input.layout} --num-samples {params.num} --out {params.folder}"
+            "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published}"
+            " --layout {input.layout} --num-samples {params.num} --out {params.folder}"
+        )
+
+
+rule published_costs:
+    input:
+        settings=code(SETTINGS),
+        code=[code(f"methods/{name}.py") for name in sorted(SETTLED)],
+    output:
+        f"{OUT}/published_costs.csv",
+    log:
+        f"{LOGS}/report/published_costs.log",
+    benchmark:
+        f"{LOGS}/report/published_costs.tsv"
+    threads: 1
+    shell:
+        logged("{PYTHON} -m methods published-costs --settings {input.settings} --out {output}")
+
+
+rule published_costs_table:
+    input:
+        costs=f"{OUT}/published_costs.csv",
+        layout=LAYOUT,
+    output:
+        COSTS_TABLES,
+    params:
+        folder=f"{OUT}/tables",
+    log:
+        f"{LOGS}/report/published_costs_table.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout}"
+            " --out {params.folder}"
         )
 
 
@@ -86,7 +108,7 @@ rule audit:
     threads: 1
     priority: 60
     shell:
-        logged("{PYTHON} -m methods.core.audit --plan {input.plans} --seconds {params.seconds} --out {output}")
+        logged("{PYTHON} -m methods audit --plan {input.plans} --seconds {params.seconds} --out {output}")
 
 
 rule audit_table:
@@ -94,7 +116,7 @@ rule audit_table:
         audit=f"{OUT}/audit.csv",
         layout=LAYOUT,
     output:
-        AUDIT_TABLE,
+        AUDIT_TABLES,
     params:
         folder=f"{OUT}/tables",
     log:
@@ -143,7 +165,6 @@ rule provenance:
 rule report:
     input:
         TABLES,
-        AUDIT_TABLE,
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/provenance.json",
@@ -153,7 +174,7 @@ rule report:
         root=OUT,
         folders=RUN_FOLDERS,
     log:
-        f"{LOGS}/report/html.log",
+        f"{LOGS}/report/page.log",
     threads: 1
     shell:
-        logged("{PYTHON} -m evaluation.report.html --root {params.root} --out {output} --runs {params.folders}")
+        logged("{PYTHON} -m evaluation.report.page --root {params.root} --out {output} --runs {params.folders}")

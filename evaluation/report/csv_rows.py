@@ -1,0 +1,35 @@
+"""The rows of a csv file whose columns a table shows, with the checks that its layout asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.report.layout import CsvTableSpec
+from workflow.common.errors import UserError
+from workflow.common.files import read_csv
+
+
+def read_rows(path: Path, spec: CsvTableSpec, lead: tuple[str, ...], maker: str) -> list[dict[str, str]]:
+    """Returns the rows as texts by column.
+
+    Args:
+        lead: columns that the table needs besides those of its layout.
+        maker: the command that writes the file, for an error.
+
+    Raises:
+        UserError: the file cannot be read or lacks a column, or a column that has decimals holds what is no number.
+    """
+    rows = read_csv(path, list(dict.fromkeys([*lead, *spec.columns])), maker)
+    for number, row in enumerate(rows, start=2):
+        for name, column in spec.columns.items():
+            if column.decimals is not None and row[name]:
+                as_number(row, name, f"{path} line {number}: ")
+    return rows
+
+
+def as_number(row: dict[str, str], name: str, where: str = "") -> float:
+    """Returns the number of a cell. Raises UserError if it holds something else."""
+    try:
+        return float(row[name])
+    except ValueError:
+        raise UserError(f"{where}{name} must be a number, got {row[name]!r}") from None

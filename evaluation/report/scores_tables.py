@@ -1,0 +1,222 @@
+"""Tables 1-4 and 6: published and measured numbers side by side, from scores.csv, as csv, md and tex."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluation.report import render
+from evaluation.report.layout import Layout, RowSpec, TableSpec, load_layout
+from evaluation.report.render import Column, Row, Table
+from evaluation.scores import Score, read_scores
+from workflow.common.errors import command
+from workflow.common.metrics import METRICS
+
+LEDGER_METRICS = ("eps_published", "eps_sound")
+
+
+@dataclass
+class Numbers:
+    """Both sources, indexed by (data set, method, epsilon, metric); measured ones also by accounting, per seed."""
+
+    published: dict[tuple, Score] = field(default_factory=dict)
+    measured: dict[tuple, list[float]] = field(default_factory=dict)
+    measured_runs: dict[tuple[str, float, str], set[str]] = field(default_factory=dict)  # -> data sets
+    presets: set[str] = field(default_factory=set)
+
+    @classmethod
+    def gather(cls, scores: Iterable[Score], published: Iterable[Score]) -> Numbers:
+        """Indexes the measured rows of `scores` and the published rows of `published`."""
+        numbers = cls()
+        for s in published:
+            if s.source == "published":
+                numbers.published[s.dataset, s.method, s.epsilon, s.metric] = s
+        for s in scores:
+            if s.source == "measured":
+                key = (s.dataset, s.method, s.epsilon, s.accounting, s.metric)
+                numbers.measured.setdefault(key, []).append(s.value)
+                numbers.measured_runs.setdefault((s.method, s.epsilon, s.accounting), set()).add(s.dataset)
+                numbers.presets.add(s.preset)
+        return numbers
+
+    def datasets(self) -> set[str]:
+        """Returns the data sets with a measured value."""
+        return set().union(*self.measured_runs.values())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row reads its numbers: the layout's row, the setting, and whether it is only a reference."""
+
+    spec: RowSpec
+    epsilon: float
+    accounting: str
+    reference: bool = False
+
+
+def _datasets(table: TableSpec, layout: Layout, numbers: Numbers) -> list[str]:
+    measured = numbers.datasets()
+    if table.per_dataset and not table.datasets:
+        named = [name for name in layout.datasets if name in measured]
+    else:
+        named = table.datasets + [name for name in table.when_measured if name in measured]
+    return named + sorted(measured - set(layout.datasets))
+
+
+def _settings(spec: RowSpec, datasets: list[str] | None, metrics: list[str], numbers: Numbers) -> dict[float, set[str]]:
+    """Returns the epsilons, each with its accountings, at which a row has numbers; `datasets` None: in any data set."""
+    settings: dict[float, set[str]] = {}
+    for (run, epsilon, accounting), measured in numbers.measured_runs.items():
+        if run == spec.run and (datasets is None or measured & set(datasets)):
+            settings.setdefault(epsilon, set()).add(accounting)
+    for (dataset, method, epsilon, metric), score in numbers.published.items():
+        if method == spec.published and metric in metrics and (datasets is None or dataset in datasets):
+            settings.setdefault(epsilon, {score.accounting})
+    return settings
+
+
+def _by_epsilon(places: Iterable[Place]) -> list[Place]:
+    # Stable: the layout's order holds within each epsilon; the paper's larger budgets come first, no privacy last.
+    return sorted(places, key=lambda place: (math.isinf(place.epsilon), -place.epsilon))
+
+
+def _places(table: TableSpec, datasets: list[str], layout: Layout, numbers: Numbers) -> Iterator[Place]:
+    """Yields the rows: the layout's, then every measured run the layout does not place, then the references."""
+    runs = {run for run, _, _ in numbers.measured_runs}
+    named = table.rows
+    if not named:
+        known = [row for other in layout.tables.values() for row in other.rows]
+        order = list(dict.fromkeys([*layout.runs, *(row.run for row in known)]))
+        named = [RowSpec(run, run, layout.run_label(run)) for run in order if run in runs]
+    extra = runs - layout.placed_runs - {row.run for row in named}
+    added = [RowSpec(run, run, layout.run_label(run)) for run in sorted(extra)]
+    references = [RowSpec(run, run, label) for run, label in layout.references.items() if run in runs]
+
+    def expand(specs: list[RowSpec], where: list[str] | None, reference: bool = False) -> Iterator[Place]:
+        for spec in specs:
+            for epsilon, accountings in _settings(spec, where, table.metrics, numbers).items():
+                for accounting in sorted(accountings):
+                    yield Place(spec, epsilon, accounting, reference)
+
+    yield from _by_epsilon([*expand(named, datasets), *expand(added, None)])
+    yield from _by_epsilon(expand(references, datasets, reference=True))
+
+
+def _values(place: Place, dataset: str, metric: str, numbers: Numbers) -> tuple[float, ...]:
+    return tuple(numbers.measured.get((dataset, place.spec.run, place.epsilon, place.accounting, metric), ()))
+
+
+def _largest(place: Place, datasets: list[str], metric: str, numbers: Numbers) -> tuple[float, ...]:
+    values = [value for name in datasets for value in _values(place, name, metric, numbers)]
+    return (max(values),) if values else ()
+
+
+def _published(place: Place, dataset: str, metric: str, numbers: Numbers) -> tuple[float, ...]:
+    score = numbers.published.get((dataset, place.spec.published, place.epsilon, metric))
+    return (score.value,) if score else ()
+
+
+def _label(place: Place) -> str:
+    return f"{place.spec.label} (reference)" if place.reference else place.spec.label
+
+
+def _column(layout: Layout, dataset: str | None, metric: str, source: str) -> Column:
+    known = METRICS[metric]
+    decimals = known.published_decimals if source == "published" else known.decimals
+    return Column(dataset, layout.dataset_label(dataset) if dataset else "", metric, known.label, source, decimals)
+
+
+def _wide(table: TableSpec, datasets: list[str], places: list[Place], layout: Layout, numbers: Numbers) -> Table:
+    """Rows are runs; columns are each data set's metrics, published next to measured."""
+    ledger = [_column(layout, None, metric, "measured") for metric in LEDGER_METRICS]
+    columns, rows = list(ledger), [
+        Row(_label(p), None, p.epsilon, p.accounting, [_largest(p, datasets, c.metric, numbers) for c in ledger])
+        for p in places
+    ]  # fmt: skip
+    for dataset in datasets:
+        for metric in table.metrics:
+            paper = [_published(place, dataset, metric, numbers) for place in places]
+            ours = [_values(place, dataset, metric, numbers) for place in places]
+            # A metric no one reports, such as classifier FID on a data set not run, would be an empty column.
+            for source, cells in (("published", paper), ("measured", ours)):
+                if any(paper) or (source == "measured" and any(ours)):
+                    columns.append(_column(layout, dataset, metric, source))
+                    for row, cell in zip(rows, cells, strict=True):
+                        row.cells.append(cell)
+    return Table(table.title, columns, rows, [])
+
+
+def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: Layout, numbers: Numbers) -> Table:
+    """Rows are runs per data set; columns are metrics, measured only."""
+    columns = [_column(layout, None, metric, "measured") for metric in table.metrics]
+    rows = []
+    for dataset in datasets:
+        for p in places:
+            cells = [_values(p, dataset, metric, numbers) for metric in table.metrics]
+            if any(cells):
+                label = layout.dataset_label(dataset)
+                rows.append(Row(_label(p), label, p.epsilon, p.accounting, cells))
+    return Table(table.title, columns, rows, [])
+
+
+def _notes(table: Table, numbers: Numbers, num_samples: int | None) -> list[str]:
+    preset = ", ".join(sorted(numbers.presets)) or "none"
+    samples = f"; each measured score uses {num_samples} generated images" if num_samples else ""
+    if samples and {"precision", "recall"} & {column.metric for column in table.columns}:
+        samples += ", precision and recall at most the protocol's prc_images"
+    notes = [
+        f"Preset: {preset}{samples}. {render.PAPER}: the paper's number; {render.OURS}: measured here. "
+        f"{render.NOT_REPORTED}: not reported; {render.NOT_MEASURED}: not measured."
+    ]
+    if any(len(cell) > 1 for row in table.rows for cell in row.cells):
+        notes.append("Several seeds: mean ± sample standard deviation (number of seeds).")
+    notes.append(
+        "ε is the run's budget. Accounting says which count set the noise: published = as the method's authors "
+        "counted, sound = the ledger's proved bound, none = not private. ε published and ε sound are what that run "
+        "spent under each count" + ("." if table.has_datasets else ", the largest over the data sets and seeds shown.")
+    )
+    if any(column.metric.startswith("fid") for column in table.columns):
+        notes.append(
+            "The paper's FID uses Inception features. FID on a classifier trained on the real training images is "
+            "another scale: it has its own column and cannot be compared with the paper's."
+        )
+    return notes
+
+
+def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples: int | None = None) -> Table:
+    """Returns one table: every row and column the layout names, and every measured run and data set it does not."""
+    datasets = _datasets(table, layout, numbers)
+    places = list(_places(table, datasets, layout, numbers))
+    built = (_long if table.per_dataset else _wide)(table, datasets, places, layout, numbers)
+    built.notes.extend(_notes(built, numbers, num_samples))
+    return built
+
+
+def write_tables(
+    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path, num_samples: int | None = None
+) -> None:
+    """Writes each table of scores of the layout as csv, md and tex under `out`."""
+    numbers = Numbers.gather(scores, published)
+    for name, spec in layout.tables.items():
+        render.write_table(out, name, build_table(spec, layout, numbers, num_samples))
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.report.scores_tables`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
+    parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
+    parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
+    parser.add_argument("--num-samples", type=int, help="generated images behind each score, for the note")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
+    options = parser.parse_args(argv)
+    scores, published = read_scores(options.scores), read_scores(options.published)
+    write_tables(load_layout(options.layout), scores, published, options.out, options.num_samples)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

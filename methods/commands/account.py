@@ -1,0 +1,102 @@
+"""`python -m methods account NAME`: what a setting costs and what noise a budget needs, from public numbers alone."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from methods.commands.arguments import add_settings, overrides
+from methods.core import registry
+from methods.core.accounting.calibration import COUNTS, epsilon, fits
+from methods.core.release import Budget, PublicSpec, Release
+from workflow.common.contracts import format_epsilon, parse_epsilon
+from workflow.common.errors import UserError, unknown
+
+# Image shape, classes and training records of the data sets that the methods' authors used.
+DATASETS = {
+    "mnist": PublicSpec("mnist", (1, 28, 28), 10, 60_000),
+    "fashion_mnist": PublicSpec("fashion_mnist", (1, 28, 28), 10, 60_000),
+    "celeba": PublicSpec("celeba", (3, 32, 32), 2, 162_770),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", help="a method, see `python -m methods list`")
+    add_data(parser)
+    parser.add_argument("--epsilon", default="10", help="budgets to find the noise for, as 10,1 (default 10)")
+    parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
+    parser.add_argument("--noise", type=float, help="noise multiplier of every release: adds what that costs")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the report."""
+    print(report(arguments))
+
+
+def report(arguments: argparse.Namespace) -> str:
+    """Returns the command's text.
+
+    Raises UserError for unknown names or settings, or a budget that no noise meets.
+    """
+    public = public_facts(arguments)
+    budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
+    hp = registry.hyper(arguments.name, overrides(arguments, arguments.name, public.dataset, budgets[0]))
+    targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]
+    plans = [(budget, registry.load(arguments.name).plan(hp, public, budget)) for budget in targets]
+    lines = [f"{arguments.name} on {public.dataset}, {public.num_train} records, delta {arguments.delta:g}", ""]
+    lines += [f"  {_described(release)}" for release in plans[0][1]]
+    if arguments.noise is not None:
+        fixed = tuple(dataclasses.replace(release, noise=arguments.noise) for release in plans[0][1])
+        lines += ["", f"noise {arguments.noise:g} costs {_costs(fixed, arguments.delta)}"]
+    lines += ["", *(_needed(budget, releases) for budget, releases in plans)]
+    return "\n".join(lines)
+
+
+def add_data(parser: Any) -> None:
+    """Adds --dataset and --records to a parser or a group of options."""
+    parser.add_argument("--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist)")
+    parser.add_argument("--records", type=int, help="training records, if other than the data set's")
+
+
+def public_facts(arguments: argparse.Namespace) -> PublicSpec:
+    """Returns the data set that --dataset and --records describe. Raises UserError for an unknown one."""
+    if arguments.dataset not in DATASETS:
+        raise unknown("dataset", arguments.dataset, DATASETS, "for another give the one of its shape, and --records")
+    public = DATASETS[arguments.dataset]
+    if arguments.records is None:
+        return public
+    if arguments.records < 1:
+        raise UserError(f"--records must be at least 1, got {arguments.records}")
+    return dataclasses.replace(public, num_train=arguments.records)
+
+
+def _described(release: Release) -> str:
+    unit = {"sum": "one sum", "votes": "one count of votes", "function": f"{release.rows} rows"}[release.bounded]
+    size = f"{release.answers} answers, each {unit}" if release.answers > 1 else unit
+    drawn = {
+        "all": "all records",
+        "poisson": f"a Poisson batch of rate {release.rate:.4g}",
+        "one_shard_of_k": f"one shard of {round(1 / release.rate)}",
+    }[release.sampling]
+    hidden = ", hidden state" if release.state == "hidden" else ""
+    return f"{release.name}: {release.max_uses} uses, {size} of {drawn}, {release.adjacency}{hidden}"
+
+
+def _costs(releases: Sequence[Release], delta: float) -> str:
+    return ", ".join(f"epsilon {_number(epsilon(releases, delta, count))} by the {count} count" for count in COUNTS)
+
+
+def _needed(budget: Budget, releases: Sequence[Release]) -> str:
+    noises = ", ".join(f"{release.noise:.4g}" for release in releases)
+    target = f"epsilon {format_epsilon(budget.epsilon)} by the {budget.accounting} count"
+    verb = "needs" if fits(releases, budget) else "is exceeded at the plan's"
+    return f"{target} {verb} noise {noises}: {_costs(releases, budget.delta)}"
+
+
+def _number(value: float) -> str:
+    return "inf" if math.isinf(value) else f"{value:.4g}"

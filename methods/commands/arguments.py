@@ -1,0 +1,112 @@
+"""Options that several commands share, and what they stand for: settings, budgets, records, threads and devices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.core import registry
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget, PublicSpec
+from methods.core.runs.plan import Plan
+from methods.core.speed.choices import CHOICES
+from workflow.common.allocator import keep_freed
+from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
+from workflow.common.errors import UserError
+from workflow.common.files import json_or_path
+
+
+def read_plan(text: str | Path) -> Plan:
+    """Returns the plan of a JSON text or of a plan.json. Raises UserError if it is none."""
+    return Plan.from_dict(json_or_path(text))
+
+
+def read_public(card: str | Path) -> PublicSpec:
+    """Returns the public facts of a data set card. Raises UserError naming the missing field."""
+    return PublicSpec.from_card(json_or_path(card))
+
+
+def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
+    """Returns the training records behind their door. Raises UserError if they do not match the public facts."""
+    stored = load_images(path)
+    if stored.image_shape != public.image_shape or len(stored) != public.num_train:
+        raise UserError(
+            f"{path} holds {len(stored)} images of {list(stored.image_shape)}, the plan was made for"
+            f" {public.num_train} of {list(public.image_shape)}; make the plan again"
+        )
+    return PrivateData(torch.from_numpy(stored.images), torch.from_numpy(stored.labels))
+
+
+def add_budget(parser: Any, epsilon: str | None = "10") -> None:
+    """Adds --epsilon (required where it has no default), --delta, --accounting and --over-budget."""
+    default = f" (default {epsilon})" if epsilon else ""
+    parser.add_argument(
+        "--epsilon", default=epsilon, required=epsilon is None, help=f"a number above 0, or inf{default}"
+    )
+    parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
+    parser.add_argument("--accounting", default="sound", help=f"{', '.join(ACCOUNTINGS)} (default sound)")
+    parser.add_argument("--over-budget", action="store_true", help="allow a plan that costs more than epsilon")
+
+
+def budget_of(arguments: argparse.Namespace) -> Budget:
+    """Returns the budget that the options of `add_budget` describe. Raises UserError for an impossible one."""
+    epsilon = parse_epsilon(arguments.epsilon)
+    return Budget(epsilon, arguments.delta, arguments.accounting, arguments.over_budget)
+
+
+def add_settings(parser: Any) -> None:
+    """Adds --paper and --set."""
+    parser.add_argument("--paper", action="store_true", help="start from the published settings for the data set")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter that differs; repeatable"
+    )
+
+
+def overrides(arguments: argparse.Namespace, method: str, dataset: str, epsilon: float) -> dict[str, Any]:
+    """Returns the hyper-parameters of --paper and --set. Raises UserError where the authors published no setting."""
+    published = registry.paper_settings(method, dataset, epsilon) if arguments.paper else {}
+    return published | assignments(arguments.set)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Returns the hyper-parameters given as KEY=VALUE, values in JSON. Raises UserError for another form."""
+    values = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--set takes KEY=VALUE, got {text!r}")
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key] = value
+    return values
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Adds --threads and --device."""
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
+
+
+def use_machine(arguments: argparse.Namespace) -> torch.device:
+    """Applies --threads and returns the device. Raises UserError for a device that is not there."""
+    if arguments.threads < 1:
+        raise UserError(f"--threads must be at least 1, got {arguments.threads}")
+    torch.set_num_threads(arguments.threads)
+    if CHOICES.keep_freed:
+        keep_freed()
+    # A record is clipped by its norm in full precision; its gradient must not be summed in less.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if arguments.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(arguments.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device {arguments.device!r} is not available here; valid: auto, cpu, cuda, cuda:N") from None
+    return device

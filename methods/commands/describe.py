@@ -1,0 +1,33 @@
+"""`python -m methods describe NAME`: everything about one method."""
+
+from __future__ import annotations
+
+import argparse
+
+from methods.commands.list import summary
+from methods.core import registry
+from workflow.common import settings
+from workflow.common.contracts import format_epsilon
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the method's name."""
+    parser.add_argument("name", help="a method, see `python -m methods list`")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the text. Raises UserError for an unknown method, naming the nearest one."""
+    print(describe(arguments.name))
+
+
+def describe(name: str) -> str:
+    """Returns a method's summary, hyper-parameters with defaults, ranges and units, published settings and sources."""
+    cls = registry.load(name)
+    lines = [f"{name}: {summary(name)}", "", "hyper-parameters:"]
+    lines += [f"  {line}" for line in settings.describe(cls.Hyper)]
+    lines += ["", "published settings (overrides of the defaults):"]
+    for (dataset, epsilon), overrides in cls.PAPER.items():
+        lines.append(f"  {dataset}, epsilon {format_epsilon(epsilon)}: {dict(overrides) or 'the defaults'}")
+    if not cls.PAPER:
+        lines.append("  none")
+    return "\n".join([*lines, "", "sources:", *(f"  {source}" for source in cls.SOURCES)])

@@ -1,0 +1,134 @@
+"""`python -m methods run NAME`: plan, warm start, training and samples of one run in one command, without Snakemake.
+
+For a machine that has a GPU, torch and the prepared data set, and perhaps is lent by the quarter of an hour: with
+`--minutes` the command stops in time, and the same command again continues. What it leaves outside `private/` is the
+run's release: plan, ledger, log, generator, and samples in files below 16 MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.commands.arguments import (
+    add_budget,
+    add_machine,
+    add_settings,
+    budget_of,
+    overrides,
+    read_plan,
+    read_private,
+    read_public,
+    use_machine,
+)
+from methods.core.privacy.private_data import PrivateData
+from methods.core.runs import checkpoint, warm_start
+from methods.core.runs.plan import Plan
+from methods.core.runs.sample import draw
+from methods.core.runs.train import train
+from workflow.common.errors import UserError
+from workflow.common.files import read_json, write_json, write_npz
+
+# What a shell's caller is told by convention: try again later.
+NOT_FINISHED = 75
+_PART_BYTES = 15 * 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", help="a method, see `python -m methods list`")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set's card.json and train.npz")
+    add_budget(parser)
+    add_settings(parser)
+    parser.add_argument("--run", help="name of the run (default: the method)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num", type=int, default=60_000, help="images to draw (default 60000)")
+    parser.add_argument("--minutes", type=float, help="stop after so long, at exit code 75; the same call continues")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    add_machine(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Does whatever of the run is not done yet.
+
+    Raises UserError for a setting that does not fit the data, the budget, or what the folder was begun with, and
+    SystemExit with code 75 when time is up.
+    """
+    if arguments.num < 1:
+        raise UserError(f"--num must be at least 1, got {arguments.num}")
+    if arguments.minutes is not None and arguments.minutes <= 0:
+        raise UserError(f"--minutes must be above 0, got {arguments.minutes:g}")
+    device = use_machine(arguments)
+    plan = _plan(arguments)
+    data = read_private(arguments.data / "train.npz", plan.public)
+    with _within(arguments.minutes, arguments.out):
+        if not (arguments.out / "run.json").exists():
+            critics = _warm_start(plan, arguments, data, device)
+            train(plan, data, arguments.out, device, critics)
+        _samples(plan, arguments, device)
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    budget, public = budget_of(arguments), read_public(arguments.data / "card.json")
+    hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
+    plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
+    path = arguments.out / "plan.json"
+    if not path.exists():
+        write_json(path, plan.to_dict())
+    elif read_plan(path) != plan:
+        raise UserError(f"{arguments.out} was begun with other settings; use those, or another --out")
+    return plan
+
+
+def _warm_start(plan: Plan, arguments: argparse.Namespace, data: PrivateData, device: torch.device) -> Path | None:
+    settings = warm_start.wanted(plan)
+    if settings is None:
+        return None
+    folder = arguments.out / "private" / "critics"
+    if not (folder / "done.json").exists():
+        digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
+        warm_start.make(plan.method, settings, plan.public, data, plan.seed, device, folder, digest)
+    return folder
+
+
+def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:
+    images, labels = draw(plan, checkpoint.load_generator(arguments.out), arguments.num, device)
+    each = max(1, _PART_BYTES // images[0].size)
+    for place, start in enumerate(range(0, len(images), each)):
+        path, part = arguments.out / f"samples-{place:03d}.npz", slice(start, start + each)
+        write_npz(path, images=images[part], labels=labels[part])
+
+
+@contextmanager
+def _within(minutes: float | None, folder: Path) -> Iterator[None]:
+    """Lets training end at a step's end, with a checkpoint, when time is up; a warm start keeps its finished files."""
+    if minutes is None:
+        yield
+        return
+
+    def stop(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    try:
+        timer.start()
+        yield
+    except SystemExit as end:
+        if end.code != 128 + signal.SIGTERM:
+            raise
+        print(f"not finished after {minutes:g} min: the same command continues from {folder}", file=sys.stderr)
+        raise SystemExit(NOT_FINISHED) from None
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)

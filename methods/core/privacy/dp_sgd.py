@@ -1,0 +1,145 @@
+"""DP-SGD (Abadi et al. 2016): a sum of clipped per-example gradients, noise from the ledger's grant.
+
+Opacus supplies the optimiser, and the wrapper of the network through which methods/core/speed/one_backward_pass.py gets
+the same sum in a fraction of the time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from methods.core.privacy.grant import Grant, UnaccountedAccess
+from methods.core.release import PublicSpec, Release
+from methods.core.speed.choices import CHOICES
+from methods.core.speed.one_backward_pass import OneBackwardPass, owns_parameters
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+
+# Clip of a run without privacy: above any gradient norm that is not a failure already.
+_NO_CLIP = 1e12
+# What Opacus adds to a norm, against a division by zero.
+_LEAST = 1e-6
+
+
+def release(name: str, hp: Any, public: PublicSpec, noise: float) -> Release:
+    """Returns the release of `hp.steps` sums of per-example gradients over Poisson batches, at the noise multiplier.
+
+    Every record joins a batch on its own with probability hp.batch_size / num_train; adjacency is add-or-remove, so the
+    sensitivity of the sum is `hp.clip`.
+    """
+    return Release(
+        name=name, kind="gaussian", clip=hp.clip, noise=noise, bounded="sum", rows=public.num_train,
+        rate=min(1.0, hp.batch_size / public.num_train), sampling="poisson", max_uses=hp.steps,
+        adjacency="add_or_remove",
+    )  # fmt: skip
+
+
+class PrivateOptimizer:
+    """Trains a network by DP-SGD with one clip over the whole per-example gradient, on private and public examples.
+
+    The network must not mix examples (no batch norm), and its parameters are those of linear layers and of ungrouped,
+    undilated, zero-padded convolutions, each called once. Raises ValueError for any other layer.
+
+    Args:
+        network: the network; train it through `step` alone, and call it directly for anything else.
+        optimizer: a torch optimiser of its parameters, which receives the sanitised gradient.
+        release: a "sum" release; its clip and noise are used, whatever the caller's settings say.
+        expected_batch: by what the noisy sum is divided. Public: the true Poisson batch size is not.
+        chunk: rows that pass through the network at once; the sum is the same. 0: all.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        release: Release,
+        expected_batch: int,
+        chunk: int = 0,
+    ) -> None:
+        self._release, self._expected_batch, self._chunk = release, expected_batch, chunk
+        self._network, self._clip = network, release.clip if release.kind == "gaussian" else _NO_CLIP
+        # Before Opacus, which refuses some of these by an error of its own.
+        for layer in network.modules():
+            _check(layer)
+        self._one_backward_pass = OneBackwardPass(network, self._clip)
+        self._optimizer = DPOptimizerFastGradientClipping(
+            optimizer,
+            # The grant adds the noise: torch's CPU generator, which Opacus draws from, keeps 32 bits of a seed.
+            noise_multiplier=0.0,
+            max_grad_norm=self._clip,
+            expected_batch_size=expected_batch,
+        )
+
+    def step(
+        self,
+        grant: Grant,
+        losses: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        batch: torch.Tensor,
+        public: torch.Tensor | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        """Adds each example's clipped gradient, adds noise once, divides by the expected batch, and updates.
+
+        `losses(network, batch)` returns one loss per row, [B], each a function of its own row. Rows of `batch` [B, ...]
+        are private records, or public examples (fakes), whose clipped gradients join the sum without touching its
+        sensitivity. Rows of `public` are public examples alone, and count `weight` times each. A batch without a row
+        still makes a noisy step. Rows with a non-finite gradient count as zero.
+
+        Raises UnaccountedAccess unless `grant` is open and of this optimiser's release.
+        """
+        if not grant.open or grant.release != self._release:
+            raise UnaccountedAccess("a DP-SGD step needs an open grant of its own release")
+        for parameter in self._network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        for part in self._chunks(batch):
+            self._add_clipped(losses, part, 1.0)
+        for part in () if public is None else self._chunks(public):
+            self._add_clipped(losses, part, weight)
+        self._optimizer.pre_step()
+        self._add_noise(grant)
+        self._optimizer.original_optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _add_noise(self, grant: Grant) -> None:
+        gradients = [parameter.grad for parameter in self._network.parameters()]
+        noise = grant.noise(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, noise.split([gradient.numel() for gradient in gradients]), strict=True):
+            # pre_step has divided the sum by the expected batch already.
+            gradient.add_(part.view_as(gradient), alpha=1 / self._expected_batch)
+
+    def _chunks(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return rows.split((self._chunk if CHOICES.row_chunks else 0) or max(1, len(rows)))
+
+    def _add_clipped(
+        self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor, weight: float
+    ) -> None:
+        """Adds each row's gradient, clipped and times `weight`, to the parameters' `grad`; non-finite ones are zero."""
+        if CHOICES.one_backward_pass:
+            self._one_backward_pass.add_clipped(losses, batch, weight)
+            return
+        parameters = list(self._network.parameters())
+        for row in batch.split(1):
+            loss = losses(self._network, row)
+            gradients = torch.autograd.grad(loss.sum(), parameters)
+            norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+            if not (loss.isfinite().all() and norm.isfinite()):
+                continue
+            factor = float(weight * (self._clip / (norm + _LEAST)).clamp(max=1.0))
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad.add_(gradient, alpha=factor)
+
+
+def _check(layer: nn.Module) -> None:
+    """Raises ValueError for a layer with parameters whose per-example gradients are unknown here."""
+    plain = isinstance(layer, nn.Conv2d) and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
+    known = isinstance(layer, nn.Linear) or (plain and not isinstance(layer.padding, str))
+    if owns_parameters(layer) and not known:
+        raise ValueError(f"DP-SGD takes linear layers and plain convolutions, got {layer}")

@@ -1,0 +1,129 @@
+"""The plan of one run: everything that training needs but the data, and everything that it will release."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from methods.core import registry
+from methods.core.accounting.calibration import COUNTS, check_plan, epsilon
+from methods.core.method import Context, Method
+from methods.core.release import Budget, PublicSpec, Release
+from workflow.common.contracts import parse_epsilon
+from workflow.common.errors import UserError
+from workflow.common.seeds import derive
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does, all of it public; plan.json holds it.
+
+    Attributes:
+        run: name of the run; it names the comparison's row.
+        hyper: the method's Hyper, complete.
+        releases: every kind of noisy answer of the whole run, its noise fixed.
+        seed: root seed of initial weights, draws and noise.
+        costs: epsilon at the budget's delta of all releases, by "published" and "sound" count; empty without budget.
+    """
+
+    run: str
+    method: str
+    hyper: Any
+    public: PublicSpec
+    budget: Budget
+    releases: tuple[Release, ...]
+    seed: int
+    costs: Mapping[str, float]
+
+    @classmethod
+    def make(
+        cls, method: str, run: str, hyper: Mapping[str, Any], public: PublicSpec, budget: Budget, seed: int
+    ) -> Plan:
+        """Returns the plan of a method with the overrides `hyper`, its noise found for the budget.
+
+        Raises UserError for unknown names or settings, or a plan that does not fit the budget and may not exceed it.
+        """
+        hp = registry.hyper(method, hyper)
+        releases = registry.load(method).plan(hp, public, budget)
+        check_plan(releases, budget)
+        counts = () if math.isinf(budget.epsilon) else COUNTS
+        costs = {count: epsilon(releases, budget.delta, count) for count in counts}
+        return cls(run, method, hp, public, budget, releases, seed, costs)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole plan. It keys the noise: runs that shared noise could be subtracted from another."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed of all noise and of all secret draws of records."""
+        return derive(self.seed, self.digest, "noise")
+
+    @functools.cached_property
+    def method_class(self) -> type[Method]:
+        """The class of the method."""
+        return registry.load(self.method)
+
+    def context(self, device: torch.device) -> Context:
+        """Returns what the method is built from besides its hyper-parameters."""
+        return Context(public=self.public, releases=self.releases, seed=self.seed, device=device)
+
+    def build(self, device: torch.device) -> Method:
+        """Returns the untrained method."""
+        return self.method_class(self.hyper, self.context(device))
+
+    def setting(self) -> dict[str, Any]:
+        """Returns, as JSON values, what run.json repeats: names, seed, budget and hyper-parameters."""
+        budget = self.budget
+        fields = {
+            "run": self.run,
+            "method": self.method,
+            "dataset": self.public.dataset,
+            "seed": self.seed,
+            "epsilon": "inf" if math.isinf(budget.epsilon) else budget.epsilon,
+            "delta": budget.delta,
+            "accounting": budget.accounting,
+            "hyper": dataclasses.asdict(self.hyper),
+        }
+        # Written only where it is true: the digest keys the noise, and other runs' noise stays as it was.
+        return fields | ({"over_budget": True} if budget.over_budget else {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of plan.json, as JSON values."""
+        return {
+            **self.setting(),
+            "public": {**dataclasses.asdict(self.public), "image_shape": list(self.public.image_shape)},
+            "releases": [release.to_dict() for release in self.releases],
+            **{f"eps_{count}": cost for count, cost in self.costs.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+        """Returns the plan that `to_dict` described. Raises UserError if it is not one."""
+        try:
+            public = PublicSpec(**{**content["public"], "image_shape": tuple(content["public"]["image_shape"])})
+            budget = Budget(
+                parse_epsilon(content["epsilon"]), content["delta"], content["accounting"],
+                content.get("over_budget", False),
+            )  # fmt: skip
+            return cls(
+                run=content["run"],
+                method=content["method"],
+                hyper=registry.hyper(content["method"], content["hyper"]),
+                public=public,
+                budget=budget,
+                releases=tuple(Release.from_dict(fields) for fields in content["releases"]),
+                seed=content["seed"],
+                costs={count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content},
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"not a plan ({error}); make one with python -m methods plan") from None

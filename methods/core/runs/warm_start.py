@@ -1,0 +1,60 @@
+"""A private artifact that several runs start from, made once and continued after a kill."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.core import registry
+from methods.core.method import Context
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import NO_BUDGET, PublicSpec
+from methods.core.runs.plan import Plan
+from workflow.common.files import read_json, write_json
+from workflow.common.provenance import provenance
+
+
+def wanted(plan: Plan) -> dict[str, Any] | None:
+    """Returns the settings of the warm start that a plan's run begins from, None where it needs none."""
+    return plan.method_class.warm_start(plan.hyper)
+
+
+def make(
+    method: str,
+    settings: Mapping[str, Any],
+    public: PublicSpec,
+    data: PrivateData,
+    seed: int,
+    device: torch.device,
+    out: Path,
+    data_digest: str | None = None,
+) -> None:
+    """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
+
+    `data_digest` names the training file: what was begun from another one is discarded. Raises UserError for a method
+    without a warm start.
+    """
+    _discard_others(out, {"settings": settings, "seed": seed, "train": data_digest})
+    started = time.monotonic()
+    # An empty plan: nothing of this step may leave it, so every read is internal.
+    path = out / "ledger.jsonl"
+    with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
+        context = Context(public, (), seed, device)
+        registry.load(method).make_warm_start(settings, context, data, ledger, out)
+    done = {"settings": settings, "seed": seed, "seconds": round(time.monotonic() - started, 3)}
+    write_json(out / "done.json", {**done, "provenance": provenance()})
+
+
+def _discard_others(out: Path, source: dict[str, Any]) -> None:
+    """Empties the folder of what was begun from other data or settings, and notes what this one is made from."""
+    note = out / "source.json"
+    if out.exists() and (not note.exists() or read_json(note) != source):
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(note, source)

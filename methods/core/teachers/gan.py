@@ -1,0 +1,239 @@
+"""What PATE-GAN, G-PATE and DataLens share: teachers that never leave, one kind of vote that does, and a generator."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from methods.core.accounting import data_dependent
+from methods.core.method import Context, Method, StepLog
+from methods.core.optimisers import adam, descend, restore, states, update_average
+from methods.core.partition import partition
+from methods.core.privacy.grant import Grant
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from methods.core.teachers.ensemble import Teachers
+from methods.core.teachers.nets import DISCRIMINATORS, Generator
+from workflow.common.errors import UserError
+from workflow.common.settings import setting
+
+_BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class TeacherHyper:
+    """Hyper-parameters that the three methods share; defaults are DataLens' for MNIST at epsilon 10."""
+
+    steps: int = setting(109, "rounds: each trains the teachers and releases one vote", low=1)
+    # Batch norm needs two images.
+    batch_size: int = setting(15, "generated images put to the vote per round", low=2)
+    num_teachers: int = setting(4000, "disjoint parts of the records, one teacher each", low=1)
+    teacher_network: str = setting("conv", "of a teacher: conv (DCGAN), or mlp (one layer)", choices=DISCRIMINATORS)
+    hidden: int = setting(256, "units of a teacher's dense hidden layer", low=1)
+    channels: int = setting(32, "channels of a conv teacher's second layer, labels apart", low=1)
+    teacher_batch: int = setting(30, "records per teacher and update, at most its part", low=1)
+    teacher_steps: int = setting(2, "updates of each teacher per round", low=0)
+    pretrain_steps: int = setting(10, "updates of each teacher before the first round", low=0)
+    teacher_rate: float = setting(1e-3, "teachers' learning rate (Adam)", low=1e-9)
+    teacher_decay: float = setting(0.0, "share of its weights a teacher loses per update", low=0, high=0.9999)
+    width: int = setting(128, "channels of the generator's feature maps", low=1)
+    latent: int = setting(50, "size of the latent, uniform in (-1, 1)", low=1)
+    learning_rate: float = setting(1e-3, "generator learning rate (Adam, betas 0.5, 0.999)", low=1e-9)
+    generator_steps: int = setting(1, "generator updates per round; they cost no privacy", low=1)
+    ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
+
+
+def with_default(name: str, default: Any) -> Any:
+    """Returns the setting `name` of TeacherHyper with another default, for a method's own Hyper."""
+    metadata = {field.name: field.metadata for field in fields(TeacherHyper)}
+    return setting(default, **metadata[name])
+
+
+def vote_release(hp: TeacherHyper, noise: float, *, kind: str, clip: float, bounded: str, answers: int) -> Release:
+    """Returns the release of one vote per round on batch_size images, a row a teacher; replace-one, num_train public.
+
+    `clip`, `bounded` and `answers` say what a teacher's row is (see Release).
+    """
+    return Release(
+        name="votes", kind=kind, clip=clip, noise=noise, bounded=bounded, rows=hp.num_teachers, rate=1.0,
+        sampling="all", max_uses=hp.steps, answers=answers,
+    )  # fmt: skip
+
+
+class Round(NamedTuple):
+    """What is public about a round before its vote: images [B, C, H, W] made of latents and one-hot labels."""
+
+    number: int
+    rng: torch.Generator
+    latents: torch.Tensor
+    labels: torch.Tensor
+    images: torch.Tensor
+
+
+class TeacherGAN(Method):
+    """Base of the three: a subclass says what the teachers vote on, and how the generator learns from the answer.
+
+    One record moves one teacher, so one row of a vote. Everything the generator sees is a released answer or public
+    randomness. The one release is a `vote_release`. Class attribute: NAME keys the random generators.
+    """
+
+    Hyper = TeacherHyper
+    NAME: ClassVar[str]
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "records are dealt to the teachers at random, equally many each: a record has one teacher, or none where the "
+        "numbers do not divide; every teacher keeps its own Adam moments",
+        "departure: all teachers see the same generated images, their labels uniform; a vote is on new ones",
+        "departure: teachers have no batch norm; the generator is sampled with running statistics, not a batch's",
+        "departure: the generator starts from torch's initial weights, where DataLens and G-PATE draw N(0, 0.02^2)",
+        "departure: pretrain_steps come before the first round's teacher_steps, not in their place",
+        "departure: steps are chosen and the noise is calibrated to the budget, by worst-case accounting",
+        "departure: targets of the generator's regression are cut to [0, 1], the range of an image",
+        "departure: options the authors lack, off by default and set by presets: dense teachers whose label weighs the "
+        "hidden units, teachers that forget old generators by losing a share of their weights at each update, several "
+        "generator updates per released answer, an averaged generator",
+    )
+
+    def __init__(self, hp: Any, context: Context) -> None:
+        super().__init__(hp, context)
+        (self._release,) = context.releases
+        shape, classes = self.public.image_shape, self.public.num_classes
+        with seeded(context.seed, self.NAME, "networks"):
+            self._generator = Generator(shape, classes, hp.width, hp.latent).to(self.device)
+        self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
+        self._spent = torch.zeros_like(data_dependent.ORDERS)
+
+    @functools.cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        # On first use: the first optimiser of a process loads torch's compiler, which sampling does without.
+        return adam(self._generator.parameters(), self.hp.learning_rate, (0.5, 0.999))
+
+    @functools.cached_property
+    def _teachers(self) -> Teachers:
+        # On first use: gigabytes at the papers' sizes, which sampling does without.
+        hp, seed = self.hp, self.context.seed
+        parts = partition(self.public.num_train, hp.num_teachers, seed)
+        return Teachers(
+            self._discriminator, parts, self.public.num_classes, hp.teacher_rate, seed, self.device, hp.teacher_decay
+        )
+
+    @classmethod
+    def check(cls, hp: Any, public: PublicSpec) -> None:
+        super().check(hp, public)
+        if hp.num_teachers > public.num_train:
+            raise UserError(
+                f"{cls.NAME}.num_teachers must be 1 to {public.num_train}, the number of records; got {hp.num_teachers}"
+            )
+        if public.image_shape[1] % 4 or public.image_shape[2] % 4:
+            raise UserError(f"{cls.NAME} needs image sides that are multiples of 4, got {public.image_shape}")
+
+    @property
+    def num_steps(self) -> int:
+        return self.hp.steps
+
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+        """Trains the teachers against the untrained generator."""
+        self._train_teachers(self.hp.pretrain_steps, self._rng("pretrain"), data, ledger)
+
+    def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
+        """Trains the teachers, takes one released vote on new images, and updates the generator from it."""
+        rng = self._rng("step", t)
+        self._train_teachers(self.hp.teacher_steps, rng, data, ledger)
+        latents, labels = self._inputs(rng)
+        with torch.no_grad():
+            images = self._generator.train()(latents, labels)
+        current = Round(t, rng, latents, labels, images)
+        with ledger.charge("votes") as grant:
+            answer = self._vote(grant, current)
+        return {"generator_loss": self._learn(current, answer)}
+
+    @abstractmethod
+    def _vote(self, grant: Grant, current: Round) -> torch.Tensor:
+        """Returns what the teachers release about the round's images."""
+
+    @abstractmethod
+    def _learn(self, current: Round, answer: torch.Tensor) -> float:
+        """Updates what is public from the released answer, and returns the generator's last loss."""
+
+    def private_report(self, delta: float) -> dict[str, float]:
+        """Returns epsilon at `delta` by the data-dependent bound, where one was kept; else nothing.
+
+        It is as private as the votes that it is computed from.
+        """
+        return {"eps_data_dependent": data_dependent.epsilon(self._spent, delta)} if self._spent.any() else {}
+
+    @torch.no_grad()
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        self._sampled.eval()
+        images = [self._sampled(self._latents(len(part), rng), self._one_hot(part)).cpu()
+                  for part in labels.split(_BLOCK)]  # fmt: skip
+        return (torch.cat(images) * 255).round().to(torch.uint8)
+
+    def public_state(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach() for name, value in self._sampled.state_dict().items()}
+
+    def private_state(self) -> dict[str, Any]:
+        return {**states(self._trained()), "teachers": self._teachers.state(), "spent": self._spent}
+
+    def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
+        self._sampled.load_state_dict(dict(public))
+        if private is not None:
+            restore(self._trained(), private)
+            self._teachers.load(private["teachers"])
+            self._spent = private["spent"].cpu()
+
+    def _trained(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Returns, by their names in a checkpoint, the networks and optimisers besides the teachers."""
+        return {"generator": self._generator, "optimizer": self._optimizer}
+
+    def _train_teachers(self, steps: int, rng: torch.Generator, data: PrivateData, ledger: Ledger) -> None:
+        for _ in range(steps):
+            latents, labels = self._inputs(rng)
+            with torch.no_grad():
+                fakes = self._generator.train()(latents, labels)
+            with ledger.internal("teacher training") as grant:
+                self._teachers.train(data, grant, fakes, labels, self.hp.teacher_batch)
+
+    def _update_generator(self, loss: torch.Tensor, update: int) -> None:
+        """One Adam step, the `update`-th of the run counting from 0, and its part in the sampled average."""
+        descend(loss, self._generator, self._optimizer)
+        if self.hp.ema:
+            update_average(self._sampled, self._generator, update + 1, self.hp.ema)
+
+    def _regress(self, current: Round, targets: torch.Tensor) -> float:
+        """Moves the generated images towards targets [B, C, H, W]; returns the last sum of squares per image."""
+        for i in range(self.hp.generator_steps):
+            images = self._generator.train()(current.latents, current.labels)
+            loss = (images - targets.clamp(0, 1)).square().sum() / len(images)
+            self._update_generator(loss, current.number * self.hp.generator_steps + i)
+        return loss.item()
+
+    def _rng(self, *names: object) -> torch.Generator:
+        return named_rng(self.context.seed, self.NAME, *names)
+
+    def _inputs(self, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns latents [batch_size, latent] and one-hot labels [batch_size, classes], uniform."""
+        labels = torch.randint(self.public.num_classes, (self.hp.batch_size,), generator=rng)
+        return self._latents(self.hp.batch_size, rng), self._one_hot(labels)
+
+    def _latents(self, count: int, rng: torch.Generator) -> torch.Tensor:
+        return (torch.rand(count, self.hp.latent, generator=rng) * 2 - 1).to(self.device)
+
+    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(labels.to(self.device), self.public.num_classes).float()
+
+    def _discriminator(self) -> nn.Module:
+        hp = self.hp
+        return DISCRIMINATORS[hp.teacher_network](
+            self.public.image_shape, self.public.num_classes, hp.hidden, hp.channels
+        )

@@ -1,0 +1,232 @@
+"""DP-SGD through Opacus: what leaves is the sum of clipped per-example gradients plus the release's noise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from methods.core.privacy import dp_sgd
+from methods.core.privacy.grant import Grant, UnaccountedAccess
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.noise import NoiseSource
+from methods.core.release import Budget, PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from methods.core.speed import one_backward_pass
+from workflow.common.seeds import derive
+
+CLIP = 0.5
+
+
+def release(noise: float, kind: str = "gaussian") -> Release:
+    return Release(
+        name="g", kind=kind, clip=CLIP, noise=noise, bounded="sum", rows=100, rate=0.1, sampling="poisson",
+        max_uses=2000, adjacency="add_or_remove",
+    )  # fmt: skip
+
+
+def network() -> nn.Sequential:
+    with seeded(0, "network"):
+        return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1))
+
+
+def losses(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    return model(rows).squeeze(1).square() * 3
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+class Setup:
+    """A network under plain SGD of rate 1 and expected batch 1: its movement is minus the released sum."""
+
+    def __init__(self, folder: Path, noise: float = 1e-9, kind: str = "gaussian", chunk: int = 0) -> None:
+        self.model = network()
+        self.release = release(noise, kind)
+        budget = Budget(1e18, 1e-5, "published") if kind == "gaussian" else Budget(math.inf, 1e-5, "none")
+        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget, noise_seed=derive(3, "noise"))
+        sgd = torch.optim.SGD(self.model.parameters(), lr=1.0)
+        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, 1, chunk)
+
+    def released(self, batch: torch.Tensor) -> torch.Tensor:
+        before = flat(self.model)
+        with self.ledger.charge("g") as grant:
+            self.optimizer.step(grant, losses, batch)
+        return before - flat(self.model)
+
+
+@pytest.fixture(autouse=True)
+def _any_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    # These tests look at the mechanism, some of them with next to no noise.
+    monkeypatch.setattr("methods.core.accounting.calibration.epsilon", lambda *_: 1.0)
+
+
+def clipped_by_hand(batch: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros_like(flat(network()))
+    for row in batch:
+        model = network()
+        losses(model, row[None]).sum().backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+    return total
+
+
+@pytest.mark.parametrize("chunk", [0, 3, 7])
+def test_released_sum_clips_each_whole_gradient_once_however_the_rows_are_cut(tmp_path: Path, chunk: int) -> None:
+    batch = torch.randn(7, 6, generator=named_rng(0, "x")) * torch.tensor([0.01, 0.1, 1, 1, 3, 10, 100])[:, None]
+    released = Setup(tmp_path, chunk=chunk).released(batch)
+    torch.testing.assert_close(released, clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
+
+
+class Convolutions(nn.Module):
+    """Layers whose per-example gradients are kept (many places, few weights) or not (the third), one without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 3, (3, 2), (1, 2), (0, 1)), nn.Tanh(), nn.Conv2d(3, 12, 3, 2, 1, bias=False), nn.Tanh(),
+            nn.Conv2d(12, 20, 3), nn.Flatten(), nn.Linear(20, 1),
+        )  # fmt: skip
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.layers(rows.view(-1, 2, 8, 10))
+
+
+def autocast_losses(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return 1000 * losses(model, rows).float()
+
+
+def convolutions_released(batch: torch.Tensor, measure: Callable, last: bool) -> tuple[nn.Module, torch.Tensor]:
+    """Returns the network and the noiseless sum, by a step whose expected batch and learning rate are 1."""
+    with seeded(0, "convolutions"):
+        model = Convolutions()
+    if last:
+        model.to(memory_format=torch.channels_last)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer, before = dp_sgd.PrivateOptimizer(model, sgd, release(0.0), 1), flat(model)
+    optimizer.step(Grant(release(0.0), NoiseSource(0), 1), measure, batch)
+    moved = before - flat(model)
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(before, model.parameters())
+    return model, moved
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_sum_over_convolutions_is_that_of_clipped_gradients(last: bool) -> None:
+    batch = torch.randn(5, 160, generator=named_rng(0, "x")) * torch.tensor([0.01, 0.1, 1, 3, 10])[:, None]
+    model, released = convolutions_released(batch, losses, last)
+    plain, total = copy.deepcopy(model), torch.zeros_like(released)
+    for row in batch:
+        gradients = torch.autograd.grad(losses(plain, row[None]).sum(), list(plain.parameters()))
+        gradient = torch.cat([part.flatten() for part in gradients])
+        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+    torch.testing.assert_close(released, total, rtol=1e-3, atol=1e-5)
+
+
+def test_in_half_precision_what_is_summed_is_what_was_clipped() -> None:
+    for row in torch.randn(8, 160, generator=named_rng(0, "x")) * 10:
+        _, released = convolutions_released(row[None], autocast_losses, True)
+        # Half precision keeps three digits: a norm of other numbers than those that are summed would show here.
+        assert float(released.double().norm()) == pytest.approx(CLIP, rel=1e-5)
+
+
+def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
+    # Few places, so that Gram matrices are the cheaper form; equal patches, and deltas whose sum is nearly nothing.
+    layer = nn.Conv2d(32, 64, 3)
+    images = torch.full((1, 32, 6, 6), 30.0)
+    deltas = torch.ones(1, 64, 4, 4) * torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
+    deltas[..., 0, 0] += 1e-4
+    one_backward_pass.LayerGradients(layer, images, deltas).store_norms()
+    patches = torch.nn.functional.unfold(images.double(), 3)
+    exact = (deltas.double().flatten(2) @ patches.mT).norm(dim=(1, 2))
+    assert float(layer.weight._norm_sample) == pytest.approx(float(exact), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(6), nn.Conv2d(2, 2, 1, groups=2), nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")]
+)
+def test_a_layer_whose_gradients_are_unknown_is_refused(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match=type(layer).__name__):
+        dp_sgd.PrivateOptimizer(layer, torch.optim.SGD(layer.parameters(), lr=1.0), release(1.0), 1)
+
+
+def test_a_layer_called_twice_is_refused(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    with setup.ledger.charge("g") as grant, pytest.raises(ValueError, match="once"):
+        setup.optimizer.step(grant, lambda model, rows: losses(model, rows) + losses(model, rows), torch.zeros(2, 6))
+
+
+def test_one_record_moves_the_sum_by_at_most_the_clip(tmp_path: Path) -> None:
+    batch = torch.randn(5, 6, generator=named_rng(0, "x")) * 50
+    with_it, without = Setup(tmp_path / "a").released(batch), Setup(tmp_path / "b").released(batch[:-1])
+    assert 0.99 * CLIP < float((with_it - without).norm()) < 1.001 * CLIP
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 1e30])
+def test_a_non_finite_row_counts_as_zero(tmp_path: Path, bad: float) -> None:
+    batch = torch.randn(4, 6, generator=named_rng(0, "x"))
+    poisoned = torch.cat([batch, torch.full((1, 6), bad)])
+    torch.testing.assert_close(Setup(tmp_path / "a").released(poisoned), Setup(tmp_path / "b").released(batch))
+
+
+def test_an_empty_batch_still_adds_noise_of_the_release(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, noise=2.0)
+    drawn = torch.cat([setup.released(torch.zeros(0, 6)) for _ in range(100)])
+    assert float(drawn.std()) == pytest.approx(2.0 * CLIP, rel=0.05)
+    assert float(drawn.mean()) == pytest.approx(0.0, abs=0.1)
+
+
+def test_noise_belongs_to_the_use(tmp_path: Path) -> None:
+    empty = torch.zeros(0, 6)
+    first, second = Setup(tmp_path / "a", 2.0), Setup(tmp_path / "b", 2.0)
+    one, other = first.released(empty), first.released(empty)
+    assert torch.equal(one, second.released(empty))
+    assert not torch.equal(one, other)
+
+
+def test_without_privacy_there_is_neither_clip_nor_noise(tmp_path: Path) -> None:
+    batch = torch.randn(5, 6, generator=named_rng(0, "x")) * 50
+    model = network()
+    losses(model, batch).sum().backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    torch.testing.assert_close(Setup(tmp_path, 0.0, "none").released(batch), gradient, rtol=1e-4, atol=1e-2)
+
+
+def test_a_step_needs_an_open_grant_of_its_own_release(tmp_path: Path) -> None:
+    setup, before = Setup(tmp_path), flat(network())
+    with setup.ledger.charge("g") as grant:
+        pass
+    with pytest.raises(UnaccountedAccess):
+        setup.optimizer.step(grant, losses, torch.zeros(2, 6))
+    with setup.ledger.internal("look") as internal, pytest.raises(UnaccountedAccess):
+        setup.optimizer.step(internal, losses, torch.zeros(2, 6))
+    assert torch.equal(before, flat(setup.model))
+
+
+def test_a_grant_serves_one_step(tmp_path: Path) -> None:
+    setup = Setup(tmp_path)
+    with setup.ledger.charge("g") as grant:
+        setup.optimizer.step(grant, losses, torch.zeros(2, 6))
+        assert isinstance(grant, Grant) and not grant.open
+        with pytest.raises(UnaccountedAccess):
+            setup.optimizer.step(grant, losses, torch.zeros(2, 6))
+
+
+def test_the_release_states_a_poisson_sum() -> None:
+    spec = PublicSpec("toy", (1, 28, 28), 10, 1000)
+    stated = dp_sgd.release("g", SimpleNamespace(clip=1.5, batch_size=10, steps=20), spec, noise=2.0)
+    assert (stated.rate, stated.max_uses, stated.sampling, stated.bounded) == (0.01, 20, "poisson", "sum")
+    assert (stated.kind, stated.sensitivity, stated.scale, stated.rows) == ("gaussian", 1.5, 3.0, 1000)
+
+
+def test_a_batch_beyond_the_data_draws_each_record_for_certain() -> None:
+    spec = PublicSpec("toy", (1, 28, 28), 10, 5)
+    assert dp_sgd.release("g", SimpleNamespace(clip=1.5, batch_size=10, steps=20), spec, noise=2.0).rate == 1.0

@@ -1,0 +1,78 @@
+"""A plan: what it records of a run, and that its JSON, which keys all noise, is a fixed form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+from toys import CPU, TINY_DPAC, TOY
+
+from methods.core.accounting.calibration import epsilon
+from methods.core.release import Budget
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+from workflow.common.files import read_json, write_json
+
+SOUND = Budget(10.0, 1e-5, "sound")
+
+
+def plan(budget: Budget = SOUND, seed: int = 0, **hyper) -> Plan:
+    return Plan.make("dpac", "a_run", TINY_DPAC | hyper, TOY, budget, seed)
+
+
+def test_a_plan_is_read_back_from_its_json_as_it_was(tmp_path):
+    free, over = Budget(math.inf, 1e-5, "none"), Budget(10.0, 1e-5, "published", over_budget=True)
+    for number, one in enumerate((plan(), plan(free), plan(over, as_released=True))):
+        write_json(tmp_path / f"{number}.json", one.to_dict())
+        again = Plan.from_dict(read_json(tmp_path / f"{number}.json"))
+        assert again == one and again.digest == one.digest
+
+
+def test_the_digest_of_a_known_plan_never_changes():
+    """It keys the noise and the secret draws: another form of the JSON would make every run another run."""
+    release = dataclasses.replace(plan().releases[0], noise=3.0)
+    known = dataclasses.replace(plan(), releases=(release,), costs={"published": 1.0, "sound": 2.0})
+    assert known.digest == "babce1ec216de38d901e0e68d690745a0336629509c2b7418d1952ab4fd79d4e"
+
+
+def test_every_part_of_a_plan_changes_its_noise():
+    base = plan()
+    others = [
+        plan(seed=1), plan(critic_steps=2), plan(Budget(9.0, 1e-5, "sound")), dataclasses.replace(base, run="b_run"),
+        dataclasses.replace(base, public=dataclasses.replace(TOY, dataset="other")),
+        dataclasses.replace(base, releases=(base.releases[0].used(3),)),
+    ]  # fmt: skip
+    assert len({one.noise_seed for one in (base, *others)}) == len(others) + 1
+
+
+def test_the_costs_are_those_of_the_releases_by_both_counts():
+    one = plan()
+    assert one.costs == {count: epsilon(one.releases, 1e-5, count) for count in ("published", "sound")}
+    assert one.costs["sound"] <= 10 and plan(Budget(math.inf, 1e-5, "none")).costs == {}
+
+
+def test_a_method_is_built_from_the_plan_alone():
+    method = plan(seed=7).build(CPU)
+    assert (method.hp.batch_size, method.context.seed, method.context.releases) == (3, 7, plan(seed=7).releases)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda content: content.pop("releases"), "not a plan ('releases')"),
+        (lambda content: content["public"].pop("num_train"), "not a plan"),
+        (lambda content: content["releases"][0].update(colour="red"), "not a release"),
+        (lambda content: content["hyper"].update(steps=0), "dpac.steps must be at least 1, got 0"),
+        (lambda content: content["hyper"].update(stepz=3), "unknown hyper-parameter of dpac 'stepz'"),
+        (lambda content: content.update(method="dpca"), "did you mean 'dpac'?"),
+        (lambda content: content.update(epsilon="ten"), "epsilon must be a number above 0"),
+    ],
+)
+def test_what_is_no_plan_is_refused_in_one_line(change, says):
+    content = json.loads(json.dumps(plan().to_dict()))
+    change(content)
+    with pytest.raises(UserError) as error:
+        Plan.from_dict(content)
+    assert says in str(error.value) and "\n" not in str(error.value)

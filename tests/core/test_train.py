@@ -1,0 +1,248 @@
+"""The training command: what it writes, how it survives a kill, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
+
+from methods.__main__ import main
+from methods.core import registry
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import Budget
+from methods.core.runs import checkpoint, train
+from methods.core.runs.plan import Plan
+from workflow.common.contracts import load_images
+from workflow.common.errors import UserError
+from workflow.common.files import write_json, write_npz
+
+GAN = TINY_GAN | {"steps": 6}
+MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}
+
+
+def planned(method: str = "gs_wgan", **overrides) -> Plan:
+    hyper = {**(GAN if method == "gs_wgan" else MERF), **overrides}
+    return Plan.make(method, "run", hyper, TOY, Budget(10.0, 1e-5, "published"), seed=0)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_has_its_files_and_a_ledger_line_for_each_use(tmp_path):
+    record = train.train(planned(), toy_records(), tmp_path, CPU)
+    assert record["steps_done"] == record["steps_planned"] == 6
+    assert sum("charge" in line for line in lines(tmp_path)) == 6
+    assert record["eps_published"] == pytest.approx(10, rel=1e-2)
+    assert record["eps_sound"] > record["eps_published"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "generator.safetensors", "ledger.jsonl", "log.csv", "private", "run.json",
+    }  # fmt: skip
+    assert not list((tmp_path / "private").iterdir())
+
+
+def test_figures_from_private_data_stay_in_the_private_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.load("gs_wgan"), "private_report", lambda self, delta: {"eps_data_dependent": 1.25})
+    train.train(planned(), toy_records(), tmp_path, CPU)
+    assert json.loads((tmp_path / "private" / "report.json").read_text())["eps_data_dependent"] == 1.25
+    public = [path for path in tmp_path.iterdir() if path.suffix in (".json", ".jsonl", ".csv")]
+    assert public and not [path for path in public if "data_dependent" in path.read_text()]
+
+
+def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_straight_run(tmp_path, monkeypatch):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train.train(planned(), toy_records(), straight, CPU)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 4)
+        train.train(planned(), toy_records(), broken, CPU, checkpoint_seconds=0)
+    assert not (broken / "run.json").exists()
+    train.train(planned(), toy_records(), broken, CPU)
+    assert (straight / "generator.safetensors").read_bytes() == (broken / "generator.safetensors").read_bytes()
+
+
+def test_uses_after_the_last_checkpoint_stay_spent_and_shorten_the_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 4)
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    record = train.train(planned(), toy_records(), tmp_path, CPU)
+    assert record["steps_done"] == 2
+    assert sum("charge" in line for line in lines(tmp_path)) == 6
+    assert record["eps_published"] <= 10
+
+
+def test_what_preparing_released_survives_a_kill_right_after_it(tmp_path, monkeypatch):
+    cls = registry.load("dp_merf")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(cls, "step", stop)
+        train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
+    record = train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
+    assert record["steps_done"] == 3
+    assert sum("charge" in line for line in lines(tmp_path)) == 1
+
+
+def test_a_release_lost_before_its_checkpoint_is_not_made_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(checkpoint, "save", stop)
+        train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="start again"):
+        train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_terminated_run_stores_a_checkpoint_at_the_end_of_its_step(tmp_path, monkeypatch):
+    straight, ended = tmp_path / "straight", tmp_path / "ended"
+    train.train(planned(), toy_records(), straight, CPU)
+    cls = registry.load("gs_wgan")
+    whole = cls.step
+
+    def terminated(self, t, data, ledger):
+        if t == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, t, data, ledger)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as exit_:
+        patch.setattr(cls, "step", terminated)
+        train.train(planned(), toy_records(), ended, CPU)
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert train.train(planned(), toy_records(), ended, CPU)["steps_done"] == 6
+    assert (straight / "generator.safetensors").read_bytes() == (ended / "generator.safetensors").read_bytes()
+
+
+def test_a_failure_after_training_spends_nothing_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(train, "_finish", stop)
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    assert train.train(planned(), toy_records(), tmp_path, CPU)["steps_done"] == 6
+
+
+def test_a_run_whose_whole_budget_was_lost_is_not_published(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def stop(*_):
+            raise Killed
+
+        patch.setattr(train.TrainingLoop, "_save", lambda self: self.step and stop())
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="start again"):
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_checkpoint_without_its_ledger_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 4)
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    (tmp_path / "private" / "ledger.jsonl").unlink()
+    with pytest.raises(UserError, match="ledger is gone"):
+        train.train(planned(), toy_records(), tmp_path, CPU)
+
+
+def test_runs_of_different_plans_never_share_their_noise(monkeypatch, tmp_path):
+    seeds = set()
+    whole = Ledger.open
+
+    def seen(path, releases, budget, resume, noise_seed):
+        seeds.add(noise_seed)
+        return whole(path, releases, budget, resume, noise_seed)
+
+    monkeypatch.setattr(Ledger, "open", seen)
+    for number, (epsilon, steps) in enumerate(((1.0, 3), (10.0, 3), (10.0, 2))):
+        plan = Plan.make("dp_merf", "run", MERF | {"steps": steps}, TOY, Budget(epsilon, 1e-5, "sound"), seed=0)
+        train.train(plan, toy_records(), tmp_path / str(number), CPU)
+    assert len(seeds) == 3
+
+
+def test_a_run_is_not_continued_with_other_hyper_parameters(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="other hyper-parameters"):
+        train.train(planned(critic_steps=2), toy_records(), tmp_path, CPU)
+
+
+def test_a_run_is_not_continued_with_another_plan(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    with pytest.raises(UserError, match="another plan"):
+        train.train(planned(batch_size=4), toy_records(), tmp_path, CPU)
+
+
+def test_an_over_budget_plan_is_refused_before_any_read(tmp_path):
+    class NoData:
+        def read(self, *_):
+            raise AssertionError("data was read")
+
+    plan = planned()
+    (release,) = plan.releases
+    over = replace(plan, releases=(release.used(100 * release.max_uses),))
+    with pytest.raises(UserError, match="over the budget"):
+        train.train(over, NoData(), tmp_path, CPU)
+
+
+def test_samples_are_balanced_and_drawn_from_the_stored_generator(tmp_path):
+    plan = planned()
+    write_json(tmp_path / "plan.json", plan.to_dict())
+    train.train(plan, toy_records(), tmp_path, CPU)
+    for name in ("a.npz", "b.npz"):
+        assert main(["sample", "--run", str(tmp_path), "--num", "25", "--out", str(tmp_path / name)]) == 0
+    samples = load_images(tmp_path / "a.npz")
+    assert samples.images.shape == (25, 1, 28, 28)
+    assert sorted(set(torch.bincount(torch.from_numpy(samples.labels)).tolist())) == [2, 3]
+    assert (samples.images == load_images(tmp_path / "b.npz").images).all()
+
+
+def card(folder):
+    fields = {"dataset": "toy", "image_shape": [1, 28, 28], "num_classes": 10, "splits": {"train": {"count": 60}}}
+    write_json(folder / "card.json", fields)
+    return str(folder / "card.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "gan"], "unknown method 'gan'; did you mean 'dpgan'? valid: "),
+        (["--method", "dpac", "--epsilon", "0"], "epsilon must be a number above 0"),
+        (["--method", "dpac", "--hyper", '{"stepps": 3}'], "hyper-parameter of dpac 'stepps'; did you mean 'steps'? "),
+        (["--method", "dpac", "--hyper", '{"steps": 0}'], "dpac.steps must be at least 1, got 0"),
+        (["--method", "dpac", "--paper"], "no published setting of dpac for toy at epsilon 10; valid: mnist"),
+        (["--method", "dpac", "--hyper", '{"steps": "many"}'], "dpac.steps must be of type int, got 'many'"),
+        (["--method", "dpac", "--accounting", "honest"], "unknown accounting 'honest'; valid: none, published, sound"),
+        (["--method", "nonprivate"], "nonprivate has no privacy"),
+        (["--method", "dpac", "--card", "nowhere.json"], "no such file: nowhere.json"),
+    ],
+)
+def test_bad_input_to_plan_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, says):
+    rest = ["--card", card(tmp_path), "--epsilon", "10", "--out", str(tmp_path / "plan.json")]
+    kept = [value for pair in zip(rest[::2], rest[1::2], strict=True) if pair[0] not in arguments for value in pair]
+    assert main(["plan", *arguments, *kept]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert says in error
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_data_that_does_not_match_the_plan_is_refused(tmp_path, capsys):
+    write_json(tmp_path / "plan.json", planned().to_dict())
+    images, labels = torch.zeros(50, 1, 28, 28, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64)
+    write_npz(tmp_path / "train.npz", images=images.numpy(), labels=labels.numpy())
+    arguments = ["--plan", str(tmp_path / "plan.json"), "--data", str(tmp_path / "train.npz"), "--out", str(tmp_path)]
+    assert main(["train", *arguments]) == 2
+    assert "50 images" in capsys.readouterr().err

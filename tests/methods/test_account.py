@@ -1,0 +1,69 @@
+"""The command that answers what a setting costs and what noise a budget needs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from methods.__main__ import main
+
+
+def answer(capsys, *arguments: str) -> str:
+    assert main(["account", *arguments]) in (0, None)
+    return capsys.readouterr().out
+
+
+def costs(text: str, line: str) -> list[float]:
+    """The published and the sound epsilon of the line that starts with `line`."""
+    (found,) = [entry for entry in text.splitlines() if entry.startswith(line)]
+    return [float(value) for value in re.findall(r"epsilon ([\d.e+]+) by the \w+ count", found)][-2:]
+
+
+def test_the_published_setting_of_gs_wgan_costs_what_is_known_of_it(capsys):
+    text = answer(capsys, "gs_wgan", "--paper", "--noise", "1.07")
+    assert costs(text, "noise 1.07") == pytest.approx([9.993, 610.3], abs=0.1)
+    assert "20000 uses, 32 rows of one shard of 1000, replace_one, hidden state" in text
+
+
+def test_the_noise_found_meets_each_budget_by_its_count(capsys):
+    text = answer(capsys, "dp_merf", "--epsilon", "10,1", "--records", "500")
+    assert "500 records" in text
+    assert "needs noise 0.4999" in text and "needs noise 3.73" in text
+    for budget in (10, 1):
+        assert costs(text, f"epsilon {budget} by the sound")[1] == pytest.approx(budget, rel=1e-3)
+
+
+def test_a_plan_that_the_found_noise_does_not_pay_for_is_said_to_exceed_the_budget(capsys):
+    text = answer(capsys, "dpac", "--paper", "--set", "as_released=true", "--noise", "1.07")
+    assert costs(text, "noise 1.07") == pytest.approx([146.56, 28604], rel=1e-3)
+    assert "14000 uses, 2000 rows of one shard of 1000" in text
+    assert text.count("is exceeded at the plan's noise") == 2 and "needs noise" not in text
+
+
+def test_settings_change_the_answer(capsys):
+    few, many = (
+        costs(answer(capsys, "dp_cgan", "--noise", "1", "--set", f"steps={steps}"), "noise 1") for steps in (100, 1000)
+    )
+    assert few[0] < many[0] and few[1] < many[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dp_mref"], "unknown method 'dp_mref'; did you mean 'dp_merf'? valid: "),
+        (["dp_merf", "--dataset", "cifar10"], "unknown dataset 'cifar10'; valid: celeba, fashion_mnist, mnist"),
+        (["dp_merf", "--set", "steps"], "--set takes KEY=VALUE, got 'steps'"),
+        (["dp_merf", "--set", "stepz=3"], "unknown hyper-parameter of dp_merf 'stepz'; did you mean 'steps'? "),
+        (["dp_merf", "--epsilon", "ten"], "epsilon must be a number above 0"),
+        (["dp_merf", "--records", "0"], "--records must be at least 1, got 0"),
+        (["dp_merf", "--paper"], "dp_merf for mnist at epsilon 10; valid: mnist at epsilon 1, "),
+        (["pate_gan", "--paper"], "valid: none, leave out --paper"),
+        (["dp_merf", "--noise", "-1"], "a noise >= 0, got 1.0 and -1.0"),
+        (["nonprivate"], "nonprivate has no privacy"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, says):
+    assert main(["account", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

@@ -1,0 +1,265 @@
+"""A preset: what is merged into what, which jobs come out, and how wrong input is reported."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from workflow import grid, presets
+from workflow.common.contracts import RunFolder
+from workflow.common.errors import UserError
+
+DATASETS = ("celeba", "digits", "mnist", "mnist_val")
+FIELDS = {"alpha": {"steps", "width"}, "beta": {"steps", "rate"}}
+PRESET: dict[str, Any] = {
+    "preset": "tiny",
+    "datasets": {"mnist": {}, "celeba": {"optional": True}},
+    "delta": 1e-5,
+    "epsilons": [10],
+    "seeds": [0],
+    "methods": {"alpha": {"steps": 5, "width": 1, "per_dataset": {"celeba": {"width": 2}}}},
+    "runs": {"alpha": {"accounting": "published"}, "beta": {}, "ceiling": {"method": "alpha", "epsilons": [math.inf],
+             "accounting": "none"}},
+    "protocol": {"num_samples": 100},
+}  # fmt: skip
+
+
+class Methods:
+    """Two methods, `alpha` and `beta`."""
+
+    def names(self):
+        return list(FIELDS)
+
+    def fields(self, method):
+        return FIELDS[method]
+
+    def hyper(self, method, overrides):
+        if overrides.get("steps", 1) < 1:
+            raise UserError(f"{method}.steps must be at least 1")
+
+    def has_paper_settings(self, method, dataset, epsilon):
+        return (method, dataset, epsilon) == ("alpha", "mnist", 10.0)
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    """Loads the preset `tiny`, with top-level keys replaced by `changes`, merged with `overrides`."""
+
+    def loaded(overrides: dict[str, Any] | None = None, **changes: Any) -> grid.Config:
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**PRESET, **changes}, sort_keys=False))
+        return presets.load(
+            {"preset": "tiny", **(overrides or {})},
+            datasets=DATASETS, methods=Methods(), protocol_keys=["num_samples", "batch_size"], folder=tmp_path,
+        )  # fmt: skip
+
+    return loaded
+
+
+def names(loaded: grid.Config) -> list[str]:
+    return [job.folder("r").removeprefix("r/runs/") for job in loaded.jobs]
+
+
+def job(loaded: grid.Config, path: str) -> grid.Job:
+    return loaded.job(RunFolder.parse(f"r/runs/{path}"))
+
+
+def test_the_grid_is_datasets_by_runs_by_epsilons_by_seeds(load):
+    assert names(load(epsilons=[10, 1], seeds=[0, 1], runs={"alpha": {}})) == [
+        f"{dataset}/alpha/eps{epsilon}/seed{seed}"
+        for dataset in ("mnist", "celeba")
+        for epsilon in (10, 1)
+        for seed in (0, 1)
+    ]
+
+
+def test_a_run_keeps_its_own_epsilons_seeds_and_datasets(load):
+    runs = {"alpha": {"epsilons": [2.5], "seeds": [7], "datasets": ["celeba"]}}
+    assert names(load({"epsilons": "1,10"}, runs=runs)) == ["celeba/alpha/eps2.5/seed7"]
+
+
+def test_a_run_without_a_method_is_named_after_it(load):
+    methods = {job.run: job.method for job in load().jobs}
+    assert methods == {"alpha": "alpha", "beta": "beta", "ceiling": "alpha"}
+
+
+def test_a_run_without_an_accounting_is_calibrated_by_the_sound_count(load):
+    accountings = {job.run: job.accounting for job in load().jobs}
+    assert accountings == {"alpha": "published", "beta": "sound", "ceiling": "none"}
+    with pytest.raises(UserError, match="accounting 'sound' does not go with epsilon inf"):
+        load(runs={"beta": {"epsilons": [math.inf]}})
+
+
+def test_no_run_may_exceed_its_budget_unless_it_says_so(load):
+    # Text, as Snakemake hands it over.
+    loaded = load({"runs": {"beta": {"over_budget": "true"}, "other": {"method": "beta", "over_budget": False}}})
+    assert {job.run for job in loaded.jobs if job.over_budget} == {"beta"}
+    assert job(loaded, "mnist/beta/eps3/seed7").over_budget
+    assert [name for name, run in loaded.summary()["runs"].items() if run["over_budget"]] == ["beta"]
+
+
+def test_settings_merge_from_method_to_its_dataset_to_run_to_the_runs_dataset(load):
+    methods = {"alpha": {"steps": 1, "width": 1, "per_dataset": {"celeba": {"steps": 2, "width": 2}}}}
+    runs = {"base": {"method": "alpha"}, "wide": {"method": "alpha", "width": 3},
+            "both": {"method": "alpha", "width": 3, "per_dataset": {"celeba": {"width": 4}}}}  # fmt: skip
+    hyper = {(job.run, job.dataset): dict(job.hyper) for job in load(methods=methods, runs=runs).jobs}
+    assert hyper["base", "mnist"] == {"steps": 1, "width": 1}
+    assert hyper["base", "celeba"] == {"steps": 2, "width": 2}
+    assert hyper["wide", "celeba"] == {"steps": 2, "width": 3}
+    assert hyper["both", "celeba"] == {"steps": 2, "width": 4}
+    assert hyper["both", "mnist"] == {"steps": 1, "width": 3}
+
+
+def test_command_line_lists_choose_among_what_the_preset_has(load):
+    assert names(load({"datasets": "mnist", "runs": "beta", "epsilons": "1,10", "seeds": "0, 3"})) == [
+        f"mnist/beta/eps{epsilon}/seed{seed}" for epsilon in (1, 10) for seed in (0, 3)
+    ]
+
+
+def test_one_number_is_a_list_of_one(load):
+    assert names(load({"runs": "alpha", "datasets": "mnist", "epsilons": 3, "seeds": 2})) == ["mnist/alpha/eps3/seed2"]
+
+
+def test_a_dataset_asked_for_by_name_is_not_optional(load):
+    assert load().optional == {"celeba"}
+    assert load({"datasets": "celeba"}).optional == frozenset()
+
+
+def test_command_line_mappings_are_merged_and_their_numbers_are_numbers(load):
+    # Snakemake hands over the scalars inside a YAML mapping as text.
+    loaded = load({"methods": {"alpha": {"width": "9"}}, "protocol": {"batch_size": "64"}})
+    assert dict(loaded.jobs[0].hyper) == {"steps": 5, "width": 9}
+    assert loaded.protocol == {"num_samples": 100, "batch_size": 64}
+
+
+def test_a_run_can_be_added_by_a_configfile(load):
+    assert "mnist/extra/eps10/seed0" in names(load({"runs": {"extra": {"method": "beta", "rate": 0.5}}}))
+
+
+def test_leaving_out_a_dataset_keeps_the_others(load):
+    assert {job.dataset for job in load().without(["celeba"]).jobs} == {"mnist"}
+
+
+def test_leaving_out_every_dataset_is_an_error(load):
+    with pytest.raises(UserError, match="no data set of preset 'tiny'"):
+        load().without(["celeba", "mnist"])
+
+
+def test_a_path_may_name_a_seed_or_epsilon_outside_the_grid(load):
+    other = job(load(), "celeba/alpha/eps2.5/seed9")
+    assert (other.epsilon, other.seed, dict(other.hyper)) == (2.5, 9, {"steps": 5, "width": 2})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("mnist/alpah/eps10/seed0", "unknown run 'alpah'; did you mean 'alpha'"),
+        ("mnits/alpha/eps10/seed0", "unknown data set 'mnits'; did you mean 'mnist'"),
+        ("mnist/alpha/epsinf/seed0", "does not go with epsilon inf"),
+    ],
+)
+def test_a_path_that_names_no_job_is_an_error(load, path, message):
+    with pytest.raises(UserError, match=message):
+        job(load(), path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"preset": "tniy"}, ["unknown preset 'tniy'", "did you mean 'tiny'"]),
+        ({"epsilns": 10}, ["unknown key 'epsilns' in tiny.yaml", "did you mean 'epsilons'", "datasets, delta"]),
+        ({"epsilons": 0}, ["epsilon must be a number above 0", "0"]),
+        ({"epsilons": "1,-3"}, ["epsilon must be a number above 0", "-3"]),
+        ({"epsilons": "ten"}, ["epsilon must be a number above 0", "'ten'"]),
+        ({"datasets": "mnits"}, ["unknown data set 'mnits'", "did you mean 'mnist'", "celeba, digits, mnist"]),
+        ({"runs": "alpah"}, ["unknown run 'alpah'", "did you mean 'alpha'"]),
+        ({"seeds": -1}, ["seeds[0]", "-1"]),
+        ({"delta": 2}, ["delta", "2", "Failure probability"]),
+        ({"threads": 0}, ["threads", "0", "minimum"]),
+        ({"protocol": {"num_sampels": 5}}, ["unknown key 'num_sampels'", "protocol", "did you mean 'num_samples'"]),
+        ({"datasets": {"mnist": {"optinal": True}}}, ["'optinal'", "datasets.mnist", "did you mean 'optional'"]),
+        ({"methods": {"alpha": {"stpes": 5}}}, ["unknown key 'stpes' under methods.alpha", "did you mean 'steps'"]),
+        ({"methods": {"alhpa": {}}}, ["unknown method 'alhpa'", "did you mean 'alpha'", "alpha, beta"]),
+        ({"runs": {"x": {"method": "gamma"}}}, ["unknown method 'gamma' of run 'x'", "alpha, beta"]),
+        ({"runs": {"alpha": {"acounting": "sound"}}}, ["'acounting' under runs.alpha", "did you mean 'accounting'"]),
+        ({"runs": {"alpha": {"accounting": "sonud"}}}, ["runs.alpha.accounting", "'sonud'", "sound"]),
+        ({"runs": {"alpha": {"accounting": "none"}}}, ["run 'alpha'", "none", "epsilon 10"]),
+        ({"runs": {"alpha": {"epsilons": [".inf"]}}}, ["run 'alpha'", "'published'", "epsilon inf"]),
+        ({"runs": {"alpha": {"epsilons": [0]}}}, ["epsilon must be a number above 0"]),
+        ({"runs": {"alpha": {"datasets": ["mnits"]}}}, ["unknown data set 'mnits' of run 'alpha'"]),
+        ({"runs": {"alpha": {"per_dataset": {"mnist": {"rate": 1}}}}}, ["'rate'", "per_dataset.mnist", "steps, width"]),
+        ({"runs": {"alpha": {"steps": 0}}}, ["alpha.steps must be at least 1"]),
+        ({"runs": {"alpha": {"over_bugdet": True}}}, ["'over_bugdet' under runs.alpha", "did you mean 'over_budget'"]),
+        ({"runs": {"alpha": {"over_budget": 1}}}, ["runs.alpha.over_budget", "1", "'boolean'", "refused otherwise"]),
+        ({"runs": {"alpha": {"over_budget": "yes"}}}, ["runs.alpha.over_budget", "'yes'", "'boolean'"]),
+        ({"runs": {"ceiling": {"over_budget": True}}}, ["run 'ceiling'", "over_budget", "accounting none"]),
+        ({"over_budget": True}, ["unknown key 'over_budget' in tiny.yaml"]),
+        ({"methods": {"alpha": {"chosen_on": "mnist"}}}, ["methods.alpha.chosen_on", "'mnist'", "'array'"]),
+        ({"methods": {"alpha": {"chosen_on": ["mnist"]}}}, ["methods.alpha.chosen_on", "mnist (test split)"]),
+        ({"runs": {"beta": {"chosen_on": ["mnits_val"]}}}, ["unknown place 'mnits_val' in runs.beta.chosen_on"]),
+        ({"runs": {"beta": {"chosen_o": []}}}, ["'chosen_o' under runs.beta", "did you mean 'chosen_on'"]),
+        ({"runs": {"real": {"method": "alpha"}}}, ["'real' is reserved"]),
+        ({"runs": {"Alpha/x": {"method": "alpha"}}}, ["Alpha/x"]),
+    ],
+)
+def test_wrong_input_names_the_key_the_value_and_what_is_valid(load, overrides, parts):
+    with pytest.raises(UserError) as caught:
+        load(overrides)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_runs_limited_to_datasets_that_do_not_take_part_leave_nothing(load):
+    with pytest.raises(UserError, match="nothing to run"):
+        load({"datasets": "mnist"}, runs={"alpha": {"datasets": ["celeba"]}})
+
+
+def test_a_preset_that_is_not_yaml_is_an_error(load, tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
+        load({"preset": "broken"})
+
+
+def test_the_summary_is_json_without_infinities(load):
+    summary = load().summary()
+    assert '"epsilons":["inf"]' in grid.canonical(summary)
+    assert summary["runs"]["alpha"]["hyper"]["celeba"] == {"steps": 5, "width": 2}
+
+
+def test_published_settings_are_asked_for_where_the_method_has_them(load):
+    loaded = load({"runs": {"ceiling": {"epsilons": [".inf"]}}}, paper_settings=True)
+    assert {(job.run, job.dataset) for job in loaded.jobs if job.paper} == {("alpha", "mnist")}
+    assert {(job.run, job.dataset) for job in loaded.without_published_settings} == {
+        ("alpha", "celeba"), ("beta", "mnist"), ("beta", "celeba"), ("ceiling", "mnist"), ("ceiling", "celeba")
+    }  # fmt: skip
+    assert not job(loaded, "mnist/alpha/eps1/seed0").paper
+    assert not load().without_published_settings and not any(job.paper for job in load().jobs)
+
+
+CHOSEN = {"methods": {"alpha": {"steps": 5, "chosen_on": ["mnist (test split)"], "chosen_note": "steps were raised."},
+                      "beta": {"chosen_on": ["mnist_val"]}},
+          "runs": {"alpha": {}, "beta": {}, "other": {"method": "alpha", "chosen_on": ["mnist_val"]},
+                   "paper": {"method": "beta", "chosen_on": ["published"]}}}  # fmt: skip
+
+
+def test_where_settings_were_chosen_is_said_by_run_and_is_no_hyper_parameter(load):
+    loaded = load(**CHOSEN, chosen_note="More was shortened.")
+    assert loaded.chosen_on() == [
+        "Settings of `alpha` were chosen by scores on the test split of `mnist`, which flatters these rows.",
+        "Settings of `beta` and `other` were chosen on held-out images (`mnist_val`).",
+        "Settings of `paper` were taken from their authors.",
+        "`alpha`: steps were raised.",
+        "More was shortened.",
+    ]
+    assert all(set(job.hyper) <= {"steps"} for job in loaded.jobs)
+    summary = loaded.summary()
+    assert summary["runs"]["alpha"]["chosen_on"] == ["mnist (test split)"]
+    assert "chosen_note" not in summary["runs"]["other"]
+
+
+def test_nothing_is_said_where_no_preset_says_it(load):
+    assert load().chosen_on() == []
+    assert "chosen_on" not in load().summary()["runs"]["alpha"]

@@ -1,0 +1,88 @@
+"""The presets that are shipped: each is valid against the methods, data sets and evaluation settings that exist."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from toys import shipped
+
+from evaluation.protocol import Protocol
+from methods.core import registry
+from methods.core.release import Budget, PublicSpec
+from methods.core.runs.plan import Plan
+from workflow import grid, presets
+from workflow.common.errors import UserError
+
+
+@pytest.mark.parametrize("preset", presets.names())
+def test_a_shipped_preset_is_valid(preset):
+    loaded = shipped(preset)
+    assert loaded.preset == preset, "the name inside the file is the file's"
+    Protocol.parse(grid.canonical(loaded.protocol))
+    for job in loaded.jobs:
+        published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
+        registry.hyper(job.method, {**published, **job.hyper})
+
+
+def test_there_is_a_preset_for_each_purpose():
+    assert set(presets.names()) >= {"smoke", "quick", "long", "paper"}
+
+
+def test_smoke_needs_no_network():
+    assert shipped("smoke").datasets == ("digits",)
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_epsilon_is_ten_or_none(preset):
+    assert {job.epsilon for job in shipped(preset).jobs} == {10.0, math.inf}
+
+
+def test_long_adds_epsilon_one():
+    assert {job.epsilon for job in shipped("long").jobs} == {10.0, 1.0, math.inf}
+
+
+@pytest.mark.parametrize("preset", ["quick", "long", "paper", "smoke"])
+def test_one_run_alone_exceeds_its_budget_and_is_refused_without_its_opt_in(preset):
+    jobs = [job for job in shipped(preset).jobs if job.over_budget]
+    assert {job.run for job in jobs} == {"dpac_as_released"}
+    job = jobs[0]
+    published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
+    public = PublicSpec(job.dataset, (1, 28, 28), 10, 60_000)
+    settings = job.method, job.run, {**published, **job.hyper}, public
+    plan = Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting, over_budget=True), job.seed)
+    assert job.accounting == "published"
+    assert plan.costs["sound"] > plan.costs["published"] > 1.2 * job.epsilon
+    with pytest.raises(UserError, match="over_budget: true"):
+        Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting), job.seed)
+
+
+@pytest.mark.parametrize("preset", presets.names())
+def test_the_rows_of_the_paper_s_family_alone_are_calibrated_by_the_authors_count(preset):
+    runs = {run.name: run.accounting for run in shipped(preset).runs.values()}
+    published = {name for name, accounting in runs.items() if accounting == "published"}
+    assert published == {name for name in runs if name in ("gs_wgan", "dpac", "dpac_as_released") or "_wo_" in name}
+    assert {name for name, accounting in runs.items() if accounting == "none"} == {"nonprivate"}
+
+
+@pytest.mark.parametrize("preset", ["quick", "long"])
+def test_every_run_says_on_which_images_its_settings_were_chosen(preset):
+    runs = shipped(preset).runs.values()
+    assert [run.name for run in runs if not run.chosen_on] == []
+    held_out = {run.name for run in runs if run.chosen_on == ("mnist_val", "fashion_mnist_val")}
+    teachers = {"pate_gan", "g_pate", "datalens"}
+    assert held_out == {"dp_sinkhorn", "dpgan", "gs_wgan_sound", "dpac_sound", *teachers}
+
+
+def test_the_paper_s_preset_keeps_runs_that_no_author_published():
+    loaded = shipped("paper")
+    alone = {job.method for job in loaded.without_published_settings if job.dataset == "mnist"}
+    assert alone == {"dp_merf", "pate_gan", "nonprivate"}
+    assert all(job.paper for job in loaded.jobs if job.method in ("gs_wgan", "dpac"))
+
+
+@pytest.mark.parametrize("preset", ["quick", "long", "paper"])
+def test_the_ablations_of_table_4_run_on_fashion_mnist_alone(preset):
+    datasets_of = {job.run: job.dataset for job in shipped(preset).jobs if "_wo_" in job.run}
+    assert set(datasets_of) == {f"dpac_wo_{name}" for name in ("g2r", "r2g", "seq", "seq_mixed", "init")}
+    assert set(datasets_of.values()) == {"fashion_mnist"}

@@ -1,0 +1,50 @@
+"""The metrics of scores.csv: their order, which way is better, how far they may move, and how they are printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the tables and a value of scores.csv's column `metric`.
+
+    Attributes:
+        label: the printed name; `ε` stands for epsilon.
+        higher_is_better: False where a rise is a regression.
+        tolerance: how far a value may move unnoticed: "0.02" absolute, or "5%" of the reference value.
+        decimals, published_decimals: of a printed value measured here, and of the paper's.
+        arrow: whether tables mark which way is better; what a run spent is neither good nor bad by itself.
+        regresses: False for a value that belongs to the machine, not to the method.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    tolerance: str
+    decimals: int
+    published_decimals: int = 2
+    arrow: bool = True
+    regresses: bool = True
+
+
+# Default tolerances leave room for another processor's rounding, not for another result.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("is", "IS", True, "5%", 2),
+        Metric("fid_inception", "FID (Inception)", False, "5%", 2),
+        Metric("fid_classifier", "FID (classifier)", False, "5%", 2),
+        Metric("precision", "precision", True, "0.03", 3),
+        Metric("recall", "recall", True, "0.03", 3),
+        Metric("g2r_mlp", "gen2real MLP", True, "0.02", 3),
+        Metric("g2r_cnn", "gen2real CNN", True, "0.02", 3),
+        Metric("r2g_mlp", "real2gen MLP", True, "0.02", 3),
+        Metric("r2g_cnn", "real2gen CNN", True, "0.02", 3),
+        Metric("distinct_fraction", "distinct images", True, "0.01", 3),
+        Metric("eps_published", "ε published", False, "0.001", 2, arrow=False),
+        Metric("eps_sound", "ε sound", False, "0.001", 2, arrow=False),
+        Metric("train_seconds", "training (s)", False, "25%", 0, published_decimals=0, arrow=False, regresses=False),
+    )
+}
+ORDER = tuple(METRICS)

@@ -1,0 +1,82 @@
+"""Settings as dataclass fields that state their meaning, unit and range, and the one validator that reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+from workflow.common.errors import UserError, unknown
+
+
+def setting(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """Returns a dataclass field with its default, its meaning (unit included), and the values it may take.
+
+    Args:
+        default: its type is the field's annotation: bool, int, float or str.
+        low, high: smallest and largest value, both included; None where there is no limit.
+        choices: the names that a text may be; None where any text may stand.
+    """
+    choices = None if choices is None else tuple(choices)
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+def parse(cls: type, values: Mapping[str, Any], kind: str, owner: str = "") -> Any:
+    """Returns `cls` with the fields `values`, each checked; the others keep their defaults.
+
+    `kind` and `owner` name a setting in an error: "hyper-parameter" and "dpac" give "hyper-parameter dpac.steps".
+
+    Raises:
+        UserError: an unknown field (the valid ones are listed), a value of another type, or one outside its range.
+    """
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    checked = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown(f"{kind} of {owner}" if owner else kind, name, fields)
+        checked[name] = _checked(f"{kind} {owner}.{name}" if owner else f"{kind} {name}", value, hints[name],
+                                 fields[name])  # fmt: skip
+    return cls(**checked)
+
+
+def range_of(field: dataclasses.Field) -> str:
+    """Returns the values a field may take in words, such as "1 to 10"; empty where nothing limits them."""
+    low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
+    if choices is not None:
+        return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    if low is not None:
+        return f"at least {low:g}"
+    return "" if high is None else f"at most {high:g}"
+
+
+def describe(cls: type) -> Iterator[str]:
+    """Yields one line a field: name, type, default, range and meaning."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        facts = [hints[field.name].__name__, f"default {field.default!r}", range_of(field)]
+        yield f"{field.name} ({', '.join(filter(None, facts))}): {field.metadata.get('help', '')}"
+
+
+def _checked(what: str, value: Any, kind: type, field: dataclasses.Field) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
+        raise UserError(f"{what} must be of type {kind.__name__}, got {value!r}")
+    low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
+    if choices is not None and value not in choices:
+        raise unknown(what, value, choices)
+    # Written so that NaN fails as well.
+    outside = (low is not None and not value >= low) or (high is not None and not value <= high)
+    if outside or (kind is float and not math.isfinite(value)):
+        raise UserError(f"{what} must be {range_of(field) or 'a finite number'}, got {value!r}")
+    return value

@@ -1,0 +1,186 @@
+"""The grid of a preset as types: its runs, and every job that they make. Imports no method and no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from workflow.common import chosen_on
+from workflow.common.contracts import RunFolder, format_epsilon
+from workflow.common.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of the comparison: a method, the accounting that calibrates it, and where it takes part.
+
+    Attributes:
+        over_budget: whether it is trained although its plan costs more than epsilon.
+        datasets: names in the order of the preset.
+        hyper: data set -> overrides of the method's hyper-parameters, without the published settings.
+        chosen_on: where the settings were chosen, as `workflow.common.chosen_on.places` lists; empty if not stated.
+        chosen_note: a sentence more about that choice; empty if there is none.
+    """
+
+    name: str
+    method: str
+    accounting: str
+    over_budget: bool
+    datasets: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    seeds: tuple[int, ...]
+    hyper: Mapping[str, Mapping[str, Any]]
+    chosen_on: tuple[str, ...] = ()
+    chosen_note: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a run on a data set with a budget and a seed.
+
+    `paper` starts from the published settings: the preset asks for them and the method has one for this data set and
+    budget.
+    """
+
+    dataset: str
+    run: str
+    method: str
+    epsilon: float
+    seed: int
+    accounting: str
+    over_budget: bool
+    hyper: Mapping[str, Any]
+    paper: bool
+
+    def folder(self, root: str | Path) -> str:
+        """Returns the run's folder under `root` = `results/<preset>`."""
+        return str(RunFolder(Path(root), self.dataset, self.run, self.epsilon, self.seed).path)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A preset after merging and checking; `jobs` is its whole grid.
+
+    Attributes:
+        datasets: names that take part, in order.
+        optional: those of them that are left out where their files are missing.
+        delta, seeds, paper_settings, threads, audit_seconds, protocol, cost, chosen_note: as described in schema.yaml.
+        publishes: whether a method has a published setting for a data set and budget.
+    """
+
+    preset: str
+    datasets: tuple[str, ...]
+    optional: frozenset[str]
+    data_sources: tuple[str, ...]
+    delta: float
+    seeds: tuple[int, ...]
+    paper_settings: bool
+    threads: int
+    audit_seconds: float
+    runs: Mapping[str, Run]
+    protocol: Mapping[str, Any]
+    publishes: Callable[[str, str, float], bool] = field(repr=False, compare=False)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    chosen_note: str = ""
+
+    @property
+    def root(self) -> str:
+        """The folder of all results of this preset."""
+        return f"results/{self.preset}"
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every training of the grid, by data set, run, epsilon and seed."""
+        return tuple(
+            self._job(run, dataset, epsilon, seed)
+            for dataset in self.datasets
+            for run in self.runs.values()
+            if dataset in run.datasets
+            for epsilon in run.epsilons
+            for seed in run.seeds
+        )
+
+    def _job(self, run: Run, dataset: str, epsilon: float, seed: int) -> Job:
+        return Job(
+            dataset, run.name, run.method, epsilon, seed, run.accounting, run.over_budget, run.hyper[dataset],
+            self.paper_settings and self.publishes(run.method, dataset, epsilon),
+        )  # fmt: skip
+
+    @property
+    def without_published_settings(self) -> tuple[Job, ...]:
+        """The jobs that start from their method's defaults although the preset asks for published settings."""
+        return tuple(job for job in self.jobs if self.paper_settings and not job.paper)
+
+    def job(self, folder: RunFolder) -> Job:
+        """Returns the job of a run folder, also one outside the grid such as another seed or epsilon.
+
+        Raises UserError for an unknown data set or run, or an epsilon that does not go with the run's accounting.
+        """
+        if folder.run not in self.runs:
+            raise unknown("run", folder.run, self.runs)
+        run = self.runs[folder.run]
+        if folder.dataset not in run.hyper:
+            raise unknown("data set", folder.dataset, run.hyper)
+        check_accounting(run.name, run.accounting, (folder.epsilon,))
+        return self._job(run, folder.dataset, folder.epsilon, folder.seed)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what determines the scores, ready for JSON: the grid, each run's settings and the protocol."""
+        return {
+            "preset": self.preset,
+            "datasets": list(self.datasets),
+            "delta": self.delta,
+            "paper_settings": self.paper_settings,
+            "runs": {run.name: self._run_summary(run) for run in self.runs.values()},
+            "protocol": self.protocol,
+            **({"chosen_note": self.chosen_note} if self.chosen_note else {}),
+        }
+
+    def _run_summary(self, run: Run) -> dict[str, Any]:
+        return {
+            "method": run.method,
+            "accounting": run.accounting,
+            "over_budget": run.over_budget,
+            "epsilons": [format_epsilon(epsilon) for epsilon in run.epsilons],
+            "seeds": list(run.seeds),
+            "hyper": {dataset: run.hyper[dataset] for dataset in self.datasets if dataset in run.datasets},
+            **({"chosen_on": list(run.chosen_on)} if run.chosen_on else {}),
+            **({"chosen_note": run.chosen_note} if run.chosen_note else {}),
+        }
+
+    def chosen_on(self) -> list[str]:
+        """Returns Markdown sentences on which images each run's settings were chosen."""
+        return chosen_on.sentences(self.summary())
+
+    def without(self, missing: Iterable[str]) -> Config:
+        """Returns the configuration with some data sets left out. Raises UserError if none is left."""
+        gone = set(missing)
+        kept = tuple(name for name in self.datasets if name not in gone)
+        if not kept:
+            raise UserError(f"no data set of preset {self.preset!r} has its files: {', '.join(sorted(gone))}")
+        return replace(self, datasets=kept)
+
+
+def check_accounting(name: str, accounting: str, epsilons: Iterable[float]) -> None:
+    """Raises UserError unless accounting none and epsilon inf go together in the run `name`."""
+    for epsilon in epsilons:
+        if math.isinf(epsilon) != (accounting == "none"):
+            raise UserError(
+                f"run {name!r}: accounting {accounting!r} does not go with epsilon {format_epsilon(epsilon)}; "
+                "accounting none means epsilon .inf, and epsilon .inf means accounting none"
+            )
+
+
+def canonical(value: Any) -> str:
+    """Returns key-sorted JSON on one line; the text of a setting in commands and hashes.
+
+    Raises UserError for a setting that is infinite or not a number.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise UserError(f"settings must be finite numbers, got {value}") from None
