@@ -23,6 +23,7 @@ from benchmarks.table import Row, to_csv
 from methods.commands.arguments import use_machine
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json, write_text
+from workflow.common.options import whole
 from workflow.common.provenance import provenance
 
 PARTS = {module.PART: module for module in (throughput, choices, roofline, scaling)}
@@ -67,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats of everything (default 5)")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--threads", type=int, default=cores, help=f"CPU threads (default: all cores, here {cores})")
+    parser.add_argument(
+        "--threads", type=whole("--threads"), default=cores, help=f"CPU threads (default: all cores, here {cores})"
+    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
     parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
     arguments = parser.parse_args(argv)

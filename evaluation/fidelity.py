@@ -22,6 +22,7 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import sha256, write_json
+from workflow.common.options import whole
 from workflow.common.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()  # before torch_fidelity, which imports torchvision
@@ -176,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--real", type=Path, required=True, help="npz of the real train split")
     parser.add_argument("--classifiers", type=Path, required=True, help="folder of evaluation.classifiers")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="fidelity.json to write")
     arguments = parser.parse_args(argv)
     keep_freed()

@@ -209,7 +209,7 @@ class Mlp:
 def fit_mlp(
     data: LabelledImages, iterations: int, holdout: float, seed: int, threads: int = 1, min_steps: int = 0
 ) -> tuple[Mlp, dict[str, Any]]:
-    """Trains scikit-learn's MLPClassifier as GS-WGAN's and DPAC's code does: one hidden layer of 100, alpha 0.01.
+    """Trains scikit-learn's MLPClassifier as GS-WGAN's and DPAC's code does for MNIST: one hidden layer, alpha 0.01.
 
     It holds `holdout` of `data` out, stops after 10 epochs without a better accuracy there, or after `iterations`
     epochs (more where these make fewer than `min_steps` steps of 200 images), and restores its best epoch.

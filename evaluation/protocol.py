@@ -1,19 +1,26 @@
-"""Settings of the evaluation commands, the same for every method of a preset."""
+"""Settings of the evaluation commands, the same for every method of a preset.
+
+`python -m evaluation.protocol` prints what the evaluation follows and each departure from it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workflow.common.departures import EVALUATION
 from workflow.common.files import json_or_path
 from workflow.common.settings import parse, setting
+
+SOURCES = EVALUATION
 
 
 @dataclass(frozen=True)
 class Protocol:
     """Every evaluation setting. Defaults are close to preset `quick`: about a minute on one core for a sample set.
 
-    The utility settings follow the released code of GS-WGAN and DP-GAN-DPAC except for the epochs: the authors have 50,
-    schedule `step`, `cnn_g2r_lr` 0.05, `cnn_r2g_lr` 0.02 and `mlp_*_iterations` 1000 (DPAC's README).
+    Networks, optimisers and splits follow the released code of GS-WGAN and DP-GAN-DPAC but for SOURCES. DPAC's README
+    has other values, which preset `paper` takes: schedule `step`, 50 epochs for gen2real's CNN at 0.05; for real2gen's
+    100 at 0.01 on MNIST and Fashion-MNIST, 50 at 0.02 on CelebA; 1000 `mlp_*_iterations`.
     """
 
     num_samples: int = setting(10_000, "images of a sample set that are scored; more are left out by a fixed draw", 1)
@@ -47,3 +54,7 @@ class Protocol:
             UserError: malformed JSON, an unknown key (the valid ones are named), or a value that its setting refuses.
         """
         return parse(cls, json_or_path(text, "--protocol") if text else {}, "protocol setting")
+
+
+if __name__ == "__main__":
+    print("\n".join(SOURCES))

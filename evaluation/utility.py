@@ -16,6 +16,7 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
+from workflow.common.options import whole
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp
@@ -61,8 +62,7 @@ def score(
         stored: r2g's classifiers ("mlp", "cnn"), from `evaluation.classifiers`; unused by g2r.
         threads: CPU threads.
 
-    Source: GS-WGAN and DP-GAN-DPAC evaluation code. Departures: DPAC trains real2gen's CNN on the real test split, here
-    both classifiers see the train split; the epoch is chosen on held-out training images instead of on test images.
+    Source: GS-WGAN and DP-GAN-DPAC evaluation code; departures: `evaluation.protocol.SOURCES`.
     """
     if direction == "g2r":
         models = fit(direction, samples, int(test.labels.max()) + 1, protocol, seed, threads)
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
     parser.add_argument("--directions", default=",".join(DIRECTIONS), help="g2r, r2g or both (default)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="utility.json to write")
     arguments = parser.parse_args(argv)
     keep_freed()

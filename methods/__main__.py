@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from workflow.common.errors import command
+from workflow.common.errors import command, unknown
 
 # Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
 VERBS = {
@@ -15,6 +15,7 @@ VERBS = {
     "account": "epsilon of a setting and noise for a budget; reads no data",
     "published-costs": "what every published setting spends, as csv; reads no data",
     "audit": "a lower bound on epsilon from attacks, next to the accountants' upper ones",
+    "audit-coverage": "how often the audit's lower bounds lie above an epsilon that is known; half a minute",
     "plan": "everything a run will release and what that costs, before any data is read",
     "warm-start": "a private artifact that several runs start from; continues after a kill",
     "train": "train one run under its ledger; continues where a killed run stopped",
@@ -34,7 +35,10 @@ def main(argv: list[str] | None = None) -> int | None:
         if argv[:1] == [verb]:
             module = import_module(f"methods.commands.{verb.replace('-', '_')}")
             module.add_arguments(options)
-    return module.run(parser.parse_args(argv))
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        raise unknown("command", argv[0], VERBS)
+    arguments = parser.parse_args(argv)
+    return module.run(arguments)
 
 
 if __name__ == "__main__":

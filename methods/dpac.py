@@ -75,20 +75,21 @@ class DPAC(ShardedGAN):
         },
     }  # fmt: skip
     SOURCES = (
-        "Paper: Chen, Liu, Ma, Nepal, Xu, CVPR 2023; repository files source/main.py, main_celeba_gender.py, models.py,"
-        " config.py.",
-        "Departure, unless as_released: one sanitised gradient per image; the repository weights the critic's and the"
-        " classifier's, clips and noises them apart, and counts one.",
-        "Departure, unless as_released: the generator batch stays at batch_size; the repository's grows to 1000 once"
-        " the classifier joins and is counted as 32.",
-        "Departures, as_released too: steps, not steps + 1; every batch before the classifier joins is whole, where"
-        " the repository's is as long as the last batch of its shard, 32 or 28 on MNIST.",
-        "Departure: the classifier's fake phase clears its gradients between updates.",
-        "Ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init"
-        " keeps one classifier per shard, since one for all shards would let each record into every step.",
-        "Option shards_per_step (see methods/gs_wgan.py): the classifier's fake phase is shared by the drawn shards, as"
-        " fakes are public; each continues with a copy on its own records. Both gradients are in the shard's one row.",
-        "Departures shared with GS-WGAN: see methods/gs_wgan.py.",
+        "Chen, Liu, Ma, Nepal, Xu, Private Image Generation with Dual-Purpose Auxiliary Classifier, CVPR 2023; "
+        "source/{main,main_celeba_gender,models,pretrain,config}.py of the authors' repository",
+        "departure: the noise is calibrated to the budget (the authors' 1.07 and 0.61135 are what their count gives)",
+        "departure, unless as_released: one sanitised gradient per image; the repository weights the critic's and the "
+        "classifier's, clips and noises them apart, and counts one",
+        "departure, unless as_released: the generator batch stays at batch_size; the repository's grows to 1000 once "
+        "the classifier joins and is counted as 32",
+        "departure: every batch before the classifier joins is whole; the repository's is as long as the last batch of "
+        "its shard, 32 or 28 on MNIST",
+        "departure: the classifier's fake phase clears its gradients between updates",
+        "ablations are not in the repository: g2r, r2g drop a phase; seq is classifier_start 0 or mix_phases; init "
+        "keeps one classifier per shard, since one for all shards would let each record into every step",
+        *ShardedGAN.SHARED,
+        "option shards_per_step (see methods/gs_wgan.py): the classifier's fake phase is shared by the drawn shards, "
+        "as fakes are public; each continues with a copy on its own records. Both gradients are in the shard's one row",
     )
 
     @classmethod

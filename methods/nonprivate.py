@@ -25,7 +25,11 @@ class NonPrivate(ShardedGAN):
     """A conditional WGAN-GP with GS-WGAN's networks and optimisers, and no privacy at all."""
 
     Hyper = Hyper
-    SOURCES = ("GS-WGAN without its sanitiser (methods/gs_wgan.py) on one shard; no published row.",)
+    SOURCES = (
+        "GS-WGAN without its sanitiser (methods/gs_wgan.py) on one shard; no published row",
+        "departure: image gradients stay as they are; GS-WGAN's code without noise scales each to the clip's norm",
+        *ShardedGAN.SHARED,
+    )
 
     @classmethod
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
@@ -33,6 +37,12 @@ class NonPrivate(ShardedGAN):
         if not math.isinf(budget.epsilon):
             raise UserError(f"nonprivate has no privacy: give it epsilon inf and accounting none, not {budget.epsilon}")
         return super().plan(hp, public, budget)
+
+    @classmethod
+    def check(cls, hp: Any, public: PublicSpec) -> None:
+        super().check(hp, public)
+        if hp.shards_per_step:
+            raise UserError("nonprivate draws no shards: leave shards_per_step at 0")
 
     @classmethod
     def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:

@@ -36,6 +36,11 @@ class PATEGAN(TeacherGAN):
         "departure: labels of generated images are uniform; the authors draw them from the true class frequencies, "
         "which nothing accounts for",
         "departure: one vote and one batch of images per round; the authors take five per generator step",
+        "departure: latents are uniform in (-1, 1); the code trains on (0, 1) and samples from N(0, 1)",
+        "departure: Adam has betas 0.5 and 0.999, and a rate of 1e-3 for generator and teachers; the code 0.9 and "
+        "0.999, and 1e-4 for all",
+        "departure: a thousand teachers, where the repository's runs have ten; weights start as torch's or N(0, "
+        "0.02^2), not as Xavier's",
         "departure: the option labels share trains the student on the noisy share of teachers that vote real, not on "
         "the majority alone: the same release, but without the data-dependent bound",
         "departure: the data-dependent bound is computed next to the worst case and kept private, as the votes are; "

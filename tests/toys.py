@@ -11,6 +11,7 @@ import torch
 
 from evaluation.protocol import Protocol
 from methods.core import registry
+from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec
 from workflow import datasets, presets
@@ -69,6 +70,11 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
         return whole(self, t, data, ledger)
 
     monkeypatch.setattr(cls, "step", stop)
+
+
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every grant answer exactly: clipped, but without noise and grid."""
+    monkeypatch.setattr(Grant, "_noisy", lambda self, answer: answer)
 
 
 def squares(count: int, seed: int, classes: int = 3, channels: int = 1, size: int = 28) -> LabelledImages:

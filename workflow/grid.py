@@ -68,7 +68,8 @@ class Config:
     Attributes:
         datasets: names that take part, in order.
         optional: those of them that are left out where their files are missing.
-        delta, seeds, paper_settings, threads, audit_seconds, protocol, cost, chosen_note: as described in schema.yaml.
+        delta, seeds, paper_settings, threads, audit_seconds, cost, chosen_note: as described in schema.yaml.
+        protocol: the evaluation settings of every data set; protocol_per_dataset: those that hold on one alone.
         publishes: whether a method has a published setting for a data set and budget.
     """
 
@@ -84,6 +85,7 @@ class Config:
     runs: Mapping[str, Run]
     protocol: Mapping[str, Any]
     publishes: Callable[[str, str, float], bool] = field(repr=False, compare=False)
+    protocol_per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
 
@@ -128,6 +130,18 @@ class Config:
         check_accounting(run.name, run.accounting, (folder.epsilon,))
         return self._job(run, folder.dataset, folder.epsilon, folder.seed)
 
+    def protocol_of(self, dataset: str) -> dict[str, Any]:
+        """Returns the evaluation settings of a data set: the shared ones, and its own instead where it has any."""
+        return {**self.protocol, **self.protocol_per_dataset.get(dataset, {})}
+
+    @property
+    def sample_counts(self) -> int | str:
+        """The scored samples of a run: a number, or in words where data sets differ."""
+        counts = {dataset: self.protocol_of(dataset)["num_samples"] for dataset in self.datasets}
+        if len(set(counts.values())) == 1:
+            return next(iter(counts.values()))
+        return ", ".join(f"{count} ({dataset})" for dataset, count in counts.items())
+
     def summary(self) -> dict[str, Any]:
         """Returns what determines the scores, ready for JSON: the grid, each run's settings and the protocol."""
         return {
@@ -136,9 +150,13 @@ class Config:
             "delta": self.delta,
             "paper_settings": self.paper_settings,
             "runs": {run.name: self._run_summary(run) for run in self.runs.values()},
-            "protocol": self.protocol,
+            "protocol": self._protocol_summary(),
             **({"chosen_note": self.chosen_note} if self.chosen_note else {}),
         }
+
+    def _protocol_summary(self) -> Mapping[str, Any]:
+        own = {name: self.protocol_per_dataset[name] for name in self.datasets if name in self.protocol_per_dataset}
+        return {**self.protocol, "per_dataset": own} if own else self.protocol
 
     def _run_summary(self, run: Run) -> dict[str, Any]:
         return {

@@ -65,5 +65,5 @@ def _chosen(kind: str, items: Iterable[Any], valid: Iterable[str]) -> Iterable[A
     """Returns `items`. Raises UserError for one that is not among the valid names."""
     for name in items:
         if name not in valid:
-            raise unknown(kind, name, valid)
+            raise unknown(kind, name, valid, "a new row is a line under runs: in the preset" if kind == "run" else "")
     return items

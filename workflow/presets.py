@@ -18,6 +18,7 @@ from workflow.overrides import override
 FOLDER = Path(__file__).resolve().parent / "config"
 RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seeds", "chosen_on", "chosen_note",
             "per_dataset")  # fmt: skip
+PER_DATASET = "per_dataset"
 METHOD_KEYS = ("chosen_on", "chosen_note", "per_dataset")
 DEFAULT_ACCOUNTING = "sound"
 
@@ -55,7 +56,8 @@ def load(
 
     Hyper-parameters merge from weak to strong: the preset's `methods.<method>`, its `per_dataset.<data set>`, the
     run's own keys, the run's `per_dataset.<data set>`. Published settings, where the preset asks for them, lie below
-    all of these and are merged when the run is planned.
+    all of these and are merged when the run is planned. Evaluation settings merge likewise: `protocol`, then its
+    `per_dataset.<data set>`.
 
     Args:
         overrides: what `--config` and `--configfile` gave. Lists (datasets, runs, epsilons, seeds) may be
@@ -84,7 +86,8 @@ def load(
         threads=content.get("threads", 1),
         audit_seconds=content.get("audit_seconds", 8.0),
         runs={run: reader.run(run) for run in content["runs"]},
-        protocol=content["protocol"],
+        protocol={key: value for key, value in content["protocol"].items() if key != PER_DATASET},
+        protocol_per_dataset=content["protocol"].get(PER_DATASET) or {},
         publishes=methods.has_paper_settings,
         cost=content.get("cost") or {},
         chosen_note=content.get("chosen_note", ""),
@@ -162,11 +165,17 @@ class _Reader:
         """Raises UserError for a data set, protocol key or method of the preset that does not exist."""
         for dataset in self.content["datasets"]:
             self._known_dataset(dataset, f"in {self.source}")
-        for key in self.content["protocol"]:
-            if key not in protocol_keys:
-                raise unknown("key", key, protocol_keys, where=f"in {self.source} under protocol")
+        self._check_protocol(self.content["protocol"], [*protocol_keys, PER_DATASET], "protocol")
+        for dataset, settings in (self.content["protocol"].get(PER_DATASET) or {}).items():
+            self._known_dataset(dataset, f"in {self.source} under protocol.{PER_DATASET}")
+            self._check_protocol(settings, list(protocol_keys), f"protocol.{PER_DATASET}.{dataset}")
         for method in self.content.get("methods") or {}:
             self._known_method(method, f"in {self.source} under methods")
+
+    def _check_protocol(self, settings: Mapping[str, Any], valid: list[str], where: str) -> None:
+        for key in settings:
+            if key not in valid:
+                raise unknown("key", key, valid, where=f"in {self.source} under {where}")
 
     def run(self, name: str) -> Run:
         """Returns a run of the preset. Raises UserError where a name or value of it cannot be."""

@@ -42,8 +42,9 @@ LIMITS = (
     "larger networks, so its column shows the distance, not a reproduction, unless the preset is the paper's.",
     "The privacy spent is computed by an accountant from the run's ledger, not measured. An epsilon under the count "
     "`published` is what the method's authors claim; where `sound` is larger, that claim is not proved.",
-    "The privacy cost of choosing settings is not counted. Random seeds are fixed so that runs can be repeated; a real "
-    "release needs secret ones.",
+    "These runs protect nobody: their noise follows from public numbers and the records, so that they can be repeated. "
+    "Records that need protection take a secret key (--secret-noise).",
+    "The privacy cost of choosing settings is not counted.",
     "Each run shows its last model; within a run, no model, classifier or image was selected by its score on the real "
     "test data.",
     "FID on classifier features depends on the classifier trained here; it must not be compared with Inception FID.",

@@ -162,7 +162,7 @@ def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: La
     return Table(table.title, columns, rows, [])
 
 
-def _notes(table: Table, numbers: Numbers, num_samples: int | None) -> list[str]:
+def _notes(table: Table, numbers: Numbers, num_samples: int | str | None) -> list[str]:
     preset = ", ".join(sorted(numbers.presets)) or "none"
     samples = f"; each measured score uses {num_samples} generated images" if num_samples else ""
     if samples and {"precision", "recall"} & {column.metric for column in table.columns}:
@@ -186,7 +186,7 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | None) -> list[str]
     return notes
 
 
-def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples: int | None = None) -> Table:
+def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples: int | str | None = None) -> Table:
     """Returns one table: every row and column the layout names, and every measured run and data set it does not."""
     datasets = _datasets(table, layout, numbers)
     places = list(_places(table, datasets, layout, numbers))
@@ -196,7 +196,7 @@ def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples:
 
 
 def write_tables(
-    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path, num_samples: int | None = None
+    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path, num_samples: int | str | None = None
 ) -> None:
     """Writes each table of scores of the layout as csv, md and tex under `out`."""
     numbers = Numbers.gather(scores, published)
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
-    parser.add_argument("--num-samples", type=int, help="generated images behind each score, for the note")
+    parser.add_argument("--num-samples", help="generated images behind each score, in words or a number, for the note")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
     options = parser.parse_args(argv)
     scores, published = read_scores(options.scores), read_scores(options.published)

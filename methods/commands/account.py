@@ -45,6 +45,8 @@ def report(arguments: argparse.Namespace) -> str:
     """
     public = public_facts(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
+    if math.inf in budgets:
+        raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
     hp = registry.hyper(arguments.name, overrides(arguments, arguments.name, public.dataset, budgets[0]))
     targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]
     plans = [(budget, registry.load(arguments.name).plan(hp, public, budget)) for budget in targets]
@@ -84,7 +86,8 @@ def _described(release: Release) -> str:
         "one_shard_of_k": f"one shard of {round(1 / release.rate)}",
     }[release.sampling]
     hidden = ", hidden state" if release.state == "hidden" else ""
-    return f"{release.name}: {release.max_uses} uses, {size} of {drawn}, {release.adjacency}{hidden}"
+    uses = f"{release.max_uses} use{'s' if release.max_uses > 1 else ''}"
+    return f"{release.name}: {uses}, {size} of {drawn}, {release.adjacency}{hidden}"
 
 
 def _costs(releases: Sequence[Release], delta: float) -> str:

@@ -19,16 +19,17 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path
+from workflow.common.options import whole
 
 
 def read_plan(text: str | Path) -> Plan:
     """Returns the plan of a JSON text or of a plan.json. Raises UserError if it is none."""
-    return Plan.from_dict(json_or_path(text))
+    return Plan.from_dict(json_or_path(text, "a plan"))
 
 
 def read_public(card: str | Path) -> PublicSpec:
     """Returns the public facts of a data set card. Raises UserError naming the missing field."""
-    return PublicSpec.from_card(json_or_path(card))
+    return PublicSpec.from_card(json_or_path(card, "a data set card"))
 
 
 def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
@@ -87,16 +88,23 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def add_secret_noise(parser: argparse.ArgumentParser) -> None:
+    """Adds --secret-noise."""
+    parser.add_argument(
+        "--secret-noise", action="store_true",
+        help="noise from a key of the operating system, destroyed at the end: for records that need protection; without"
+        " it a run can be repeated from its plan, which protects nobody",
+    )  # fmt: skip
+
+
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Adds --threads and --device."""
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
 
 
 def use_machine(arguments: argparse.Namespace) -> torch.device:
     """Applies --threads and returns the device. Raises UserError for a device that is not there."""
-    if arguments.threads < 1:
-        raise UserError(f"--threads must be at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
     if CHOICES.keep_freed:
         keep_freed()
@@ -108,5 +116,7 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
         device = torch.device(arguments.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"device {arguments.device!r} is not available here; valid: auto, cpu, cuda, cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {arguments.device!r} is not available here; valid: auto, cpu, cuda, cuda:N")
     return device

@@ -8,6 +8,7 @@ from methods.commands.list import summary
 from methods.core import registry
 from workflow.common import settings
 from workflow.common.contracts import format_epsilon
+from workflow.common.departures import EVALUATION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(name: str) -> str:
-    """Returns a method's summary, hyper-parameters with defaults, ranges and units, published settings and sources."""
+    """Returns a method's summary, hyper-parameters with defaults, ranges and units, published settings and sources.
+
+    The sources are those of its training, each departure from them included, and then those of the evaluation.
+    """
     cls = registry.load(name)
     lines = [f"{name}: {summary(name)}", "", "hyper-parameters:"]
     lines += [f"  {line}" for line in settings.describe(cls.Hyper)]
@@ -30,4 +34,7 @@ def describe(name: str) -> str:
         lines.append(f"  {dataset}, epsilon {format_epsilon(epsilon)}: {dict(overrides) or 'the defaults'}")
     if not cls.PAPER:
         lines.append("  none")
-    return "\n".join([*lines, "", "sources:", *(f"  {source}" for source in cls.SOURCES)])
+    parts = {"sources": cls.SOURCES, "evaluation, of every method alike (python -m evaluation.protocol)": EVALUATION}
+    for heading, sources in parts.items():
+        lines += ["", f"{heading}:", *(f"  {source}" for source in sources)]
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from methods.core import registry
 from workflow.common.errors import UserError, print_error
@@ -25,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(name: str) -> str:
-    """Returns the first line of a method's docstring."""
-    return (registry.load(name).__doc__ or "").strip().splitlines()[0]
+    """Returns the first line of a method's file, which says what it is."""
+    return (sys.modules[registry.load(name).__module__].__doc__ or "").strip().splitlines()[0]

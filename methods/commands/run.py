@@ -22,6 +22,7 @@ import torch
 from methods.commands.arguments import (
     add_budget,
     add_machine,
+    add_secret_noise,
     add_settings,
     budget_of,
     overrides,
@@ -31,16 +32,19 @@ from methods.commands.arguments import (
     use_machine,
 )
 from methods.core.privacy.private_data import PrivateData
-from methods.core.runs import checkpoint, warm_start
+from methods.core.runs import checkpoint, finished, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json, write_npz
+from workflow.common.options import whole
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
 _PART_BYTES = 15 * 2**20
+# Ten years, far below what a timer of the C library takes.
+_MOST_MINUTES = 5_256_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument("--run", help="name of the run (default: the method)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num", type=int, default=60_000, help="images to draw (default 60000)")
+    parser.add_argument("--num", type=whole("--num"), default=60_000, help="images to draw (default 60000)")
     parser.add_argument("--minutes", type=float, help="stop after so long, at exit code 75; the same call continues")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    add_secret_noise(parser)
     add_machine(parser)
 
 
@@ -63,17 +68,17 @@ def run(arguments: argparse.Namespace) -> None:
     Raises UserError for a setting that does not fit the data, the budget, or what the folder was begun with, and
     SystemExit with code 75 when time is up.
     """
-    if arguments.num < 1:
-        raise UserError(f"--num must be at least 1, got {arguments.num}")
-    if arguments.minutes is not None and arguments.minutes <= 0:
-        raise UserError(f"--minutes must be above 0, got {arguments.minutes:g}")
+    if arguments.minutes is not None and not 0 < arguments.minutes < _MOST_MINUTES:
+        raise UserError(f"--minutes must be above 0 and below {_MOST_MINUTES}, got {arguments.minutes:g}")
     device = use_machine(arguments)
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)
     with _within(arguments.minutes, arguments.out):
-        if not (arguments.out / "run.json").exists():
+        if finished.is_complete(arguments.out):
+            finished.sweep(arguments.out)
+        else:
             critics = _warm_start(plan, arguments, data, device)
-            train(plan, data, arguments.out, device, critics)
+            train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)
         _samples(plan, arguments, device)
 
 

@@ -8,22 +8,20 @@ from pathlib import Path
 from methods.commands.arguments import add_machine, read_plan, use_machine
 from methods.core.runs import checkpoint
 from methods.core.runs.sample import draw
-from workflow.common.errors import UserError
 from workflow.common.files import write_npz
+from workflow.common.options import whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--num", type=int, required=True, help="images to draw")
+    parser.add_argument("--num", type=whole("--num"), required=True, help="images to draw")
     parser.add_argument("--out", required=True, help="samples.npz to write")
     add_machine(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the samples. Raises UserError for a run that is not trained."""
-    if arguments.num < 1:
-        raise UserError(f"--num must be at least 1, got {arguments.num}")
     device = use_machine(arguments)
     plan = read_plan(arguments.run / "plan.json")
     images, labels = draw(plan, checkpoint.load_generator(arguments.run), arguments.num, device)

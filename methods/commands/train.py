@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from methods.commands.arguments import add_machine, read_plan, read_private, use_machine
+from methods.commands.arguments import add_machine, add_secret_noise, read_plan, read_private, use_machine
 from methods.core.runs.train import train
 
 
@@ -16,13 +16,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="train.npz of the data set")
     parser.add_argument("--warm-start", type=Path, help="folder of the warm-started critics, for methods that use one")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--again", action="store_true",
+        help="train a finished run once more, which charges the same records once more; says what that costs in all",
+    )  # fmt: skip
+    add_secret_noise(parser)
     add_machine(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains the run. Raises UserError for data that do not fit the plan, or a folder that another plan began."""
+    """Trains the run.
+
+    Raises UserError for data that do not fit the plan, a folder that another plan began, or a finished run without
+    --again.
+    """
     device = use_machine(arguments)
     plan = read_plan(arguments.plan)
     data = read_private(arguments.data, plan.public)
-    record = train(plan, data, arguments.out, device, arguments.warm_start)
+    record = train(
+        plan, data, arguments.out, device, arguments.warm_start,
+        secret_noise=arguments.secret_noise, again=arguments.again,
+    )  # fmt: skip
     print(f"{plan.run}: {record['steps_done']} steps in {record['train_seconds']:.0f} s", file=sys.stderr)

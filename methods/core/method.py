@@ -41,10 +41,15 @@ class Context:
 class Method(ABC):
     """A generative model trained under a privacy ledger.
 
-    A subclass is the only public class of its file, and that file imports nothing but torch, numpy, opacus and
-    `methods.core`. The trainer calls `prepare`, then `step(t)` for t = 0 .. num_steps - 1, until done or until the
-    ledger raises BudgetExhausted, then stores `public_state` (released) and checkpoints `private_state` (never
-    released).
+    A subclass is the only public class of its file. The file imports torch, numpy, opacus, `methods.core` and, for its
+    settings and errors, `workflow.common`; no other method. The trainer calls `prepare`, then `step(t)` for
+    t = 0 .. num_steps - 1, until done or until the ledger raises BudgetExhausted. It stores `public_state` (released)
+    and `private_state` (never released) in checkpoints, the first one after `prepare`, so both have their keys from
+    `__init__` on. What is released once is best released in `prepare`, and fitted in `step`.
+
+    Where to look: `methods.core.release.Release` (what is claimed), `methods.core.privacy.private_data` (`read`, and
+    `len`, the public number of records), `methods.core.privacy.grant` (`rows`, `sum`, `votes`),
+    `workflow.common.settings.setting` (a field of `Hyper`).
 
     Class attributes:
         Hyper: a frozen dataclass of hyper-parameters, each a `setting` with its default, meaning, unit and range.

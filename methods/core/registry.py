@@ -42,6 +42,8 @@ def load(name: str) -> type[Method]:
     ]  # fmt: skip
     if len(classes) != 1:
         raise UserError(f"methods/{name}.py must define exactly one public Method, it defines {len(classes)}")
+    if not dataclasses.is_dataclass(getattr(classes[0], "Hyper", None)):
+        raise UserError(f"methods/{name}.py: {classes[0].__name__} needs a frozen dataclass `Hyper` of its settings")
     return classes[0]
 
 

@@ -30,6 +30,14 @@ class PublicSpec:
     num_classes: int
     num_train: int
 
+    def __post_init__(self) -> None:
+        numbers = (*self.image_shape, self.num_classes, self.num_train)
+        if len(numbers) != 5 or not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise UserError(
+                f"data set {self.dataset} needs image_shape [C, H, W], num_classes and a count of training records, all"
+                f" whole numbers above 0; got {list(self.image_shape)}, {self.num_classes!r} and {self.num_train!r}"
+            )
+
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> PublicSpec:
         """Returns the public facts of a data set card. Raises UserError naming the missing field."""
@@ -38,6 +46,8 @@ class PublicSpec:
             return cls(card["dataset"], shape, card["num_classes"], count)
         except KeyError as error:
             raise UserError(f"the data set card lacks {error}; make it again by python -m workflow.datasets") from None
+        except TypeError as error:
+            raise UserError(f"not a data set card ({error}); make it again by python -m workflow.datasets") from None
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,13 @@ class Release:
     def scale(self) -> float:
         """Scale of the noise: standard deviation for gaussian, b for laplace, in the units of the rows."""
         return 0.0 if self.kind == "none" else self.noise * self.sensitivity
+
+    @property
+    def grid(self) -> float:
+        """What all answers are multiples of: the largest power of two that is at most 2^-10 of `scale`; public."""
+        if not self.scale:
+            raise ValueError(f"release {self.name} adds no noise, so its answers lie on no grid")
+        return 2.0 ** (math.floor(math.log2(self.scale)) - 10)
 
     def used(self, uses: int) -> Release:
         """Returns the same release with `uses` uses."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from tape import Tape
 
 from methods.core import registry
 from methods.core.method import Context, Method
@@ -18,7 +20,6 @@ from methods.core.release import NO_BUDGET, Budget, PublicSpec, Release
 from methods.core.rng import named_rng
 from methods.core.runs import checkpoint
 from workflow.common.errors import UserError
-from workflow.common.seeds import derive
 
 SHAPES = {"grey": ((1, 28, 28), 10, 80), "colour": ((3, 32, 32), 2, 48)}
 BUDGETS = (Budget(10.0, 1e-5, "sound"), Budget(10.0, 1e-5, "published"), Budget(math.inf, 1e-5, "none"))
@@ -27,7 +28,23 @@ STEPS = 4
 TINY: dict[str, Any] = {
     "steps": STEPS, "batch_size": 4, "num_shards": 2, "warm_start_steps": 1, "critic_steps": 1,
     "critic_batch": 4, "width": 4, "critic_width": 4, "generator_width": 4, "classifier_width": 4,
-    "warm_start_width": 4, "hidden": 8, "channels": 4, "features": 32, "num_teachers": 4,
+    "warm_start_width": 4, "hidden": 8, "channels": 8, "features": 32, "num_teachers": 4, "dim": 4,
+    "teacher_steps": 1, "pretrain_steps": 1, "teacher_rate": 0.02,
+}  # fmt: skip
+
+# What else is worth a run, besides every method as it is: other mechanisms, other players, other uses of an answer.
+SOUND = {"shards_per_step": 3.0, "num_shards": 8, "warm_start_steps": 0, "spectral_norm": False}
+CLASSIFIER = {"classifier_start": 1, "classifier_fake_steps": 1, "classifier_real_steps": 1, "fakes_per_class": 1}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "gs_wgan": [SOUND],
+    "dpac": [
+        SOUND | CLASSIFIER, CLASSIFIER | {"mix_phases": True}, CLASSIFIER | {"fresh_classifier": False},
+        CLASSIFIER | {"as_released": True, "released_batch": 3},
+    ],
+    "dp_cgan": [{"generator_every": 2, "ema": 0.5, "optimizer": "adam"}],
+    "dpgan": [{"generator_every": 2, "fakes": 3}],
+    "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],
+    "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip
 
 
@@ -46,19 +63,24 @@ def public(shape: str) -> PublicSpec:
 class Door:
     """Private data of random pixels that can be read, counted, and nothing else: an attribute would be a leak."""
 
-    __slots__ = ("__data",)
+    __slots__ = ("__data", "__without")
 
-    def __init__(self, spec: PublicSpec, seed: int = 0) -> None:
+    def __init__(self, spec: PublicSpec, seed: int = 0, changed: int | None = None, without: int | None = None) -> None:
+        """Record `changed` is another one; record `without` is missing from whatever is read."""
         rng = named_rng(seed, "toy data")
         images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=rng).to(torch.uint8)
-        self.__data = PrivateData(images, torch.arange(spec.num_train) % spec.num_classes)
+        # Uneven, so that counts of classes differ between data sets.
+        labels = torch.randint(spec.num_classes, (spec.num_train,), generator=rng)
+        if changed is not None:
+            images[changed], labels[changed] = 255 * (images[changed] < 128), (labels[changed] + 1) % spec.num_classes
+        self.__data, self.__without = PrivateData(images, labels), without
 
     def __len__(self) -> int:
         return len(self.__data)
 
     def read(self, grant: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads as PrivateData does."""
-        return self.__data.read(grant, index)
+        return self.__data.read(grant, index if self.__without is None else index[index != self.__without])
 
 
 def plan(name: str, spec: PublicSpec, hp: Any) -> tuple[Budget, tuple[Release, ...]]:
@@ -73,19 +95,29 @@ def plan(name: str, spec: PublicSpec, hp: Any) -> tuple[Budget, tuple[Release, .
 
 @dataclass
 class Run:
-    """One training run at toy size, in a folder of its own."""
+    """One training run at toy size, in a folder of its own.
+
+    `noise` names the key of noise and secret draws; `data` are other records than the usual ones, `tape` sees all
+    grants of the training.
+    """
 
     name: str
     spec: PublicSpec
     folder: Path
     seed: int = 0
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    noise: str = ""
+    data: Door | None = None
+    tape: Tape | None = None
 
     def __post_init__(self) -> None:
         self.hp = tiny(self.name, **self.overrides)
         self.budget, self.releases = plan(self.name, self.spec, self.hp)
+        if self.overrides.get("as_released"):
+            self.budget = dataclasses.replace(self.budget, over_budget=True)
         self.context = Context(self.spec, self.releases, self.seed, torch.device("cpu"))
-        self.data = Door(self.spec)
+        self.data = self.data or Door(self.spec)
+        self.logs: list[dict[str, float]] = []
         self.method = self.new()
 
     def new(self) -> Method:
@@ -94,8 +126,8 @@ class Run:
 
     def ledger(self, resume: bool = False) -> Ledger:
         """Opens the run's ledger with the run's noise."""
-        noise_seed = derive(self.seed, "noise")
-        return Ledger.open(self.folder / "ledger.jsonl", self.releases, self.budget, resume, noise_seed)
+        key = f"{self.seed} noise {self.noise}".encode()
+        return Ledger.open(self.folder / "ledger.jsonl", self.releases, self.budget, resume, key)
 
     def warm_start(self) -> Path | None:
         """Makes the method's warm start, if it has one, and returns its folder."""
@@ -115,7 +147,7 @@ class Run:
     def train(self, first: int = 0, last: int | None = None) -> Run:
         """Runs steps first .. last - 1 of `method`, from its stored checkpoint unless `first` is 0."""
         warm = self.warm_start()
-        with self.ledger(resume=first > 0) as ledger:
+        with self.tape.running() if self.tape else nullcontext(), self.ledger(resume=first > 0) as ledger:
             if first:
                 stored = checkpoint.load(self.folder, self.context.device)
                 self.method.resume(self.data, ledger, warm)
@@ -123,14 +155,15 @@ class Run:
             else:
                 self.method.prepare(self.data, ledger, warm)
             for t in range(first, self.method.num_steps if last is None else last):
-                self.method.step(t, self.data, ledger)
+                self.logs.append(self.method.step(t, self.data, ledger))
             self.spent = {release.name: ledger.uses(release.name) for release in self.releases}
             if self.budget.accounting != "none":
                 self.epsilon = ledger.epsilon(self.budget.accounting)
         return self
 
     def interrupted(self, at: int) -> Run:
-        """Trains to step `at`, stores a checkpoint, and trains a new instance from it to the end."""
+        """Trains to step `at` (half way of fewer steps), stores a checkpoint, and trains a new instance to the end."""
+        at = min(at, self.method.num_steps // 2)
         self.train(last=at)
         checkpoint.save(self.folder, self.method, at, 0.0, [], {})
         self.method = self.new()

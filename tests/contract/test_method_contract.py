@@ -50,7 +50,9 @@ def test_a_setting_outside_its_range_is_refused_by_name(name: str) -> None:
 def test_sources_are_named(name: str) -> None:
     sources = registry.load(name).SOURCES
     assert isinstance(sources, tuple) and sources
-    assert all(isinstance(source, str) and source for source in sources)
+    # One line of text each, which a reader takes in at once.
+    assert [source for source in sources if not 0 < len(source.strip()) <= 330 or "\n" in source] == []
+    assert len(set(sources)) == len(sources)
 
 
 def test_paper_settings_are_valid_overrides(name: str) -> None:

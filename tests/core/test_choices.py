@@ -93,7 +93,7 @@ def train(folder: Path, **overrides) -> dict[str, torch.Tensor]:
         return fakes, sent[f"image gradients of step {t}"]
 
     gan.mechanism.answer = kept
-    with Ledger.open(folder / "ledger.jsonl", releases, NO_BUDGET, noise_seed=1) as ledger:
+    with Ledger.open(folder / "ledger.jsonl", releases, NO_BUDGET, noise_key=b"1") as ledger:
         gan.prepare(toy_records(), ledger)
         for t in range(2):
             gan.step(t, toy_records(), ledger)
@@ -129,6 +129,23 @@ def test_a_sharded_gan_is_sent_the_same_gradients(run: str, off: str, reference:
     assert {name: apart(value, plain[name]) for name, value in expected.items()} == pytest.approx(
         dict.fromkeys(expected, 0.0), abs=AFTER_STEPS
     )
+
+
+@pytest.mark.parametrize(
+    ("choice", "fast"), [("patches", "patches"), ("folded_signals", "_folded_kernel"), ("written_gradients", "loss")]
+)
+def test_a_choice_decides_which_path_is_taken(choice: str, fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, whole = [], getattr(written_gradients, fast)
+    monkeypatch.setattr(written_gradients, fast, lambda *given: calls.append(1) or whole(*given))
+    critic = Critic((1, 28, 28), 10, 4, spectral=False)
+    batch = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28), torch.arange(3), torch.rand(3, 1, 1, 1)
+    counts = []
+    for on in (True, False):
+        calls.clear()
+        with CHOICES.changed(**{choice: on}):
+            critic_loss(critic, *batch, 10.0, 0.001, "fp32").backward()
+        counts.append(len(calls))
+    assert counts[0] > counts[1]
 
 
 def pretrain(folder: Path, generator: str) -> dict[str, torch.Tensor]:
@@ -298,7 +315,7 @@ def private_step(kind: str) -> torch.Tensor:
     before = flat(list(network.parameters()))
     sgd = torch.optim.SGD(network.parameters(), lr=1.0)
     private = dp_sgd.PrivateOptimizer(network, sgd, release, expected_batch=5, chunk=2)
-    grant = Grant(release, NoiseSource(0), 1)
+    grant = Grant(release, NoiseSource(b"0"), 1)
     private.step(grant, lambda network, rows: network(rows).square() * 3, records, fakes, weight=0.7)
     return before - flat(list(network.parameters()))
 
@@ -319,7 +336,7 @@ def clipped_sum(folder: Path, method: str) -> torch.Tensor:
     releases = cls.plan(hp, TOY, BUDGET)
     gan, noise = cls(hp, Context(TOY, releases, 0, CPU)), Grant.noise
     with (
-        Ledger.open(folder / "ledger.jsonl", releases, BUDGET, noise_seed=1) as ledger,
+        Ledger.open(folder / "ledger.jsonl", releases, BUDGET, noise_key=b"1") as ledger,
         mock.patch.object(Grant, "noise", lambda self, like: sums.append(like) or noise(self, like)),
     ):
         gan.prepare(toy_records(), ledger)

@@ -19,7 +19,6 @@ from methods.core.privacy.noise import NoiseSource
 from methods.core.release import Budget, PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed import one_backward_pass
-from workflow.common.seeds import derive
 
 CLIP = 0.5
 
@@ -45,20 +44,22 @@ def flat(model: nn.Module) -> torch.Tensor:
 
 
 class Setup:
-    """A network under plain SGD of rate 1 and expected batch 1: its movement is minus the released sum."""
+    """A network under plain SGD of rate 1: its movement is minus the released sum over the expected batch."""
 
-    def __init__(self, folder: Path, noise: float = 1e-9, kind: str = "gaussian", chunk: int = 0) -> None:
+    def __init__(
+        self, folder: Path, noise: float = 1e-9, kind: str = "gaussian", chunk: int = 0, expected: int = 1
+    ) -> None:
         self.model = network()
         self.release = release(noise, kind)
         budget = Budget(1e18, 1e-5, "published") if kind == "gaussian" else Budget(math.inf, 1e-5, "none")
-        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget, noise_seed=derive(3, "noise"))
+        self.ledger = Ledger.open(folder / "ledger.jsonl", (self.release,), budget, noise_key=b"3 noise")
         sgd = torch.optim.SGD(self.model.parameters(), lr=1.0)
-        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, 1, chunk)
+        self.optimizer = dp_sgd.PrivateOptimizer(self.model, sgd, self.release, expected, chunk)
 
-    def released(self, batch: torch.Tensor) -> torch.Tensor:
+    def released(self, batch: torch.Tensor, measure: Callable = losses) -> torch.Tensor:
         before = flat(self.model)
         with self.ledger.charge("g") as grant:
-            self.optimizer.step(grant, losses, batch)
+            self.optimizer.step(grant, measure, batch)
         return before - flat(self.model)
 
 
@@ -112,7 +113,7 @@ def convolutions_released(batch: torch.Tensor, measure: Callable, last: bool) ->
         model.to(memory_format=torch.channels_last)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     optimizer, before = dp_sgd.PrivateOptimizer(model, sgd, release(0.0), 1), flat(model)
-    optimizer.step(Grant(release(0.0), NoiseSource(0), 1), measure, batch)
+    optimizer.step(Grant(release(0.0), NoiseSource(b"0"), 1), measure, batch)
     moved = before - flat(model)
     with torch.no_grad():
         nn.utils.vector_to_parameters(before, model.parameters())
@@ -175,6 +176,55 @@ def test_a_non_finite_row_counts_as_zero(tmp_path: Path, bad: float) -> None:
     batch = torch.randn(4, 6, generator=named_rng(0, "x"))
     poisoned = torch.cat([batch, torch.full((1, 6), bad)])
     torch.testing.assert_close(Setup(tmp_path / "a").released(poisoned), Setup(tmp_path / "b").released(batch))
+
+
+@pytest.fixture(params=[True, False], ids=["one backward pass", "row by row"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to the same sum."""
+    monkeypatch.setattr(dp_sgd.CHOICES, "one_backward_pass", request.param)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_row_whose_loss_is_finite_and_whose_gradient_is_not_counts_as_zero(tmp_path: Path) -> None:
+    def kinked(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        out, bad = model(rows).squeeze(1), rows[:, 0] == 7
+        # The root of a number that is always zero: a loss of 0, whose slope is 0 times infinity.
+        root = torch.where(bad, (out - out.detach()).abs(), 1.0).sqrt()
+        return torch.where(bad, root, out.square() * 3)
+
+    batch = torch.randn(4, 6, generator=named_rng(0, "x"))
+    poisoned = torch.cat([batch[:2], torch.full((1, 6), 7.0), batch[2:]])
+    assert kinked(network(), poisoned).isfinite().all()
+    released = Setup(tmp_path / "a").released(poisoned, kinked)
+    torch.testing.assert_close(released, Setup(tmp_path / "b").released(batch))
+
+
+@pytest.mark.usefixtures("either_way")
+def test_gradients_beyond_the_clip_end_at_it_on_average_to_seven_digits(tmp_path: Path) -> None:
+    def steep(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        return 1e4 * (model(rows)[:, 0] + 1).square()
+
+    setup, norms = Setup(tmp_path, noise=0.0), []
+    for row in torch.randn(200, 6, generator=named_rng(0, "x")).split(1):
+        # From zero: a movement of weights would lose the last digits.
+        taken: list[torch.Tensor] = []
+        setup.optimizer._optimizer.original_optimizer.step = lambda taken=taken: taken.extend(
+            parameter.grad.double().flatten() for parameter in setup.model.parameters()
+        )
+        with setup.ledger.charge("g") as grant:
+            setup.optimizer.step(grant, steep, row)
+        norms.append(float(torch.cat(taken).norm()) / CLIP)
+    # A single one is rounded in its seventh digit; twice a clip's 1e-6 would show in the mean.
+    assert sum(norms) / len(norms) == pytest.approx(1.0, abs=1e-7)
+    assert max(norms) < 1 + 5e-7
+
+
+def test_sum_and_noise_are_both_divided_by_the_expected_batch(tmp_path: Path) -> None:
+    batch = torch.randn(7, 6, generator=named_rng(0, "x"))
+    one, many = Setup(tmp_path / "a", noise=2.0), Setup(tmp_path / "b", noise=2.0, expected=50)
+    torch.testing.assert_close(many.released(batch) * 50, one.released(batch), rtol=1e-3, atol=1e-4)
+    empty = torch.cat([many.released(torch.zeros(0, 6)) for _ in range(100)])
+    assert float(empty.std()) * 50 == pytest.approx(2.0 * CLIP, rel=0.05)
 
 
 def test_an_empty_batch_still_adds_noise_of_the_release(tmp_path: Path) -> None:

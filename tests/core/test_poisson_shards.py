@@ -33,7 +33,7 @@ def start(folder: Path, method: str, data: PrivateData, budget: Budget = SOUND, 
     hp = settings(method, **overrides)
     releases = registry.load(method).plan(hp, TOY, budget)
     made = registry.load(method)(hp, Context(TOY, releases, 0, CPU))
-    ledger = Ledger.open(folder / "ledger.jsonl", releases, budget, noise_seed=1)
+    ledger = Ledger.open(folder / "ledger.jsonl", releases, budget, noise_key=b"1")
     made.prepare(data, ledger, None)
     return made, ledger
 

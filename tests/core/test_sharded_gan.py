@@ -21,6 +21,7 @@ from methods.core.sharded.losses import image_gradients
 from methods.core.sharded.nets import build_classifier
 from methods.core.sharded.one_shard import OneShardStep
 from methods.core.speed import layout
+from methods.core.speed.choices import CHOICES
 from workflow.common.errors import UserError
 
 LABELS = torch.arange(60) % 10
@@ -32,7 +33,7 @@ def start(folder: Path, method: str, data: PrivateData, warm_start: Path | None 
     budget = Budget(10.0, 1e-5, "published") if private else Budget(math.inf, 1e-5, "none")
     releases = registry.load(method).plan(hp, TOY, budget)
     made = registry.load(method)(hp, Context(TOY, releases, 0, CPU))
-    ledger = Ledger.open(folder / "ledger.jsonl", releases, budget, noise_seed=1)
+    ledger = Ledger.open(folder / "ledger.jsonl", releases, budget, noise_key=b"1")
     made.prepare(data, ledger, warm_start)
     return made, ledger
 
@@ -58,6 +59,28 @@ def test_a_step_reads_one_shard_and_charges_one_release_of_batch_size_rows(tmp_p
     assert (release.rows, release.rate, release.max_uses) == (3, 1 / 6, 4)
     assert release.sensitivity == 2 * made.hp.clip
     assert (release.state, release.draws) == ("hidden", "per_step")
+
+
+def test_a_step_reads_the_drawn_shards_records_and_a_second_visit_continues_where_the_first_ended(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Grant, "shard", lambda grant: 4)
+    data = Recorder(toy_records())
+    made, ledger = start(tmp_path, "gs_wgan", data, critic_batch=10)
+    starts, take = [], made.critics.take
+
+    def watched(shard):
+        network = take(shard)
+        starts.append(network.scorer.linear.parametrizations.weight.original.clone())
+        return network
+
+    made.critics.take = watched
+    for t in range(2):
+        made.step(t, data, ledger)
+    # The shard of the same number is the one that a warm start trains the same critic on.
+    assert data.seen == set(partition(60, 6, seed=0)[4].tolist())
+    kept = made.critics.state()
+    assert list(kept) == ["4"] and not torch.equal(starts[0], starts[1])
 
 
 def test_shards_are_drawn_uniformly(tmp_path):
@@ -167,6 +190,9 @@ def test_fakes_made_part_by_part_are_those_made_at_once(tmp_path, monkeypatch, g
         made.generator.load_state_dict(state)
     assert sizes == [7, 3, 3, 1]
     torch.testing.assert_close(*fakes)
+    with CHOICES.changed(map_parts=False):
+        made.fakes_for(labels, torch.Generator().manual_seed(0))
+    assert sizes[4:] == [7]
 
 
 def warm(folder: Path, data: PrivateData) -> dict[int, torch.Tensor]:

@@ -46,6 +46,12 @@ def test_a_finished_run_has_its_files_and_a_ledger_line_for_each_use(tmp_path):
     assert not list((tmp_path / "private").iterdir())
 
 
+def test_the_log_holds_no_times_which_would_tell_how_many_records_a_step_drew(tmp_path):
+    train.train(planned(), toy_records(), tmp_path, CPU)
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == "step,noisy_gradient_norm" and len(rows) == 6
+
+
 def test_figures_from_private_data_stay_in_the_private_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.load("gs_wgan"), "private_report", lambda self, delta: {"eps_data_dependent": 1.25})
     train.train(planned(), toy_records(), tmp_path, CPU)
@@ -155,18 +161,18 @@ def test_a_checkpoint_without_its_ledger_is_refused(tmp_path, monkeypatch):
 
 
 def test_runs_of_different_plans_never_share_their_noise(monkeypatch, tmp_path):
-    seeds = set()
+    keys = set()
     whole = Ledger.open
 
-    def seen(path, releases, budget, resume, noise_seed):
-        seeds.add(noise_seed)
-        return whole(path, releases, budget, resume, noise_seed)
+    def seen(path, releases, budget, resume, noise_key):
+        keys.add(noise_key)
+        return whole(path, releases, budget, resume, noise_key)
 
     monkeypatch.setattr(Ledger, "open", seen)
     for number, (epsilon, steps) in enumerate(((1.0, 3), (10.0, 3), (10.0, 2))):
         plan = Plan.make("dp_merf", "run", MERF | {"steps": steps}, TOY, Budget(epsilon, 1e-5, "sound"), seed=0)
         train.train(plan, toy_records(), tmp_path / str(number), CPU)
-    assert len(seeds) == 3
+    assert len(keys) == 3
 
 
 def test_a_run_is_not_continued_with_other_hyper_parameters(tmp_path, monkeypatch):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from toys import without_noise
 
 from methods.core import registry
 from methods.core.method import Context
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
-from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
@@ -49,7 +49,7 @@ def trained(
 ) -> TeacherGAN:
     """Runs the method; `logs` keeps what its steps log; before step `stop` a copy built of its states takes over."""
     path = folder / f"{len(list(folder.iterdir()))}.jsonl"
-    with Ledger.open(path, method.context.releases, BUDGET, noise_seed=1) as ledger:
+    with Ledger.open(path, method.context.releases, BUDGET, noise_key=b"1") as ledger:
         method.prepare(data, ledger)
         for t in range(method.num_steps):
             if t == stop:
@@ -152,7 +152,7 @@ def check_same(one: Any, other: Any) -> None:
 
 def votes(name: str, spoil: float | None, monkeypatch, folder: Path, **overrides: Any) -> torch.Tensor:
     """The un-noised answer of one round; `spoil` fills all that the first teacher computes from with that number."""
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, kind, like, *_: torch.zeros_like(like))
+    without_noise(monkeypatch)
     kept: list[torch.Tensor] = []
     method = build(name, steps=1, **overrides)
     learn = method._learn

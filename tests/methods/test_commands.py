@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 import methods
 from methods.__main__ import VERBS, main
+from methods.commands.describe import describe
 from methods.core import registry
+from workflow.common.departures import EVALUATION
 from workflow.common.errors import UserError
 
 COMMANDS = Path(registry.FOLDER) / "commands"
@@ -39,9 +42,32 @@ def test_describe_gives_each_setting_its_default_range_and_meaning(capsys):
     text = capsys.readouterr().out
     assert "batch_size (int, default 32, at least 1): generated images per generator step" in text
     assert "generator (str, default 'resnet', resnet or dcgan): " in text
-    assert "mnist, epsilon 10: the defaults" in text and "Departure" in text
+    assert "mnist, epsilon 10: the defaults" in text and "departure" in text
     for field in dataclasses.fields(registry.load("dpac").Hyper):
         assert f"  {field.name} (" in text
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_describe_shows_the_departures_of_training_and_under_a_heading_of_their_own_those_of_the_evaluation(name):
+    training, evaluation = describe(name).split("\nsources:\n")[1].split("\n\nevaluation, ")
+    assert training.split("\n") == [f"  {source}" for source in registry.load(name).SOURCES]
+    assert evaluation.split("\n")[1:] == [f"  {source}" for source in EVALUATION]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("gs_wgan", ["16 iterations", "on every forward pass", "move v first"]),
+        ("dpac", ["16 iterations", "on every forward pass"]),
+        ("dp_sinkhorn", ["twice the divergence's", "cosine of 0.9 to 1.0", "16 iterations"]),
+        ("datalens", ["TensorFlow's one and two", "labels of each teacher's own records"]),
+        ("pate_gan", ["samples from N(0, 1)"]),
+        ("dp_merf", ["rounded to 8 bits", "torch MLP", "no horizontal flips", "learns the test split"]),
+    ],
+)
+def test_departures_that_were_once_silent_are_named(name, parts):
+    text = describe(name)
+    assert [part for part in parts if part not in text] == []
 
 
 def test_a_misspelt_method_is_met_with_the_nearest_one(capsys):
@@ -77,3 +103,59 @@ def test_paper_is_refused_wherever_nothing_was_published_and_names_what_was(tmp_
     for verb in (["account", "dp_merf"], ["audit", "dp_merf"]):
         assert main([*verb, "--paper", "--dataset", "mnist"]) == 2
         assert "no published setting of dp_merf for mnist at epsilon 10" in capsys.readouterr().err
+
+
+def test_the_command_line_itself_has_help_and_meets_a_misspelt_verb_with_the_nearest_one(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and all(verb in text for verb in VERBS)
+    assert main(["lst"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown command 'lst'; did you mean 'list'? valid: account, ")
+
+
+def test_a_method_without_settings_is_said_to_need_them(tmp_path, monkeypatch, capsys):
+    (tmp_path / "foo.py").write_text("from methods.core.method import Method\n\n\nclass Foo(Method):\n    pass\n")
+    monkeypatch.setattr(registry, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert main(["describe", "foo"]) == 2
+    assert "methods/foo.py: Foo needs a frozen dataclass `Hyper`" in capsys.readouterr().err
+
+
+def test_noise_is_calibrated_by_the_sound_count_unless_something_else_is_asked_for(tmp_path):
+    hyper = '{"steps": 2, "num_shards": 6, "warm_start_steps": 0}'
+    arguments = ["plan", "--method", "gs_wgan", "--hyper", hyper, "--card", CARD % ("[1, 28, 28]", "10", WHOLE)]
+    assert main([*arguments, "--epsilon", "10", "--out", str(tmp_path / "plan.json")]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["accounting"] == "sound" and plan["eps_sound"] <= 10
+
+
+CARD = '{"dataset": "a", "image_shape": %s, "num_classes": %s, "splits": %s}'
+WHOLE = '{"train": {"count": 60}}'
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        (CARD % ('"abc"', "2", WHOLE), "needs image_shape [C, H, W]"),
+        (CARD % ("[1, 28]", "2", WHOLE), "needs image_shape [C, H, W]"),
+        (CARD % ("[1, 28, 28]", "0", WHOLE), "whole numbers above 0"),
+        (CARD % ("[1, 28, 28]", "2", '{"train": {"count": "5"}}'), "whole numbers above 0"),
+        (CARD % ("[1, 28, 28]", "2", "5"), "not a data set card"),
+        (CARD % ("[1, 28, 28]", "2", "{}"), "lacks 'train'"),
+    ],
+)
+def test_a_malformed_card_is_one_line(card, says, tmp_path, capsys):
+    arguments = ["plan", "--method", "dp_merf", "--card", card, "--epsilon", "10", "--out", str(tmp_path / "plan.json")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not (tmp_path / "plan.json").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    card = CARD % ("[1, 28, 28]", "10", WHOLE)
+    for out in (tmp_path, tmp_path / "file" / "plan.json"):
+        assert main(["plan", "--method", "dp_merf", "--card", card, "--epsilon", "10", "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert f"cannot write {out}: " in error and error.count("\n") == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from opacus.accountants import PRVAccountant
+from toys import without_noise
 
 from methods.core import registry
 from methods.core.method import Context
@@ -88,10 +89,28 @@ def test_each_record_joins_a_batch_at_the_rate_that_the_plan_declares(tmp_path: 
     assert release.rate == 0.1
 
 
+@pytest.mark.parametrize("drawn", [[5, 59], [], list(range(31))])
+def test_a_step_reads_the_batch_that_its_grant_draws_whatever_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[int]
+) -> None:
+    monkeypatch.setattr(Grant, "poisson_batch", lambda self, count: torch.tensor(drawn, dtype=torch.int64))
+    data = Recorder(records())
+    trained(build(steps=1), data, tmp_path)
+    assert data.batches == [drawn]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_fakes_have_uniform_labels(ema: float) -> None:
+    method = build(batch_size=2000, ema=ema)
+    counts = method._fakes(named_rng(0, "draws"))[:, -10:].sum(0)
+    # Five standard deviations of a count of 200.
+    assert counts.sum() == 2000 and (counts - 200).abs().max() < 67
+
+
 def test_one_record_moves_the_discriminator_by_at_most_the_declared_sensitivity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Grant, "noise", lambda self, like: torch.zeros_like(like))
+    without_noise(monkeypatch)
     budget = Budget(10.0, 1e-5, "sound")
     settings = {"steps": 1, "batch_size": 60, "clip": 0.01, "learning_rate": 1.0, "learning_rate_end": 1.0}
     states = []

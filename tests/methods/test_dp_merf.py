@@ -40,7 +40,7 @@ def build(public: PublicSpec, budget: Budget = FREE, **overrides: object) -> DPM
 
 def target(public: PublicSpec, data: tuple[torch.Tensor, ...], folder: Path, budget: Budget = FREE) -> torch.Tensor:
     method = build(public, budget)
-    with Ledger.open(folder / "ledger.jsonl", method.context.releases, budget, noise_seed=5) as ledger:
+    with Ledger.open(folder / "ledger.jsonl", method.context.releases, budget, noise_key=b"5") as ledger:
         method.prepare(PrivateData(*data), ledger)
     return method.private_state()["target"]
 

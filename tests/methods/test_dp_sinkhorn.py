@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
+from toys import without_noise
 
 from methods import dp_sinkhorn
 from methods.core import registry
 from methods.core.method import Context
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
-from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
@@ -193,7 +193,7 @@ class Without:
 def test_one_record_moves_a_step_by_at_most_twice_the_clip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent_back: list[torch.Tensor], match_classes: bool
 ) -> None:
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, kind, like, *rest: torch.zeros_like(like))
+    without_noise(monkeypatch)
     # Two records at opposite ends: without one of them all generated mass goes to the other.
     images = torch.zeros(60, 1, 28, 28, dtype=torch.uint8)
     images[7] = 255

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import CPU, TINY_DPAC, TOY, Killed, killed_at, toy_images, toy_records
+from toys import CPU, TINY_DPAC, TOY, Killed, killed_at, toy_images, toy_records, without_noise
 
 from methods import dpac
 from methods.__main__ import main
@@ -18,7 +18,7 @@ from methods.core.accounting.calibration import epsilon
 from methods.core.method import Context
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
-from methods.core.privacy.noise import NoiseSource, clip_rows
+from methods.core.privacy.noise import clip_rows
 from methods.core.release import Budget, PublicSpec
 from methods.core.runs import train
 from methods.core.runs.plan import Plan
@@ -45,7 +45,7 @@ def start(folder: Path, budget: Budget = BUDGET, **overrides):
     made = registry.load("dpac")(
         registry.hyper("dpac", TINY | overrides), Context(TOY, releases(budget, **overrides), 0, CPU)
     )
-    ledger = Ledger.open(folder / "ledger.jsonl", made.context.releases, budget, noise_seed=0)
+    ledger = Ledger.open(folder / "ledger.jsonl", made.context.releases, budget, noise_key=b"0")
     made.prepare(toy_records(), ledger)
     return made, ledger
 
@@ -173,7 +173,7 @@ def test_no_step_repeats_the_draws_of_another(tmp_path, monkeypatch):
 @pytest.mark.parametrize("clip", [1e-3, 1e3])
 def test_both_nets_gradients_are_weighted_then_clipped_apart(tmp_path, monkeypatch, clip):
     # Without noise, what comes back is the clipped rows.
-    monkeypatch.setattr(NoiseSource, "draw", lambda self, kind, like, *_: torch.zeros_like(like))
+    without_noise(monkeypatch)
     made, ledger = start(tmp_path, classifier_start=0, clip=clip)
     parts = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
+from toys import without_noise
 
 from methods.core import registry
 from methods.core.method import Context
@@ -20,7 +21,6 @@ from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
 from methods.dpgan import DPGAN
 from workflow.common.errors import UserError
-from workflow.common.seeds import derive
 
 FREE = Budget(math.inf, 1e-5, "none")
 PUBLIC = PublicSpec("toy", (1, 28, 28), 10, 60)
@@ -51,7 +51,7 @@ def judged(method: DPGAN, score: float) -> DPGAN:
 def logs(method: DPGAN, folder: Path, first: int = 0, last: int | None = None, seed: int = 0) -> list[dict[str, float]]:
     """Runs steps first .. last - 1 and returns their logs; the ledger continues where `first` is not 0."""
     releases = method.context.releases
-    with Ledger.open(folder / "ledger.jsonl", releases, FREE, resume=first > 0, noise_seed=derive(0, "n")) as ledger:
+    with Ledger.open(folder / "ledger.jsonl", releases, FREE, resume=first > 0, noise_key=b"0") as ledger:
         return [method.step(t, records(seed), ledger) for t in range(first, last or method.num_steps)]
 
 
@@ -123,6 +123,14 @@ def test_a_step_reads_the_batch_that_its_grant_draws(tmp_path: Path, monkeypatch
     assert read == [[5, 59]]
 
 
+@pytest.mark.parametrize("fakes", [0, 3000])
+def test_fakes_have_uniform_labels(fakes: int) -> None:
+    method = build(batch_size=2000, fakes=fakes)
+    counts = method._fakes(named_rng(0, "draws"))[:, -10:].sum(0)
+    expected = (fakes or 2000) / 10
+    assert counts.sum() == 10 * expected and (counts - expected).abs().max() < 5 * (0.9 * expected) ** 0.5
+
+
 def _noting(whole: Callable, seen: list[list[int]]) -> Callable:
     def read(self: PrivateData, grant: Grant, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(index.tolist())
@@ -137,7 +145,7 @@ def _noting(whole: Callable, seen: list[list[int]]) -> Callable:
 def test_one_record_moves_the_discriminator_by_at_most_the_declared_sensitivity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, shape: tuple[int, int, int], precision: str
 ) -> None:
-    monkeypatch.setattr(Grant, "noise", lambda self, like: torch.zeros_like(like))
+    without_noise(monkeypatch)
     budget = Budget(10.0, 1e-5, "sound")
     states = []
     for name, record in (("all", None), ("less", 59)):

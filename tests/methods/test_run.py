@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TINY_GAN, killed_at
+from toys import TINY_GAN, Killed, killed_at
 
 from methods.__main__ import main
 from methods.commands import run as whole_run
 from methods.core import registry
+from methods.core.runs import finished
 from workflow.common.contracts import load_images
 from workflow.common.files import write_json, write_npz
 
@@ -119,6 +120,26 @@ def test_a_finished_run_is_sampled_again_and_never_trained_again(tmp_path, data,
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == before
 
 
+def test_a_run_killed_before_its_working_ledger_was_gone_ends_with_the_next_call(tmp_path, data, monkeypatch):
+    def killed(folder):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(finished, "publish", killed)
+        call(data, tmp_path / "run")
+    assert finished.is_begun(tmp_path / "run")
+    assert call(data, tmp_path / "run") == 0
+    assert finished.is_complete(tmp_path / "run") and (tmp_path / "run" / "samples-000.npz").exists()
+    assert (tmp_path / "run" / "ledger.jsonl").read_text().count('"charge"') == 12
+
+
+def test_a_finished_run_whose_record_is_gone_is_not_trained_again(tmp_path, data, capsys):
+    call(data, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    assert call(data, tmp_path / "run") == 2
+    assert "is a finished run" in capsys.readouterr().err
+
+
 def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):
     call(data, tmp_path / "run")
     assert call(data, tmp_path / "run", steps=13) == 2
@@ -146,7 +167,12 @@ def test_a_machine_that_only_trains_needs_none_of_the_suites_packages(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("more", "named"), [(("--minutes", "0"), "--minutes"), (("--num", "0"), "--num"), (("--device", "tpu"), "tpu")]
+    ("more", "named"),
+    [
+        (("--minutes", "0"), "--minutes"), (("--minutes", "nan"), "--minutes"), (("--minutes", "inf"), "--minutes"),
+        (("--num", "0"), "--num"), (("--threads", "none"), "--threads"), (("--device", "tpu"), "tpu"),
+        (("--device", "meta"), "meta"),
+    ],
 )
 def test_wrong_input_is_one_line(tmp_path, data, more, named, capsys):
     assert call(data, tmp_path / "run", *more) == 2

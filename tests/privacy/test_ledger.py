@@ -1,5 +1,6 @@
 """The ledger never shows less than was spent, and nothing is read that it does not show."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from methods.core.privacy import ledger as ledger_module
 from methods.core.privacy.grant import UnaccountedAccess
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import Budget, Release
+from methods.core.release import NO_BUDGET, Budget, Release
 from workflow.common.errors import UserError
 
 DELTA = 1e-5
@@ -161,6 +162,19 @@ def test_reading_needs_an_open_grant(path, data):
         for grant in (None, spent, internal, "grant"):
             with pytest.raises(UnaccountedAccess):
                 data.read(grant, [0])
+
+
+def test_a_grant_that_is_asked_again_while_its_rows_are_read_does_not_answer_twice(path):
+    """Two answers with the noise of one use would give the rows away as their difference."""
+    release = dataclasses.replace(PLAN[0], bounded="sum", max_uses=1)
+    with Ledger.open(path, [release], NO_BUDGET) as ledger, ledger.charge(release.name) as grant:
+
+        def rows():
+            grant.sum([torch.zeros(1, 2)])
+            yield torch.zeros(1, 2)
+
+        with pytest.raises(UnaccountedAccess):
+            grant.sum(rows())
 
 
 def test_a_grant_answers_once_and_only_while_open(path):

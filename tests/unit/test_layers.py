@@ -89,23 +89,34 @@ def test_the_rooms_of_core_are_named_and_nothing_else_stands_in_the_corridor() -
     """Files in methods/core itself are what every method sees; all else has a room."""
     files = {path.stem for path in (ROOT / "methods/core").glob("*.py")} - {"__init__"}
     assert files == {"method", "registry", "release", "optimisers", "rng", "partition"}
+    rooms = {path.parent.name for path in (ROOT / "methods/core").glob("*/*.py")}
+    assert rooms == {"privacy", "accounting", "runs", "sharded", "teachers", "audit", "speed"}
+    assert {path.stem for path in (ROOT / "methods").glob("_*.py")} == {"__init__", "__main__"}
+
+
+def test_modules_are_loaded_by_name_in_two_places_alone() -> None:
+    """A method by the registry, a verb by the command line: elsewhere an import would pass the layers unseen."""
+    users = {path.relative_to(ROOT).as_posix() for path in FILES if "import_module" in path.read_text()}
+    assert users == {"methods/__main__.py", "methods/core/registry.py"}
 
 
 def test_no_file_is_long() -> None:
-    assert [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 350] == []
+    assert [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) >= 350] == []
 
 
 def test_no_two_files_have_names_that_differ_by_an_ending() -> None:
-    stems = {path.stem for path in FILES}
+    tests = (path for path in (ROOT / "tests").rglob("*.py") if path.stem != "conftest")
+    stems = {path.stem for path in (*FILES, *tests)}
     assert [(one, other) for one in stems for other in stems if re.fullmatch(f"{one}[a-z]{{1,6}}", other)] == []
 
 
 def test_a_plan_passes_from_training_to_the_ledger_through_few_files_and_as_a_type() -> None:
-    """Six files at most know the class, and none takes its JSON but the class itself."""
-    core_files = [path for path in FILES if path.is_relative_to(ROOT / "methods/core")]
-    users = [path for path in core_files if re.search(r"\bplan: Plan\b|-> Plan\b", path.read_text(encoding="utf-8"))]
-    assert 1 < len(users) <= 6, users
-    takers = [path for path in FILES if re.search(r"\bplan: (dict|Mapping)", path.read_text(encoding="utf-8"))]
+    """The command reads it (arguments, plan), `train` opens the ledger with it; none takes its JSON but the class."""
+    way = ["commands/train.py", "commands/arguments.py", "core/runs/plan.py", "core/runs/train.py"]
+    texts = [(ROOT / "methods" / name).read_text(encoding="utf-8") for name in way]
+    assert "read_plan(" in texts[0] and "Plan.from_dict(" in texts[1] and "train(" in texts[0]
+    assert "Ledger.open(ledger_path, plan.releases, plan.budget" in texts[3]
+    takers = [path for path in FILES if re.search(r"\w*plan\w*: (dict|Mapping)", path.read_text(encoding="utf-8"))]
     assert takers == []
 
 

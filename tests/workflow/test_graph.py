@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 
 import pytest
@@ -100,6 +101,13 @@ def test_changing_the_protocol_trains_nothing(finished: Project):
     assert "runs/mnist/alpha/eps10/seed0/fidelity.json" in planned
 
 
+def test_evaluation_settings_of_one_data_set_reach_its_jobs_alone(finished: Project):
+    planned = finished.planned("--config", "protocol={per_dataset: {mnist: {batch_size: 64}}}")
+    assert {"runs/mnist/alpha/eps10/seed0/utility.json", "private/classifiers/mnist/classifiers.json"} <= planned
+    assert not any(path.endswith(("run.json", "samples.npz")) for path in planned)
+    assert finished.planned("--config", "protocol={per_dataset: {celeba: {batch_size: 64}}}") == set()
+
+
 def test_choosing_other_runs_does_not_remake_a_shared_warm_start(finished: Project):
     assert not any("critics" in path for path in finished.planned("--config", "runs=gamma"))
 
@@ -182,6 +190,13 @@ def test_only_a_run_that_says_so_is_planned_over_its_budget(fresh: Project):
                                          for run in ("alpha", "beta")))  # fmt: skip
     commands = [line for line in done.stdout.splitlines() if "-m methods plan" in line]
     assert {"--run beta" in line: "--over-budget" in line for line in commands} == {True: True, False: False}
+
+
+def test_a_forced_rerun_of_a_training_says_the_word_that_a_finished_run_asks_for(finished: Project):
+    run = "results/quick/runs/mnist/alpha/eps10/seed0/run.json"
+    done = finished.snakemake("--forcerun", "train", "--quiet", "rules", "host", "--", run)
+    assert done.returncode == 0, done.stdout
+    assert "--again" in json.loads((finished.folder / run).read_text())["arguments"]
 
 
 def test_quiet_output_is_the_progress_line_and_little_else(fresh: Project):

@@ -113,6 +113,27 @@ def test_settings_merge_from_method_to_its_dataset_to_run_to_the_runs_dataset(lo
     assert hyper["both", "mnist"] == {"steps": 1, "width": 3}
 
 
+def test_a_data_set_s_own_evaluation_settings_lie_above_the_shared_ones(load):
+    loaded = load(protocol={"num_samples": 100, "batch_size": 8, "per_dataset": {"celeba": {"num_samples": 30}}})
+    assert loaded.protocol_of("mnist") == loaded.protocol == {"num_samples": 100, "batch_size": 8}
+    assert loaded.protocol_of("celeba") == {"num_samples": 30, "batch_size": 8}
+    assert loaded.summary()["protocol"] == {**loaded.protocol, "per_dataset": {"celeba": {"num_samples": 30}}}
+    assert loaded.sample_counts == "100 (mnist), 30 (celeba)"
+
+
+def test_the_command_line_merges_into_a_data_set_s_own_evaluation_settings(load):
+    own = {"protocol": {"per_dataset": {"celeba": {"batch_size": "64"}}}}
+    loaded = load(own, protocol={"num_samples": 100, "per_dataset": {"celeba": {"num_samples": 30}}})
+    assert loaded.protocol_of("celeba") == {"num_samples": 30, "batch_size": 64}
+
+
+def test_evaluation_settings_of_a_data_set_that_takes_no_part_change_nothing(load):
+    plain = load({"datasets": "mnist"})
+    other = load({"datasets": "mnist"}, protocol={"num_samples": 100, "per_dataset": {"celeba": {"num_samples": 30}}})
+    assert other.summary() == plain.summary() and plain.summary()["protocol"] == {"num_samples": 100}
+    assert other.sample_counts == plain.sample_counts == 100
+
+
 def test_command_line_lists_choose_among_what_the_preset_has(load):
     assert names(load({"datasets": "mnist", "runs": "beta", "epsilons": "1,10", "seeds": "0, 3"})) == [
         f"mnist/beta/eps{epsilon}/seed{seed}" for epsilon in (1, 10) for seed in (0, 3)
@@ -180,6 +201,11 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"delta": 2}, ["delta", "2", "Failure probability"]),
         ({"threads": 0}, ["threads", "0", "minimum"]),
         ({"protocol": {"num_sampels": 5}}, ["unknown key 'num_sampels'", "protocol", "did you mean 'num_samples'"]),
+        ({"protocol": {"num_samples": 5, "per_dataset": {"mnits": {}}}}, ["'mnits'", "under protocol.per_dataset"]),
+        (
+            {"protocol": {"num_samples": 5, "per_dataset": {"mnist": {"per_dataset": {}}}}},
+            ["unknown key 'per_dataset'", "under protocol.per_dataset.mnist"],
+        ),
         ({"datasets": {"mnist": {"optinal": True}}}, ["'optinal'", "datasets.mnist", "did you mean 'optional'"]),
         ({"methods": {"alpha": {"stpes": 5}}}, ["unknown key 'stpes' under methods.alpha", "did you mean 'steps'"]),
         ({"methods": {"alhpa": {}}}, ["unknown method 'alhpa'", "did you mean 'alpha'", "alpha, beta"]),

@@ -19,10 +19,29 @@ from workflow.common.errors import UserError
 def test_a_shipped_preset_is_valid(preset):
     loaded = shipped(preset)
     assert loaded.preset == preset, "the name inside the file is the file's"
-    Protocol.parse(grid.canonical(loaded.protocol))
+    for dataset in loaded.datasets:
+        Protocol.parse(grid.canonical(loaded.protocol_of(dataset)))
     for job in loaded.jobs:
         published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
         registry.hyper(job.method, {**published, **job.hyper})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "samples", "epochs", "rate"),
+    [("mnist", 60_000, 100, 0.01), ("fashion_mnist", 60_000, 100, 0.01), ("celeba", 12_000, 50, 0.02)],
+)
+def test_the_paper_s_preset_evaluates_each_data_set_as_the_authors_readme_does(dataset, samples, epochs, rate):
+    protocol = Protocol.parse(grid.canonical(shipped("paper").protocol_of(dataset)))
+    assert (protocol.num_samples, protocol.cnn_r2g_epochs, protocol.cnn_r2g_lr) == (samples, epochs, rate)
+    assert (protocol.cnn_g2r_epochs, protocol.cnn_g2r_lr, protocol.batch_size) == (50, 0.05, 128)
+    assert (protocol.feature_network, protocol.feature_epochs, protocol.feature_lr) == ("vgg11_bn", 50, 0.1)
+    assert (protocol.feature_crop, protocol.is_splits, protocol.schedule) == (4, 10, "step")
+    assert protocol.mlp_g2r_iterations == protocol.mlp_r2g_iterations == 1000
+
+
+@pytest.mark.parametrize("preset", sorted(set(presets.names()) - {"paper"}))
+def test_the_other_presets_evaluate_all_data_sets_alike(preset):
+    assert shipped(preset).protocol_per_dataset == {}
 
 
 def test_there_is_a_preset_for_each_purpose():

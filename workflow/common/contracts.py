@@ -108,8 +108,11 @@ def load_images(path: str | Path) -> LabelledImages:
             images, labels = stored["images"], stored["labels"]
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not an npz of `images` and `labels`: {error}") from None
+    except ValueError:
+        # NumPy's own words advise to unpickle the file, which would run whatever it holds.
+        raise UserError(f"{path} is not an npz of `images` and `labels`, but another kind of file") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(f"{path}: images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:

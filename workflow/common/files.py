@@ -19,18 +19,26 @@ from workflow.common.errors import UserError
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds."""
+def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
+    """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds.
+
+    Raises UserError where nothing can be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

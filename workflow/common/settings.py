@@ -77,6 +77,9 @@ def _checked(what: str, value: Any, kind: type, field: dataclasses.Field) -> Any
         raise unknown(what, value, choices)
     # Written so that NaN fails as well.
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
-    if outside or (kind is float and not math.isfinite(value)):
-        raise UserError(f"{what} must be {range_of(field) or 'a finite number'}, got {value!r}")
+    endless = kind is float and not math.isfinite(value)
+    if outside or endless:
+        finite = "a finite number" if endless and high is None else ""
+        wanted = " of ".join(filter(None, [finite, range_of(field)]))
+        raise UserError(f"{what} must be {wanted}, got {value!r}")
     return value

@@ -120,7 +120,8 @@ try:
         methods=registry,
         protocol_keys=[field.name for field in dataclasses.fields(Protocol)],
     )
-    Protocol.parse(grid.canonical(CONFIG.protocol))
+    for name in CONFIG.datasets:
+        Protocol.parse(grid.canonical(CONFIG.protocol_of(name)))
     check_requested(CONFIG)
     CONFIG = leave_out_missing(CONFIG)
     tell_unpublished(CONFIG)

@@ -1,6 +1,8 @@
 # Scores of synthetic sets, and the same scores of real data as the ceiling a reader compares with.
 
-PROTOCOL = grid.canonical(CONFIG.protocol)
+
+def protocol(wildcards):
+    return grid.canonical(CONFIG.protocol_of(wildcards.dataset))
 
 
 def classifiers(wildcards, input):
@@ -14,7 +16,7 @@ rule classifiers:
     output:
         card=f"{CLASSIFIERS}/classifiers.json",
     params:
-        protocol=PROTOCOL,
+        protocol=protocol,
         folder=lambda wildcards, output: os.path.dirname(output.card),
     log:
         f"{LOGS}/classifiers/{{dataset}}.log",
@@ -37,7 +39,7 @@ rule fidelity:
     output:
         f"{RUN}/fidelity.json",
     params:
-        protocol=PROTOCOL,
+        protocol=protocol,
         classifiers=classifiers,
     log:
         f"{LOGS}/fidelity/{RUN_LOG}.log",
@@ -60,7 +62,7 @@ rule utility:
     output:
         f"{RUN}/utility.json",
     params:
-        protocol=PROTOCOL,
+        protocol=protocol,
         classifiers=classifiers,
     log:
         f"{LOGS}/utility/{RUN_LOG}.log",
@@ -84,7 +86,7 @@ rule real_fidelity:
     output:
         f"{REAL}/fidelity.json",
     params:
-        protocol=PROTOCOL,
+        protocol=protocol,
         classifiers=classifiers,
     log:
         f"{LOGS}/fidelity/{{dataset}}-real.log",
@@ -107,7 +109,7 @@ rule real_utility:
     output:
         f"{REAL}/utility.json",
     params:
-        protocol=PROTOCOL,
+        protocol=protocol,
         classifiers=classifiers,
     log:
         f"{LOGS}/utility/{{dataset}}-real.log",

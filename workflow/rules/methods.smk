@@ -126,8 +126,9 @@ rule train:
     priority: 80
     retries: 1
     shell:
+        # A forced rerun of a finished run goes through the same door as anybody's: the log says what it costs.
         logged(
-            "{PYTHON} -m methods train --plan {input.plan} --data {input.data} {params.warm_start}"
+            "{PYTHON} -m methods train --again --plan {input.plan} --data {input.data} {params.warm_start}"
             " --threads {threads} --out {params.folder}"
         )
 
@@ -139,7 +140,7 @@ rule sample:
     output:
         samples=f"{RUN}/samples.npz",
     params:
-        num=CONFIG.protocol["num_samples"],
+        num=lambda wildcards: CONFIG.protocol_of(wildcards.dataset)["num_samples"],
         folder=lambda wildcards, input: os.path.dirname(input.run),
     log:
         f"{LOGS}/sample/{RUN_LOG}.log",

@@ -49,7 +49,7 @@ rule scores_tables:
     output:
         SCORES_TABLES,
     params:
-        num=CONFIG.protocol["num_samples"],
+        num=CONFIG.sample_counts,
         folder=f"{OUT}/tables",
     log:
         f"{LOGS}/report/scores_tables.log",
@@ -57,7 +57,7 @@ rule scores_tables:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published}"
-            " --layout {input.layout} --num-samples {params.num} --out {params.folder}"
+            " --layout {input.layout} --num-samples {params.num:q} --out {params.folder}"
         )
 
 

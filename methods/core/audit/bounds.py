@@ -14,6 +14,26 @@ _THRESHOLDS = 100
 # Shares of the canaries that the one-run bound may guess about.
 _SHARES = tuple(np.geomspace(0.01, 1.0, 20))
 _LARGEST = 32.0
+# Two scores nearer than this share of the largest are equal: far above rounding in float64, far below any evidence.
+_ROUNDING = 1e-9
+
+
+def joined(scores: np.ndarray) -> np.ndarray:
+    """Returns scores float64 [N] of which those that differ by rounding alone are equal, in the same order; inf stays.
+
+    Evidence that is equal on paper comes out of float64 unequal, and which way is a function of the answer's last
+    bits. Those can tell the coin: a sum in float32 has other last bits from one side than from the other. A ranking by
+    them would be an attack on floating point, and its bound no bound on the mechanism that the release describes.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order].astype(np.float64)
+    finite = np.abs(ordered[np.isfinite(ordered)])
+    apart = _ROUNDING * finite.max(initial=0.0)
+    higher = np.ones(len(ordered), dtype=bool)
+    higher[1:] = ordered[1:] > ordered[:-1] + apart
+    together = np.empty_like(ordered)
+    together[order] = ordered[higher][np.cumsum(higher) - 1]
+    return together
 
 
 def from_independent_trials(
@@ -21,14 +41,15 @@ def from_independent_trials(
 ) -> float:
     """Returns a lower bound on epsilon at `delta`, 0 or more, from independent trials of one pair of neighbours.
 
-    `scores` float [N] is high where the trial's fair coin, bool [N], looks like True. The first half of the trials
-    chooses a test: guess True from a threshold up, False from another down (or only one of the two), and abstain
-    between. On the other half, let g be the probability of a guess and p that of a guess being correct. Summing
+    `scores` float [N] is high where the trial's fair coin, bool [N], looks like True; nearly equal ones count as equal
+    (`joined`), so that a threshold takes all of them or none. The first half of the trials chooses a test: guess True
+    from a threshold up, False from another down (or only one of the two), and abstain between. On the other half, let g
+    be the probability of a guess and p that of a guess being correct. Summing
     P[guess s | coin s] <= e^epsilon P[guess s | not s] + delta over the guessed sides gives
     e^epsilon >= (p - sides * delta / (2 g)) / (1 - p). Both p and g are bounded from below exactly (Clopper, Pearson
     1934), so the bound is wrong with probability at most 1 - confidence.
     """
-    half = len(scores) // 2
+    scores, half = joined(scores), len(scores) // 2
     # Choosing among many at the same confidence would pick the luckiest.
     strict = 1 - (1 - confidence) / 100
     options = [
@@ -45,8 +66,8 @@ def from_independent_trials(
 def _tests(ordered: np.ndarray) -> Iterator[tuple[tuple[float, float], int]]:
     """Yields ((low, high), sides): guess False up to `low`, True from `high` on, for sorted scores [N]."""
     ranks = np.unique(np.geomspace(1, max(1, len(ordered) // 2), _THRESHOLDS).astype(int))
-    for rank in ranks[ranks <= len(ordered)]:
-        low, high = float(ordered[rank - 1]), float(ordered[-rank])
+    ranks = ranks[ranks <= len(ordered)]
+    for low, high in dict.fromkeys(zip(ordered[ranks - 1].tolist(), ordered[-ranks].tolist(), strict=True)):
         yield (-np.inf, high), 1
         yield (low, np.inf), 1
         if low < high:
@@ -71,12 +92,13 @@ def from_one_run(scores: np.ndarray, coins: np.ndarray, delta: float, confidence
     """Returns a lower bound on epsilon at `delta`, 0 or more, from canaries that share a run.
 
     `scores` float [N] is high where the canary's fair coin, bool [N], looks like True. The most extreme scores are
-    guessed about, as many from above as from below, and the rest abstained from. Steinke, Nasr, Jagielski, "Privacy
+    guessed about, as many from above as from below, and the rest abstained from; among scores that are equal (`joined`)
+    position decides, which a fair coin does not depend on. Steinke, Nasr, Jagielski, "Privacy
     auditing with one (1) training run" (arXiv 2305.08846), Theorem 5.2: it takes independent fair coins, and nothing of
     how one canary's answer depends on another's. The first half of the canaries, whose coins the theorem allows to be
     revealed, chooses the share of guesses; the second half is guessed about, and is the theorem's m.
     """
-    half = len(scores) // 2
+    scores, half = joined(scores), len(scores) // 2
     share = max(_SHARES, key=lambda share: _guessed(scores[:half], coins[:half], share, delta, confidence))
     return _guessed(scores[half:], coins[half:], share, delta, confidence)
 

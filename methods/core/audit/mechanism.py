@@ -27,7 +27,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import NO_BUDGET, Release
 from workflow.common.errors import UserError
-from workflow.common.seeds import derive, numpy_stream
+from workflow.common.seeds import numpy_stream
 
 if TYPE_CHECKING:
     from methods.core.privacy.dp_sgd import PrivateOptimizer
@@ -84,19 +84,25 @@ class Canaries(ABC):
 
     def _ratio(self, seen: torch.Tensor, high: float, low: float, undrawn: float, scale: float) -> np.ndarray:
         """Returns log p(seen | True) - log p(seen | False) for values that lie at `high` or `low` if drawn."""
-        seen, release = seen.double().numpy(), self.release
-
-        def log_density(place: float) -> np.ndarray:
-            distance = (seen - place) / scale
-            return -np.abs(distance) if release.kind == "laplace" else -(distance**2) / 2
-
-        if release.rate == 1:
-            ratio = log_density(high) - log_density(low)
+        seen, rate = seen.double().numpy(), self.release.rate
+        if rate == 1:
+            ratio = self._favour(seen, high, low, scale)
         else:
-            rest, drawn = math.log1p(-release.rate) + log_density(undrawn), math.log(release.rate)
             with np.errstate(invalid="ignore"):
-                ratio = np.logaddexp(rest, drawn + log_density(high)) - np.logaddexp(rest, drawn + log_density(low))
+                rest, drawn = math.log1p(-rate), math.log(rate)
+                ratio = np.logaddexp(rest, drawn + self._favour(seen, high, undrawn, scale))
+                ratio -= np.logaddexp(rest, drawn + self._favour(seen, low, undrawn, scale))
         return np.where(np.isfinite(seen), ratio, np.inf)
+
+    def _favour(self, seen: np.ndarray, place: float, other: float, scale: float) -> np.ndarray:
+        """Returns log p(seen | place) - log p(seen | other), in the form that rounding leaves monotone and saturated.
+
+        As a difference of two distances it would carry the last bits of `seen` to where it is constant on paper.
+        """
+        if self.release.kind == "laplace":
+            between = np.clip(seen, min(place, other), max(place, other))
+            return np.sign(place - other) * ((between - place) + (between - other)) / scale
+        return (place - other) * (2 * seen - place - other) / (2 * scale**2)
 
 
 class _Sums(Canaries):
@@ -321,8 +327,8 @@ def _run(
     scores = np.zeros((runs, count))
     lasting = [release.used(release.max_uses * runs) for release in releases]
     # One ledger serves all runs, each with uses, and so with draws and noise, of its own.
-    with _folder() as folder, Ledger.open(
-        folder / "ledger.jsonl", lasting, NO_BUDGET, noise_seed=derive(seed, "audit noise")
+    with folder_in_memory() as folder, Ledger.open(
+        folder / "ledger.jsonl", lasting, NO_BUDGET, noise_key=f"audit {seed}".encode()
     ) as ledger:
         for run in range(runs):
             sides = torch.from_numpy(coins[run])
@@ -334,7 +340,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def folder_in_memory() -> Iterator[Path]:
     """Yields a temporary folder, in memory where there is such a place: each charge waits for its file system."""
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:

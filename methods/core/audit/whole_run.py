@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from methods.core.audit import bounds
 from methods.core.audit.mechanism import Audit
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import Index, PrivateData
+from methods.core.release import PublicSpec
 from methods.core.rng import named_rng
 from methods.core.runs import warm_start
 from methods.core.runs.checkpoint import load_generator
@@ -42,6 +44,10 @@ class CanaryData:
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def _keyed(self, *names: object) -> bytes:
+        """As PrivateData's, of the records without canaries."""
+        return self._data._keyed(*names)
 
     def read(self, grant: Grant | None, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads as PrivateData does, and raises as it does."""
@@ -77,19 +83,46 @@ def audit(
     """
     if canaries > len(data):
         raise UserError(f"{canaries} canaries do not fit into {len(data)} records; use fewer")
+    leaves = any(release.adjacency == "add_or_remove" for release in plan.releases)
+    planted = plant(plan.public, data, seed, canaries, leaves)
+    with tempfile.TemporaryDirectory() as folder:
+        generated = _generate(plan, planted.door, Path(folder), samples, device)
+    bound = bounds.from_one_run(scores(planted, generated), planted.coins, plan.budget.delta, confidence)
+    return Audit(plan.releases, canaries, confidence, bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted:
+    """Records of which those at `positions` int64 [m] are canaries, and the secret of each.
+
+    `coins` bool [m] says whether the first of the canary's `pairs` uint8 [2, m, C, H, W] is read through `door`;
+    otherwise its second, or nothing.
+    """
+
+    door: CanaryData
+    positions: np.ndarray
+    coins: np.ndarray
+    pairs: torch.Tensor
+
+
+def plant(public: PublicSpec, data: PrivateData, seed: int, canaries: int, leaves: bool) -> Planted:
+    """Puts `canaries` pairs of images at random positions of `data`, which must have as many, with coins of `seed`.
+
+    `leaves`: the False side of a coin is absent, in place of the second image.
+    """
     draws = numpy_stream(seed, "audit training")
     positions = draws.permutation(len(data))[:canaries]
     coins = draws.random(canaries) < 0.5
-    pairs = _patterns(draws, 2 * canaries, plan.public.image_shape).view(2, canaries, *plan.public.image_shape)
-    labels = torch.from_numpy(draws.integers(plan.public.num_classes, size=canaries))
-    leaves = any(release.adjacency == "add_or_remove" for release in plan.releases)
+    pairs = _patterns(draws, 2 * canaries, public.image_shape).view(2, canaries, *public.image_shape)
+    labels = torch.from_numpy(draws.integers(public.num_classes, size=canaries))
     chosen = torch.where(torch.from_numpy(coins | leaves)[:, None, None, None], pairs[0], pairs[1])
     door = CanaryData(data, positions, chosen, labels, ~coins if leaves else np.zeros(canaries, dtype=bool))
-    with tempfile.TemporaryDirectory() as folder:
-        generated = _generate(plan, door, Path(folder), samples, device)
-    scores = _nearest(pairs[1], generated) - _nearest(pairs[0], generated)
-    bound = bounds.from_one_run(scores, coins, plan.budget.delta, confidence)
-    return Audit(plan.releases, canaries, confidence, bound)
+    return Planted(door, positions, coins, pairs)
+
+
+def scores(planted: Planted, generated: torch.Tensor) -> np.ndarray:
+    """Returns float64 [m], how much nearer the nearest of `generated` uint8 [n, C, H, W] is to each first image."""
+    return nearest(planted.pairs[1], generated) - nearest(planted.pairs[0], generated)
 
 
 def _patterns(draws: np.random.Generator, count: int, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -109,7 +142,9 @@ def _generate(plan: Plan, door: CanaryData, folder: Path, samples: int, device: 
     return torch.from_numpy(draw(plan, load_generator(folder / "run"), samples, device, rng)[0])
 
 
-def _nearest(canaries: torch.Tensor, generated: torch.Tensor) -> np.ndarray:
+def nearest(canaries: torch.Tensor, generated: torch.Tensor) -> np.ndarray:
     """Returns the distance float64 [m] of each canary to the nearest generated image, per pixel, in grey levels."""
-    flat = [images.cpu().flatten(1).double() for images in (canaries, generated)]
-    return (torch.cdist(*flat).min(dim=1).values / flat[0].shape[1] ** 0.5).numpy()
+    one, two = (images.cpu().flatten(1).double() for images in (canaries, generated))
+    # Exact, as all are whole numbers below 2^53: equal distances compare equal.
+    squares = (one**2).sum(1)[:, None] + (two**2).sum(1) - 2 * one @ two.T
+    return (squares.min(dim=1).values.sqrt() / one.shape[1] ** 0.5).numpy()

@@ -63,7 +63,7 @@ class PrivateOptimizer:
         expected_batch: int,
         chunk: int = 0,
     ) -> None:
-        self._release, self._expected_batch, self._chunk = release, expected_batch, chunk
+        self._release, self._chunk = release, chunk
         self._network, self._clip = network, release.clip if release.kind == "gaussian" else _NO_CLIP
         # Before Opacus, which refuses some of these by an error of its own.
         for layer in network.modules():
@@ -102,18 +102,18 @@ class PrivateOptimizer:
             self._add_clipped(losses, part, 1.0)
         for part in () if public is None else self._chunks(public):
             self._add_clipped(losses, part, weight)
-        self._optimizer.pre_step()
         self._add_noise(grant)
+        # Divides by the expected batch.
+        self._optimizer.pre_step()
         self._optimizer.original_optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _add_noise(self, grant: Grant) -> None:
         gradients = [parameter.grad for parameter in self._network.parameters()]
-        noise = grant.noise(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, noise.split([gradient.numel() for gradient in gradients]), strict=True):
-            # pre_step has divided the sum by the expected batch already.
-            gradient.add_(part.view_as(gradient), alpha=1 / self._expected_batch)
+        noisy = grant.noise(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, noisy.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _chunks(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return rows.split((self._chunk if CHOICES.row_chunks else 0) or max(1, len(rows)))

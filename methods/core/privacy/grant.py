@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes
+from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes, on_grid
 from methods.core.release import Release
 
 
@@ -27,6 +27,7 @@ class Grant:
         self._noise = noise
         self._use = use
         self._open = True
+        self._answered = False
 
     @property
     def release(self) -> Release | None:
@@ -61,6 +62,8 @@ class Grant:
 
     def rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Returns rows [R, D] of a "function" release, each clipped and with noise of scale release.scale per entry.
+
+        Every answer of a grant is a multiple of release.grid.
 
         Kind gaussian clips in L2 and adds N(0, scale^2), kind laplace clips in L1 and adds Laplace noise, kind none
         returns the rows unchanged. Non-finite rows count as zero; R may be anything from 0 to release.rows. Raises
@@ -114,23 +117,25 @@ class Grant:
         self.close()
         return self._noisy(counts)
 
-    def noise(self, like: torch.Tensor) -> torch.Tensor:
-        """Returns N(0, release.scale^2) of `like`'s shape: the noise of a "sum" that a library has clipped and summed.
+    def noise(self, total: torch.Tensor) -> torch.Tensor:
+        """Returns a "sum" [...] that a library has clipped in L2 and summed, plus N(0, release.scale^2) per entry.
 
-        Answers the release and closes the grant, as `sum` does; kind "none" gives zeros. Raises ValueError for Laplace
-        noise, which no library's L2 clip goes with.
+        Answers the release and closes the grant, as `sum` does. Raises ValueError for Laplace noise, which no library's
+        L2 clip goes with.
         """
         release = self._claim("sum")
         if release.kind == "laplace":
             raise ValueError(f"release {release.name} adds laplace noise; sum its rows by the grant")
         self.close()
-        return self._noisy(torch.zeros_like(like))
+        return self._noisy(total)
 
     def _noisy(self, answer: torch.Tensor) -> torch.Tensor:
+        """Returns the answer plus noise, added in float64 and rounded to the release's grid, in its own precision."""
         release = self._release
-        if release.kind == "none":
+        if not release.scale:
             return answer
-        return answer + self._noise.draw(release.kind, answer, release.scale, release.name, self._use)
+        noise = self._noise.draw(release.kind, tuple(answer.shape), release.scale, release.name, self._use)
+        return on_grid(answer.double() + noise.to(answer.device), release.grid).to(answer.dtype)
 
     def _sampled(self, *sampling: str) -> Release:
         if not self._open or self._release is None or self._release.sampling not in sampling:
@@ -141,10 +146,12 @@ class Grant:
         return self._noise.rng(self._release.name, self._use, "records")
 
     def _claim(self, bounded: str) -> Release:
-        if not self._open or self._release is None:
+        # Claimed before rows are read lazily, while reading is still allowed: the noise of a use serves one answer.
+        if not self._open or self._answered or self._release is None:
             raise UnaccountedAccess("this grant is closed, spent or internal; charge the ledger for each answer")
         if self._release.bounded != bounded:
             raise ValueError(f"release {self._release.name} is a {self._release.bounded}, not a {bounded}")
+        self._answered = True
         return self._release
 
 

@@ -27,6 +27,7 @@ from workflow.common.errors import UserError, unknown
 
 # How often at most a run's release waits for the disk: a machine that goes down shortens the run by one part of these.
 _RESERVATIONS = 200
+KEY_BYTES = 32
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -41,7 +42,7 @@ class Ledger:
     internal read for a reason. Lines stay spent whatever happens to the run, and a line cut short by a crash counts as
     one use of every release. A charge that waits for the disk takes milliseconds, so a release of many uses reserves
     half a percent of them at a time and waits once. A killed process loses none of them: what it wrote is the system's.
-    If the machine went down, all that was reserved counts as spent. The noise comes from `noise_seed` and the number
+    If the machine went down, all that was reserved counts as spent. The noise comes from `noise_key` and the number
     of the use (see NoiseSource).
     """
 
@@ -70,12 +71,12 @@ class Ledger:
         releases: Sequence[Release],
         budget: Budget,
         resume: bool = False,
-        noise_seed: int | None = None,
+        noise_key: bytes | None = None,
     ) -> Ledger:
         """Opens a new ledger, or continues one with `resume`; use it as a context manager or close it.
 
-        Without `noise_seed` the noise is seeded by the operating system and the run is not reproducible. A real
-        deployment must keep that seed secret.
+        Noise and secret draws of records follow from `noise_key`, so it must stay secret and serve one plan and one set
+        of records alone. Without it the operating system gives one, and the run can be neither resumed nor repeated.
 
         Raises UserError, before any data can be read, for a plan that `check_plan` refuses, if a new ledger's file
         already exists (starting over would refund what it spent), or if a resumed file is missing or holds another
@@ -87,8 +88,8 @@ class Ledger:
             raise UserError(f"cannot resume: no ledger at {path}; remove the run's folder to start again")
         if not resume and path.exists() and path.stat().st_size:
             raise UserError(f"{path} exists, and what it spent stays spent; resume the run, or remove its folder")
-        seed = secrets.randbits(63) if noise_seed is None else noise_seed
-        ledger = cls(path, releases, budget, NoiseSource(seed))
+        key = secrets.token_bytes(KEY_BYTES) if noise_key is None else noise_key
+        ledger = cls(path, releases, budget, NoiseSource(key))
         try:
             ledger._replay()
         except BaseException:

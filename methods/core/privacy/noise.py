@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+import json
+
 import numpy as np
 import torch
-
-from workflow.common.seeds import derive
 
 _NORM = {"gaussian": 2, "laplace": 1}
 
@@ -28,44 +29,36 @@ def clip_rows(rows: torch.Tensor, clip: float, kind: str) -> torch.Tensor:
 
 
 class NoiseSource:
-    """Noise, and secret draws of records: a function of a root seed and the number of the use they serve.
+    """Noise, and secret draws of records: a function of a secret key and the number of the use they serve.
 
     Keyed by use, not drawn from one running generator: a resumed run neither repeats the noise of an earlier use nor
-    needs a saved generator. On CPU it is NumPy's Philox (128-bit key; torch's CPU generator keeps only 32 bits of a
-    seed); on CUDA it is torch's Philox. The root seed must be secret in a real deployment: who knows it can subtract
-    the noise.
+    needs a saved generator. Every use has a NumPy Philox generator of its own with 128 bits of key (torch's CPU
+    generator keeps 32 bits of a seed), on every device. Whoever knows the key can subtract the noise.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, key: bytes) -> None:
+        self._key = key
 
-    def draw(self, kind: str, like: torch.Tensor, scale: float, name: str, use: int) -> torch.Tensor:
-        """Returns noise of `like`'s shape, dtype and device: N(0, scale^2), or Laplace of scale b = `scale`."""
-        if like.device.type == "cpu":
-            unit = torch.from_numpy(self._numpy(kind, tuple(like.shape), name, use)).to(like.dtype)
-        else:
-            unit = self._torch(kind, like, name, use)
-        return unit * scale
-
-    def rng(self, name: str, use: int, purpose: str = "") -> np.random.Generator:
-        """Returns a Philox generator with a key of 128 bits for one purpose of a use."""
-        names = (name, use, purpose) if purpose else (name, use)
-        key = derive(self._seed, *names, "low") | derive(self._seed, *names, "high") << 64
-        return np.random.Generator(np.random.Philox(key=key))
-
-    def _numpy(self, kind: str, shape: tuple[int, ...], name: str, use: int) -> np.ndarray:
+    def draw(self, kind: str, shape: tuple[int, ...], scale: float, name: str, use: int) -> torch.Tensor:
+        """Returns noise float64 of a shape, on the CPU: N(0, scale^2), or Laplace of scale b = `scale`."""
         rng = self.rng(name, use)
-        if kind == "gaussian":
-            return np.asarray(rng.standard_normal(shape, dtype=np.float32))
-        return np.asarray(rng.laplace(size=shape))
+        unit = rng.standard_normal(shape) if kind == "gaussian" else rng.laplace(size=shape)
+        return torch.from_numpy(np.asarray(unit)) * scale
 
-    def _torch(self, kind: str, like: torch.Tensor, name: str, use: int) -> torch.Tensor:
-        rng = torch.Generator(device=like.device).manual_seed(derive(self._seed, name, use))
-        if kind == "gaussian":
-            return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
-        # A difference of two exponentials is Laplace, and needs no inverse at the edge of the unit interval.
-        pair = torch.empty((2, *like.shape), device=like.device, dtype=like.dtype).exponential_(generator=rng)
-        return pair[0] - pair[1]
+    def rng(self, name: str, use: int, purpose: str = "noise") -> np.random.Generator:
+        """Returns the generator for one purpose of a use."""
+        names = json.dumps([name, use, purpose]).encode()
+        key = hmac.digest(self._key, names, "sha256")[:16]
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
+
+
+def on_grid(values: torch.Tensor, grid: float) -> torch.Tensor:
+    """Returns values, float64, rounded to multiples of `grid`, a power of two.
+
+    What is left of an answer then says nothing of the row's low bits: every multiple is possible under every row
+    (Mironov, On Significance of the Least Significant Bits for Differential Privacy, CCS 2012).
+    """
+    return (values / grid).round() * grid
 
 
 def count_votes(choices: torch.Tensor, bins: int) -> torch.Tensor:

@@ -19,7 +19,6 @@ from methods.core.method import Context, Method
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
-from workflow.common.seeds import derive
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Plan:
         run: name of the run; it names the comparison's row.
         hyper: the method's Hyper, complete.
         releases: every kind of noisy answer of the whole run, its noise fixed.
-        seed: root seed of initial weights, draws and noise.
+        seed: root seed of initial weights, public draws and, in a reproducible run, noise.
         costs: epsilon at the budget's delta of all releases, by "published" and "sound" count; empty without budget.
     """
 
@@ -60,13 +59,8 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the whole plan. It keys the noise: runs that shared noise could be subtracted from another."""
+        """SHA-256 of the whole plan, in hexadecimal. It keys a reproducible run's noise: see `runs.noise_key`."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def noise_seed(self) -> int:
-        """The seed of all noise and of all secret draws of records."""
-        return derive(self.seed, self.digest, "noise")
 
     @functools.cached_property
     def method_class(self) -> type[Method]:
@@ -125,5 +119,7 @@ class Plan:
                 seed=content["seed"],
                 costs={count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content},
             )
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
+            raise UserError(f"not a plan: it lacks {error}; make one with python -m methods plan") from None
+        except (TypeError, AttributeError) as error:
             raise UserError(f"not a plan ({error}); make one with python -m methods plan") from None

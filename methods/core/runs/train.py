@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from methods.core.accounting.calibration import check_plan
 from methods.core.method import Method
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
-from methods.core.runs import checkpoint
+from methods.core.runs import checkpoint, finished, noise_key
+from methods.core.runs.finished import LEDGER
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
 from workflow.common.provenance import provenance
 
-LEDGER = "ledger.jsonl"
 PRIVATE_REPORT = "report.json"
 CHECKPOINT_SECONDS = 120.0
 LOG_ROWS = 200
@@ -34,18 +35,24 @@ def train(
     device: torch.device,
     warm_start: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    secret_noise: bool = False,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Trains to the plan's last step or the end of its budget, writes the run's files and returns run.json's content.
 
     A folder with a checkpoint continues from it. Ledger lines written after that checkpoint stay spent, so a crash
-    shortens a run. Raises UserError for a ledger that belongs to another plan.
+    shortens a run. With `secret_noise` the noise cannot be repeated; else it follows from plan and records. `again`
+    trains a finished folder once more, which charges its records once more and keeps the earlier ledger; it changes
+    nothing elsewhere. Raises UserError for a finished folder without it, and for a ledger of another plan.
     """
     # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a failure.
-    ledger_path = folder / "private" / LEDGER
-    resume = ledger_path.exists() and ledger_path.stat().st_size > 0
-    if not resume and checkpoint.checkpoint_path(folder).exists():
-        raise UserError(f"{folder} has a checkpoint whose ledger is gone; remove the folder to start again")
-    with Ledger.open(ledger_path, plan.releases, plan.budget, resume, plan.noise_seed) as ledger:
+    ledger_path, resume = finished.working_ledger(folder), finished.is_begun(folder)
+    # Before the records give the key: a plan over its budget reads nothing.
+    check_plan(plan.releases, plan.budget)
+    if not resume:
+        finished.begin(plan, folder, again, secret_noise)
+    key = noise_key.noise_key(plan, data, folder, secret_noise)
+    with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key) as ledger:
         method = plan.build(device)
         loop = TrainingLoop(plan, method, folder, checkpoint_seconds)
         stored = checkpoint.load(folder, device)
@@ -56,6 +63,7 @@ def train(
                 loop.restore(stored, data, ledger, warm_start)
             loop.run(data, ledger, signals)
         record = _finish(plan, method, loop, ledger, folder, device)
+        record["noise"] = noise_key.SECRET if secret_noise else noise_key.REPRODUCIBLE
     _publish(folder, ledger_path, record)
     return record
 
@@ -104,7 +112,7 @@ class TrainingLoop:
                     self._stop_early(end)
                     return
                 if self.step % every == 0 or self.step + 1 == total:
-                    self.log.append({"step": self.step, "seconds": round(self.seconds, 3), **values})
+                    self.log.append({"step": self.step, **values})
                 self.step += 1
                 bar.update()
                 if signals.received or time.monotonic() - saved > self.checkpoint_seconds:
@@ -164,19 +172,18 @@ def _finish(
         "steps_planned": method.num_steps,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
+        **finished.earlier_runs(folder),
         "provenance": provenance(),
     }
 
 
 def _publish(folder: Path, ledger_path: Path, record: dict[str, Any]) -> None:
     write_text(folder / LEDGER, ledger_path.read_text(encoding="utf-8"))
-    # Last: a run is complete exactly when its run.json is there, and only then may the folder be trained again.
-    write_json(folder / "run.json", record)
-    # In this order: a ledger without its checkpoint is refused, the other way round would train for nothing.
-    checkpoint.checkpoint_path(folder).unlink(missing_ok=True)
-    ledger_path.unlink()
+    # After the ledger: a run is complete exactly when its run.json is there.
+    write_json(folder / finished.RECORD, record)
+    finished.publish(folder)
 
 
 def _log_csv(rows: list[dict[str, float]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "seconds"]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
     return csv_text(columns, rows)

@@ -3,7 +3,7 @@
 Each shard of the records has a critic of its own. A step draws shards, trains their critics on them, and sends the
 generator a noisy clipped gradient of its images. Which shards are drawn, and what is clipped and noised, is the
 mechanism's part: `one_shard` as the papers do it, `poisson_shards` soundly. Critics never leave the run's private
-folder. Source: GS-WGAN source/main.py, rewritten; departures are listed in the methods' SOURCES.
+folder. Source: GS-WGAN source/main.py, rewritten; departures are listed in SHARED and in the methods' SOURCES.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils import parametrize
@@ -75,6 +75,23 @@ class ShardedGAN(Method):
     """Base of the methods whose generator learns from shard critics; subclasses may add to the image gradient."""
 
     Hyper = ShardedHyper
+    SHARED: ClassVar[tuple[str, ...]] = (
+        "departure: exactly `steps` generator steps, in the warm start too; the repositories make one more",
+        "departure: critic batches are fresh random subsets of the shard; the repositories walk through epochs",
+        "departure: a warm start's generators always make critic_batch images; the repositories' as many as the last "
+        "critic batch has, 32 or 28 on MNIST",
+        "departure: the warm start takes critic_steps per generator step; DP-GAN-DPAC's 5 for CelebA too, which has 10",
+        "departure: all critics start from one initialisation; each warm-start generator from its own",
+        "departure: the running average starts at decay 1/2, the repositories' at 0",
+        "departure: spectral norm is torch's, whose vectors start after 16 iterations and move u first, then v; the "
+        "repositories' start at random and move v first",
+        "departure: spectral norm iterates once per update of critic or classifier and once for all fakes of a step's "
+        "critic updates; the repositories' on every forward pass, three times a critic update and six times or "
+        "more a step in the generator",
+        "departure: spectral norm stands still in the pass that yields the image gradients and while sampling; its "
+        "vectors are never trained nor averaged, where the repositories' optimisers and averages take them along",
+        "departure: the DCGAN generator for 32x32 is ours, the repositories define 28x28 alone",
+    )
 
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:

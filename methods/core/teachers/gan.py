@@ -93,9 +93,14 @@ class TeacherGAN(Method):
     SHARED: ClassVar[tuple[str, ...]] = (
         "records are dealt to the teachers at random, equally many each: a record has one teacher, or none where the "
         "numbers do not divide; every teacher keeps its own Adam moments",
-        "departure: all teachers see the same generated images, their labels uniform; a vote is on new ones",
+        "departure: all teachers see the same generated images, their labels uniform; DataLens' and G-PATE's have the "
+        "labels of each teacher's own records",
+        "departure: each update and the vote have latents of their own; DataLens and G-PATE draw one batch for all",
         "departure: teachers have no batch norm; the generator is sampled with running statistics, not a batch's",
-        "departure: the generator starts from torch's initial weights, where DataLens and G-PATE draw N(0, 0.02^2)",
+        "departure: the generator starts from torch's initial weights, where DataLens and G-PATE draw N(0, 0.02^2); "
+        "teachers draw that as well, without cutting the law at two deviations",
+        "departure: layers of stride 2 pad two pixels before an image and one behind it; TensorFlow's one and two",
+        "departure: the regression's sum of squares is divided by the batch, which Adam does not notice",
         "departure: pretrain_steps come before the first round's teacher_steps, not in their place",
         "departure: steps are chosen and the noise is calibrated to the budget, by worst-case accounting",
         "departure: targets of the generator's regression are cut to [0, 1], the range of an image",

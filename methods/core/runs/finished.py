@@ -1,0 +1,196 @@
+"""A finished run is final: its folder is trained again only by an explicit word, and what it spent stays on record.
+
+A run is finished when its ledger is published and no working copy of it is left under private/. That is said by the
+ledger and not by run.json, which Snakemake deletes before it makes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.core.accounting.calibration import COUNTS, epsilon
+from methods.core.release import Release
+from methods.core.runs import noise_key
+from methods.core.runs.checkpoint import checkpoint_path
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+
+LEDGER = "ledger.jsonl"
+RECORD = "run.json"
+_KEPT = re.compile(r"ledger-(\d+)\.jsonl")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What runs have spent: epsilon at `delta` by each count of COUNTS."""
+
+    costs: Mapping[str, float]
+    delta: float
+
+    def __add__(self, other: Spent) -> Spent:
+        """Returns the sum by basic composition: epsilons add up, and deltas too."""
+        costs = {count: cost + other.costs[count] for count, cost in self.costs.items()}
+        return Spent(costs, self.delta + other.delta)
+
+    def __str__(self) -> str:
+        costs = " and ".join(f"{cost:.4g} ({count})" for count, cost in self.costs.items())
+        return f"epsilon {costs} at delta {self.delta:g}"
+
+
+def working_ledger(folder: Path) -> Path:
+    """Returns where a run in progress keeps its ledger."""
+    return folder / "private" / LEDGER
+
+
+def is_begun(folder: Path) -> bool:
+    """Returns whether a run is in progress: its working ledger holds at least a plan."""
+    path = working_ledger(folder)
+    return path.exists() and path.stat().st_size > 0
+
+
+def is_complete(folder: Path) -> bool:
+    """Returns whether a folder holds a whole run, and none is in progress there."""
+    return (folder / RECORD).exists() and not is_begun(folder)
+
+
+def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> None:
+    """Readies a folder, in which no run is in progress, for a new ledger; a folder never trained is left alone.
+
+    A finished run's ledger gets the next free name ledger-N.jsonl, after one line on stderr says what it spent. Raises
+    UserError without `again` for a finished run, and for a checkpoint whose ledger is gone.
+    """
+    if (folder / LEDGER).exists():
+        sweep(folder)
+    if checkpoint_path(folder).exists():
+        raise UserError(f"{folder} has a checkpoint whose ledger is gone; remove the folder to start again")
+    earlier = _ledgers(folder)
+    if not earlier:
+        return
+    before = _total([spent(path) for path in earlier])
+    cost = f"charges the same records once more, {before + _of(plan)} in all by basic composition"
+    if not again:
+        raise UserError(
+            f"{folder} is a finished run that spent {before}; training it again {cost}: use another folder, or say"
+            " --again to python -m methods train"
+        )
+    # Before anything is done about it.
+    print(f"notice: {folder} is a finished run that spent {before}; --again {cost}; {_noise(secret_noise)}",
+          file=sys.stderr)  # fmt: skip
+    _keep(folder)
+
+
+def earlier_runs(folder: Path) -> dict[str, Any]:
+    """Returns what run.json says of the runs before the one in progress; nothing if there was none.
+
+    Their epsilons stand in the order of the runs, an infinite one as "inf".
+    """
+    kept = _kept(folder)
+    if not kept:
+        return {}
+    each = [spent(kept[number]).costs for number in sorted(kept)]
+    costs = {f"earlier_eps_{count}": [_json_number(one[count]) for one in each] for count in COUNTS}
+    return {"earlier_runs": len(kept), **costs}
+
+
+def spent(path: Path) -> Spent:
+    """Returns what a run's ledger spent, as the ledger itself counts after a restart of the machine.
+
+    Raises UserError for a file that is not a ledger, or whose cost is not known.
+    """
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        header = json.loads(first)
+        releases = {fields["name"]: Release.from_dict(fields) for fields in header["plan"]}
+        delta, uses = header["budget"]["delta"], _uses(releases, lines)
+        used = [release.used(uses[name]) for name, release in releases.items()]
+        return Spent({count: epsilon(used, delta, count) for count in COUNTS}, delta)
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"cannot tell what {path} spent ({error}); use another folder") from None
+
+
+def publish(folder: Path) -> None:
+    """Ends a run whose outputs are all there: from the moment that its working ledger is gone, the run is final."""
+    working_ledger(folder).unlink()
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a finished run needs no more, where a kill came before that."""
+    checkpoint_path(folder).unlink(missing_ok=True)
+    noise_key.destroy(folder)
+
+
+def _keep(folder: Path) -> None:
+    if (folder / LEDGER).exists():
+        # One step, so that the ledger has either name; on disk before there is a working ledger to be published.
+        (folder / LEDGER).rename(folder / f"ledger-{max(_kept(folder), default=0) + 1}.jsonl")
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    # A run is complete exactly when its run.json is there.
+    (folder / RECORD).unlink(missing_ok=True)
+
+
+def _ledgers(folder: Path) -> list[Path]:
+    """Returns the ledgers of all finished runs; after a kill in `_keep` the last one has its new name already."""
+    published = [folder / LEDGER] if (folder / LEDGER).exists() else []
+    return [*_kept(folder).values(), *published]
+
+
+def _kept(folder: Path) -> dict[int, Path]:
+    matches = ((_KEPT.fullmatch(path.name), path) for path in folder.glob("ledger-*.jsonl"))
+    return {int(match[1]): path for match, path in matches if match}
+
+
+def _uses(releases: Mapping[str, Release], lines: Iterable[str]) -> Counter[str]:
+    """Returns the uses of each release that a ledger's lines after its first have spent; see Ledger."""
+    charged: Counter[str] = Counter()
+    named: Counter[str] = Counter()
+    for record in map(_parsed, lines):
+        name = record.get("charge", record.get("reserve"))
+        if name in releases:
+            charged[name] += "charge" in record
+            named[name] = max(named[name], record["use"])
+        elif "internal" not in record:
+            # A line cut short was a charge of some release.
+            charged.update(releases.keys())
+    uses = charged | named
+    return Counter({name: min(uses[name], release.max_uses) for name, release in releases.items()})
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _of(plan: Plan) -> Spent:
+    return Spent(plan.costs or dict.fromkeys(COUNTS, math.inf), plan.budget.delta)
+
+
+def _total(each: Sequence[Spent]) -> Spent:
+    first, *rest = each
+    return sum(rest, first)
+
+
+def _noise(secret: bool) -> str:
+    if secret:
+        return "its noise is drawn anew"
+    return "a reproducible run's noise repeats with plan, seed and records: if the queries changed, no such sum holds"
+
+
+def _json_number(value: float) -> float | str:
+    return "inf" if value == math.inf else value

@@ -1,0 +1,146 @@
+"""What the grants of a run drew, read, were asked and answered; and the same answers given to a run on other data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from methods.core.privacy.grant import Grant
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Release
+
+ANSWERING = ("rows", "sum", "votes", "noise")
+
+
+class Enough(Exception):
+    """Ends a run whose first answers are all that a test needs."""
+
+
+@dataclass
+class Use:
+    """One charged grant.
+
+    Attributes:
+        drawn: of each draw, the number of units (records or shards) drawn from, and the drawn units int64.
+        read: of each read, the record indices.
+        asked: of each answer, the grant's method and its arguments: `ask` repeats it on another grant.
+        exact: the answer without noise, as the grant clipped and summed it.
+        answer: what the method got.
+    """
+
+    release: Release
+    drawn: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    read: list[torch.Tensor] = field(default_factory=list)
+    asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    exact: torch.Tensor | None = None
+    answer: torch.Tensor | None = None
+
+    def ask(self, grant: Grant) -> torch.Tensor:
+        """Returns what another grant of the same release answers to the same question."""
+        name, arguments, named = self.asked[-1]
+        return getattr(grant, name)(*arguments, **named)
+
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """What the grant was given to clip or count, [R, D]; None where a library has clipped and summed."""
+        name, (asked, *_), _ = self.asked[-1]
+        return {"noise": None, "sum": torch.cat(list(asked)) if name == "sum" and asked else None}.get(name, asked)
+
+
+class Tape:
+    """Records every charged grant of the runs inside `running`, and in `reads` how often each record was read at all.
+
+    Args:
+        answers: what the grants answer instead, in order; they are asked all the same.
+        stop_after: number of answers after which Enough is raised.
+    """
+
+    def __init__(self, answers: Sequence[torch.Tensor] = (), stop_after: int | None = None) -> None:
+        self.uses: list[Use] = []
+        self.reads: Counter[int] = Counter()
+        self._of: dict[int, tuple[Grant, Use]] = {}
+        self._answers, self._replays, self._stop_after = list(answers), bool(answers), stop_after
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Tape]:
+        """Records what happens inside the block."""
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Enough):
+            patch.setattr(Grant, "__init__", self._noting_grants(Grant.__init__))
+            patch.setattr(Grant, "_noisy", self._noting_exact(Grant._noisy))
+            patch.setattr(PrivateData, "read", self._noting_reads(PrivateData.read))
+            patch.setattr(Grant, "poisson_batch", self._noting_batches(Grant.poisson_batch))
+            patch.setattr(Grant, "shard", self._noting_shards(Grant.shard))
+            for name in ANSWERING:
+                patch.setattr(Grant, name, self._noting_answers(name, getattr(Grant, name)))
+            yield self
+
+    @property
+    def answers(self) -> list[torch.Tensor]:
+        """All answers in order."""
+        return [use.answer for use in self.uses]
+
+    def _noting_grants(self, whole: Callable) -> Callable:
+        def made(grant: Grant, release: Release | None, *rest: Any, **named: Any) -> None:
+            whole(grant, release, *rest, **named)
+            if release is not None:
+                self.uses.append(Use(release))
+                # With the grant itself: another object must not get its place in memory.
+                self._of[id(grant)] = grant, self.uses[-1]
+
+        return made
+
+    def _noting_reads(self, whole: Callable) -> Callable:
+        def read(data: PrivateData, grant: Grant, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            read = torch.as_tensor(index, dtype=torch.int64).flatten().clone()
+            self.reads.update(read.tolist())
+            if id(grant) in self._of:
+                self._of[id(grant)][1].read.append(read)
+            return whole(data, grant, index)
+
+        return read
+
+    def _noting_batches(self, whole: Callable) -> Callable:
+        def poisson_batch(grant: Grant, units: int) -> torch.Tensor:
+            drawn = whole(grant, units)
+            self._of[id(grant)][1].drawn.append((units, drawn.clone()))
+            return drawn
+
+        return poisson_batch
+
+    def _noting_shards(self, whole: Callable) -> Callable:
+        def shard(grant: Grant) -> int:
+            drawn = whole(grant)
+            self._of[id(grant)][1].drawn.append((round(1 / grant.release.rate), torch.tensor([drawn])))
+            return drawn
+
+        return shard
+
+    def _noting_exact(self, whole: Callable) -> Callable:
+        def noisy(grant: Grant, answer: torch.Tensor) -> torch.Tensor:
+            if id(grant) in self._of:
+                self._of[id(grant)][1].exact = answer.detach().clone()
+            return whole(grant, answer)
+
+        return noisy
+
+    def _noting_answers(self, name: str, whole: Callable) -> Callable:
+        def answered(grant: Grant, asked: Any, *rest: Any, **named: Any) -> torch.Tensor:
+            use = self._of[id(grant)][1]
+            # Rows of a sum are made while the grant is open, one chunk after the other.
+            asked = [part.detach().clone() for part in asked] if name == "sum" else asked.detach().clone()
+            use.asked.append((name, (asked, *rest), named))
+            answer = whole(grant, asked, *rest, **named)
+            if use.exact is None:
+                use.exact = answer.clone()
+            use.answer = (self._answers.pop(0) if self._replays else answer).clone()
+            if self._stop_after is not None and len([one for one in self.uses if one.asked]) >= self._stop_after:
+                raise Enough
+            return use.answer.clone()
+
+        return answered

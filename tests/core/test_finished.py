@@ -1,0 +1,267 @@
+"""A finished run is final: it is trained again by an explicit word alone, and nothing of what it spent is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_images, toy_records
+
+from methods.__main__ import main
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import Budget
+from methods.core.runs import finished, train
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+from workflow.common.files import write_json, write_npz
+
+# What Snakemake deletes before it makes the outputs of its rule `train` anew.
+DECLARED = ("run.json", "log.csv", "generator.safetensors")
+
+
+def planned(**overrides) -> Plan:
+    return Plan.make("gs_wgan", "run", TINY_GAN | overrides, TOY, Budget(10.0, 1e-5, "published"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory) -> Path:
+    """A folder whose run is finished; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train.train(planned(), toy_records(), folder, CPU)
+    return folder
+
+
+@pytest.fixture
+def folder(once, tmp_path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "run"))
+
+
+def again(folder: Path, **settings) -> dict:
+    return train.train(planned(), toy_records(), folder, CPU, again=True, **settings)
+
+
+def command(folder: Path, *more: str) -> int:
+    write_json(folder / "plan.json", planned().to_dict())
+    write_npz(folder / "train.npz", images=toy_images().numpy(), labels=np.arange(60) % 10)
+    return main(["train", "--plan", str(folder / "plan.json"), "--data", str(folder / "train.npz"),
+                 "--out", str(folder), *more])  # fmt: skip
+
+
+def test_training_a_finished_folder_is_refused_in_one_line_that_names_the_cost_and_the_ways_out(folder, capsys):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert command(folder) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    spent = json.loads((folder / "run.json").read_text())
+    for count in ("published", "sound"):
+        assert f"{spent[f'eps_{count}']:.4g} ({count})" in line and f"{2 * spent[f'eps_{count}']:.4g} ({count})" in line
+    assert "at delta 1e-05" in line and "at delta 2e-05" in line
+    assert "another folder" in line and "--again" in line
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("deleted", [(), DECLARED])
+def test_with_the_word_the_run_is_trained_again_and_both_ledgers_are_there(folder, capsys, deleted):
+    first, spent = (folder / "ledger.jsonl").read_bytes(), json.loads((folder / "run.json").read_text())
+    for name in deleted:
+        (folder / name).unlink()
+    assert command(folder) == 2
+    assert command(folder, "--again") == 0
+    (notice,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
+    assert "once more" in notice and "noise repeats" in notice
+    for count in ("published", "sound"):
+        assert f"{2 * spent[f'eps_{count}']:.4g} ({count})" in notice
+    record = json.loads((folder / "run.json").read_text())
+    assert (folder / "ledger-1.jsonl").read_bytes() == first
+    assert (record["earlier_runs"], record["steps_done"]) == (1, 4)
+    assert record["earlier_eps_published"] == pytest.approx([spent["eps_published"]])
+    assert record["earlier_eps_sound"] == pytest.approx([spent["eps_sound"]])
+
+
+def test_a_folder_never_trained_takes_the_word_without_a_notice(tmp_path, capsys):
+    assert "earlier_runs" not in again(tmp_path)
+    assert "notice" not in capsys.readouterr().err
+    assert not list(tmp_path.glob("ledger-*"))
+
+
+def test_every_earlier_run_is_counted_and_keeps_its_ledger(folder, capsys):
+    again(folder)
+    record = again(folder)
+    assert record["earlier_runs"] == len(record["earlier_eps_sound"]) == 2
+    assert {path.name for path in folder.glob("ledger*")} == {"ledger.jsonl", "ledger-1.jsonl", "ledger-2.jsonl"}
+    assert "3e-05" in capsys.readouterr().err
+
+
+def test_the_earlier_run_may_be_of_another_plan(folder):
+    before = finished.spent(folder / "ledger.jsonl")
+    record = train.train(planned(steps=2), toy_records(), folder, CPU, again=True)
+    assert record["earlier_eps_sound"] == [before.costs["sound"]]
+
+
+def test_an_interrupted_second_training_is_resumed_without_the_word(folder, tmp_path, monkeypatch, capsys):
+    straight = (folder / "generator.safetensors").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        again(folder, checkpoint_seconds=0)
+    assert not (folder / "run.json").exists()
+    capsys.readouterr()
+    record = train.train(planned(), toy_records(), folder, CPU)
+    assert (record["steps_done"], record["earlier_runs"]) == (4, 1)
+    assert "notice" not in capsys.readouterr().err
+    assert (folder / "generator.safetensors").read_bytes() == straight
+
+
+class Dead(BaseException):
+    """Ends a process: nothing catches it."""
+
+
+class Deadly:
+    """Ends the process, as far as a folder's files go, before the n-th time that it opens, renames or removes one."""
+
+    def __init__(self) -> None:
+        self.folder, self.left, self.dead = None, 0, False
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if self.folder is None or event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate"):
+            return
+        if not str(arguments[0]).startswith(self.folder):
+            return
+        self.left -= 1
+        if self.left < 0:
+            # Nothing that follows happens either: no clean-up of a dead process.
+            self.dead = True
+            raise Dead
+
+    def watch(self, folder: Path | None, after: int = 0) -> None:
+        """Lets `after` operations on files below `folder` pass, and none later; None ends that."""
+        self.left, self.dead, self.folder = after, False, None if folder is None else str(folder)
+
+
+@pytest.fixture(scope="module")
+def deadly():
+    # An audit hook stays for the process's life.
+    hook = Deadly()
+    yield hook
+    hook.watch(None)
+
+
+def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_path, monkeypatch, deadly):
+    monkeypatch.setattr(train, "provenance", dict)
+    first, kills = (once / "ledger.jsonl").read_bytes(), 0
+    for operation in range(100):
+        folder = Path(shutil.copytree(once, tmp_path / f"{operation}"))
+        with monkeypatch.context() as patch:
+            # The hand-over is over when the first step begins.
+            killed_at(patch, "gs_wgan", 0)
+            deadly.watch(folder, operation)
+            with pytest.raises((Killed, Dead)):
+                again(folder)
+            reached = not deadly.dead
+            deadly.watch(None)
+        assert [path.read_bytes() for path in folder.glob("ledger*.jsonl")] == [first]
+        if reached:
+            break
+        kills += 1
+        if not finished.is_begun(folder):
+            with pytest.raises(UserError, match="finished run"):
+                train.train(planned(), toy_records(), folder, CPU)
+        record = again(folder)
+        assert (record["earlier_runs"], record["steps_done"]) == (1, 4)
+        assert (folder / "ledger-1.jsonl").read_bytes() == first
+    assert reached and kills > 5
+
+
+def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_final(tmp_path, monkeypatch, deadly):
+    monkeypatch.setattr(train, "provenance", dict)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, "_finish", _stop)
+        train.train(planned(), toy_records(), tmp_path / "before", CPU, secret_noise=True)
+    kills = 0
+    for operation in range(100):
+        folder = Path(shutil.copytree(tmp_path / "before", tmp_path / f"{operation}"))
+        with monkeypatch.context() as patch, contextlib.suppress(Dead):
+            patch.setattr(train, "_finish", _watched(deadly, folder, operation, train._finish))
+            train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
+        reached = not deadly.dead
+        deadly.watch(None)
+        if not finished.is_complete(folder):
+            train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
+        with pytest.raises(UserError, match="finished run"):
+            train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
+        # Neither checkpoint nor key; a dead process leaves half-written files, whose names begin with a dot.
+        assert not [path for path in (folder / "private").iterdir() if not path.name.startswith(".")]
+        assert (folder / "ledger.jsonl").read_text().count('"charge"') == 4
+        if reached:
+            break
+        kills += 1
+    assert reached and kills > 5
+
+
+def _stop(*_):
+    raise Killed
+
+
+def _watched(deadly: Deadly, folder: Path, operation: int, finish: Callable) -> Callable:
+    def watched(*arguments):
+        deadly.watch(folder, operation)
+        return finish(*arguments)
+
+    return watched
+
+
+def test_what_a_ledger_spent_is_what_the_ledger_itself_counts(tmp_path):
+    plan = planned()
+    (release,) = plan.releases
+    with Ledger.open(tmp_path / "a.jsonl", plan.releases, plan.budget) as ledger:
+        for _ in range(2):
+            with ledger.charge(release.name):
+                pass
+        with ledger.internal("reading"):
+            pass
+        for count, cost in finished.spent(tmp_path / "a.jsonl").costs.items():
+            assert cost == ledger.epsilon(count)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write('{"charge": "ima')
+    with Ledger.open(tmp_path / "a.jsonl", plan.releases, plan.budget, resume=True) as ledger:
+        assert ledger.uses(release.name) == 3
+        for count, cost in finished.spent(tmp_path / "a.jsonl").costs.items():
+            assert cost == ledger.epsilon(count)
+
+
+def test_uses_that_a_ledger_reserved_count_as_spent(tmp_path):
+    releases = (planned().releases[0].used(1000),)
+    budget = Budget(1e6, 1e-5, "published")
+    with Ledger.open(tmp_path / "a.jsonl", releases, budget) as ledger, ledger.charge(releases[0].name):
+        pass
+    _, *lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert finished._uses({releases[0].name: releases[0]}, lines) == {releases[0].name: 5}
+
+
+def test_a_file_that_is_no_ledger_is_not_taken_for_a_free_run(folder):
+    (folder / "ledger.jsonl").write_text("lost\n")
+    with pytest.raises(UserError, match=r"cannot tell what .*ledger.jsonl spent"):
+        again(folder)
+    assert (folder / "ledger.jsonl").read_text() == "lost\n"
+
+
+def test_a_run_without_a_budget_says_that_no_epsilon_holds(tmp_path, capsys):
+    plan = Plan.make("nonprivate", "run", TINY_GAN | {"num_shards": 1}, TOY, Budget(float("inf"), 1e-5, "none"), 0)
+    train.train(plan, toy_records(), tmp_path, CPU)
+    record = train.train(plan, toy_records(), tmp_path, CPU, again=True)
+    assert record["earlier_eps_sound"] == ["inf"]
+    assert "epsilon inf (published) and inf (sound)" in capsys.readouterr().err
+
+
+def test_a_secret_key_left_behind_by_a_kill_serves_no_second_training(tmp_path):
+    train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
+    left = tmp_path / "private" / "noise.key"
+    left.write_bytes(bytes(range(32)))
+    with pytest.raises(UserError, match="finished run"):
+        train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
+    assert not left.exists()

@@ -1,0 +1,125 @@
+"""An adversary holds a run's whole folder and all records but one: the reproducible run tells it which, a secret no."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
+
+from methods.core.privacy.ledger import KEY_BYTES
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget
+from methods.core.runs import noise_key
+from methods.core.runs.plan import Plan
+from methods.core.runs.train import train
+from workflow.common.errors import UserError
+
+TEACHERS = {
+    "steps": 2, "batch_size": 24, "num_teachers": 4, "teacher_network": "mlp", "hidden": 4, "width": 4, "latent": 3,
+    "pretrain_steps": 1, "teacher_batch": 3,
+}  # fmt: skip
+# A method for each kind of answer.
+METHODS = {
+    "dp_merf": {"features": 32, "steps": 2, "batch_size": 10, "hidden": 8, "channels": 4},
+    "dp_cgan": {"steps": 2, "batch_size": 20, "hidden": 4},
+    "gs_wgan": TINY_GAN | {"steps": 2},
+    "dpac": TINY_DPAC | {"steps": 2, "shards_per_step": 3.0, "spectral_norm": False},
+    "pate_gan": TEACHERS,
+    "g_pate": TEACHERS,
+}
+CHANGED = 7
+
+
+def a_plan(method: str) -> Plan:
+    return Plan.make(method, method, METHODS[method], TOY, Budget(0.05, 1e-5, "sound"), seed=0)
+
+
+def worlds() -> dict[str, PrivateData]:
+    """The two sets of records that the adversary cannot tell apart beforehand."""
+    return {"as they were": toy_records(), "one changed": toy_records(changed=CHANGED)}
+
+
+def named_by_the_folder(folder: Path, plan: Plan, scratch: Path) -> list[str]:
+    """The adversary: trains each world as the folder's plan says, and names those that give the folder's generator."""
+    released = (folder / "generator.safetensors").read_bytes()
+    matches = []
+    for name, data in worlds().items():
+        train(plan, data, scratch / name, CPU)
+        if (scratch / name / "generator.safetensors").read_bytes() == released:
+            matches.append(name)
+    return matches
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("world", worlds())
+def test_the_folder_of_a_reproducible_run_names_the_world_and_of_a_secret_run_none(method, world, tmp_path):
+    plan = a_plan(method)
+    open_run = train(plan, worlds()[world], tmp_path / "open", CPU)
+    secret_run = train(plan, worlds()[world], tmp_path / "secret", CPU, secret_noise=True)
+    assert named_by_the_folder(tmp_path / "open", plan, tmp_path / "scratch") == [world]
+    assert "protects nobody" in open_run["noise"] and secret_run["noise"].startswith("secret")
+    released = (tmp_path / "secret" / "generator.safetensors").read_bytes()
+    ours = [(tmp_path / "scratch" / name / "generator.safetensors").read_bytes() for name in worlds()]
+    assert released not in ours
+
+
+def test_two_secret_runs_of_one_plan_differ(tmp_path):
+    for name in ("a", "b"):
+        train(a_plan("dp_merf"), toy_records(), tmp_path / name, CPU, secret_noise=True)
+    one, other = ((tmp_path / name / "generator.safetensors").read_bytes() for name in "ab")
+    assert one != other
+
+
+@pytest.fixture
+def key(monkeypatch) -> bytes:
+    """The secret key that the operating system gives next."""
+    value = bytes(range(100, 100 + KEY_BYTES))
+    monkeypatch.setattr(noise_key.secrets, "token_bytes", lambda count: value[:count])
+    return value
+
+
+def test_a_secret_key_stands_in_no_file_of_a_finished_run(tmp_path, key, capfd):
+    train(a_plan("gs_wgan"), toy_records(), tmp_path, CPU, secret_noise=True)
+    shown = capfd.readouterr()
+    text = "".join([shown.out, shown.err]).encode()
+    texts = [text, *(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
+    forms = [key, key.hex().encode(), base64.b64encode(key), str(int.from_bytes(key, "big")).encode()]
+    assert len(texts) > 4 and not [form for form in forms for content in texts if form in content]
+    assert not list((tmp_path / "private").iterdir())
+
+
+def test_a_killed_secret_run_keeps_its_key_for_itself_and_continues_with_it(tmp_path, key, monkeypatch):
+    plan = a_plan("gs_wgan")
+    train(plan, toy_records(), tmp_path / "straight", CPU, secret_noise=True)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        train(plan, toy_records(), tmp_path / "broken", CPU, checkpoint_seconds=0, secret_noise=True)
+    stored = tmp_path / "broken" / "private" / "noise.key"
+    assert stored.read_bytes() == key and stored.stat().st_mode & 0o777 == 0o600
+    # Another key from now on: what continues must be the stored one.
+    monkeypatch.setattr(noise_key.secrets, "token_bytes", lambda count: bytes(count))
+    train(plan, toy_records(), tmp_path / "broken", CPU, secret_noise=True)
+    ends = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("straight", "broken")]
+    assert ends[0] == ends[1] and not stored.exists()
+
+
+@pytest.mark.parametrize("secret", [True, False])
+def test_a_run_is_not_continued_with_the_other_kind_of_noise(tmp_path, monkeypatch, secret):
+    plan = a_plan("gs_wgan")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        train(plan, toy_records(), tmp_path, CPU, secret_noise=secret)
+    with pytest.raises(UserError, match=r"was begun with (secret|reproducible) noise"):
+        train(plan, toy_records(), tmp_path, CPU, secret_noise=not secret)
+
+
+def test_a_damaged_key_is_refused(tmp_path, monkeypatch):
+    plan = a_plan("gs_wgan")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
+    (tmp_path / "private" / "noise.key").write_bytes(b"short")
+    with pytest.raises(UserError, match="damaged"):
+        train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
