@@ -59,9 +59,16 @@ class Tape:
     Args:
         answers: what the grants answer instead, in order; they are asked all the same.
         stop_after: number of answers after which Enough is raised.
+        draw: what grants draw instead, int64 of a number of units; a shard is the only one of them.
     """
 
-    def __init__(self, answers: Sequence[torch.Tensor] = (), stop_after: int | None = None) -> None:
+    def __init__(
+        self,
+        answers: Sequence[torch.Tensor] = (),
+        stop_after: int | None = None,
+        draw: Callable[[int], torch.Tensor] | None = None,
+    ) -> None:
+        self._draw = draw
         self.uses: list[Use] = []
         self.reads: Counter[int] = Counter()
         self._of: dict[int, tuple[Grant, Use]] = {}
@@ -107,7 +114,7 @@ class Tape:
 
     def _noting_batches(self, whole: Callable) -> Callable:
         def poisson_batch(grant: Grant, units: int) -> torch.Tensor:
-            drawn = whole(grant, units)
+            drawn = self._draw(units) if self._draw else whole(grant, units)
             self._of[id(grant)][1].drawn.append((units, drawn.clone()))
             return drawn
 
@@ -115,8 +122,9 @@ class Tape:
 
     def _noting_shards(self, whole: Callable) -> Callable:
         def shard(grant: Grant) -> int:
-            drawn = whole(grant)
-            self._of[id(grant)][1].drawn.append((round(1 / grant.release.rate), torch.tensor([drawn])))
+            units = round(1 / grant.release.rate)
+            drawn = int(self._draw(units)) if self._draw else whole(grant)
+            self._of[id(grant)][1].drawn.append((units, torch.tensor([drawn])))
             return drawn
 
         return shard
