@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from pathlib import Path
 
 import pytest
 from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
 
-from methods.core.privacy.ledger import KEY_BYTES
+from methods.core.privacy.ledger import KEY_BYTES, Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget
 from methods.core.runs import noise_key
@@ -103,6 +104,39 @@ def test_a_killed_secret_run_keeps_its_key_for_itself_and_continues_with_it(tmp_
     train(plan, toy_records(), tmp_path / "broken", CPU, secret_noise=True)
     ends = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("straight", "broken")]
     assert ends[0] == ends[1] and not stored.exists()
+
+
+def keys_of(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Returns a list that gets the key of each ledger from now on."""
+    keys, whole = [], Ledger.open
+
+    def watched(path, releases, budget, resume, key):
+        keys.append(key)
+        return whole(path, releases, budget, resume, key)
+
+    monkeypatch.setattr(Ledger, "open", watched)
+    return keys
+
+
+def test_a_copy_of_a_secret_run_that_continues_on_changed_records_meets_other_noise(tmp_path, monkeypatch):
+    plan = a_plan("gs_wgan")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        train(plan, toy_records(), tmp_path / "a", CPU, checkpoint_seconds=0, secret_noise=True)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    keys = keys_of(monkeypatch)
+    for name, data in (("a", toy_records()), ("b", toy_records(changed=CHANGED))):
+        train(plan, data, tmp_path / name, CPU, secret_noise=True)
+    assert len(set(keys)) == 2
+
+
+def test_a_key_that_lies_in_the_folder_of_a_run_not_begun_is_not_used(tmp_path, monkeypatch):
+    keys, planted = keys_of(monkeypatch), bytes(KEY_BYTES)
+    for name in ("a", "b"):
+        (tmp_path / name / "private").mkdir(parents=True)
+        (tmp_path / name / "private" / "noise.key").write_bytes(planted)
+        train(a_plan("dp_merf"), toy_records(), tmp_path / name, CPU, secret_noise=True)
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.parametrize("secret", [True, False])

@@ -6,6 +6,7 @@ key is kept under the run's private/ folder for resuming, and is gone when the r
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -31,13 +32,16 @@ def noise_key(plan: Plan, data: PrivateData, folder: Path, secret: bool) -> byte
     if begun and path.exists() != secret:
         kind = "secret" if path.exists() else "reproducible"
         raise UserError(f"{folder} was begun with {kind} noise; continue it so, or use another folder")
+    public = data._keyed(plan.seed, plan.digest, "noise")
     if not secret:
         path.unlink(missing_ok=True)
-        return data._keyed(plan.seed, plan.digest, "noise")
-    key = path.read_bytes() if path.exists() else _new(path)
+        return public
+    # Of a run that has charged nothing, a key that lies there may be anybody's.
+    key = path.read_bytes() if begun else _new(path)
     if len(key) != KEY_BYTES:
         raise UserError(f"{path} is damaged, and no other key may continue the run; use another folder")
-    return key
+    # Plan and records in the key as well: a copy of the folder that continues on others meets other noise.
+    return hmac.digest(key, public, "sha256")
 
 
 def destroy(folder: Path) -> None:
