@@ -18,7 +18,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import atomic
 
 REPRODUCIBLE = "reproducible: it follows from the plan and the records, and protects nobody from who has both"
-SECRET = "secret: its key came from the operating system and was destroyed"
+SECRET = "secret: its key came from the operating system and is destroyed at the end of the run"
 
 
 def noise_key(plan: Plan, data: PrivateData, folder: Path, secret: bool) -> bytes:
