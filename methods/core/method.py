@@ -67,7 +67,7 @@ class Method(ABC):
         self.public = context.public
         self.device = context.device
 
-    @classmethod
+    @classmethod  # noqa: B027
     def check(cls, hp: Any, public: PublicSpec) -> None:
         """Raises UserError for hyper-parameters that do not go together, or with the data; reads no data.
 
@@ -117,10 +117,10 @@ class Method(ABC):
     def num_steps(self) -> int:
         """Training steps of a whole run."""
 
-    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
         """Work before step 0; not called again on resume. `warm_start` is the artifact's folder."""
 
-    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
+    def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:  # noqa: B027
         """Work before `load` of a checkpoint, in place of `prepare`: rebuilds what a checkpoint need not hold.
 
         It charges nothing; the default does nothing.
