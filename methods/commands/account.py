@@ -8,12 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from methods.commands.arguments import add_settings, overrides
+from methods.commands.arguments import add_settings, assignments, overrides
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
 from methods.core.release import Budget, PublicSpec, Release
+from methods.core.runs import prepared
+from methods.core.runs.configured import configured
 from workflow.common.contracts import format_epsilon, parse_epsilon
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError
 
 # Image shape, classes and training records of the data sets that the methods' authors used.
 DATASETS = {
@@ -25,8 +27,9 @@ DATASETS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", help="a method, see `python -m methods list`")
+    parser.add_argument("name", help="a method, see `python -m methods list`; with --preset, one of its rows")
     add_data(parser)
+    parser.add_argument("--preset", help="take the settings of a preset's row, such as own's")
     parser.add_argument("--epsilon", default="10", help="budgets to find the noise for, as 10,1 (default 10)")
     parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
     parser.add_argument("--noise", type=float, help="noise multiplier of every release: adds what that costs")
@@ -47,9 +50,10 @@ def report(arguments: argparse.Namespace) -> str:
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
     if math.inf in budgets:
         raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
-    hp = registry.hyper(arguments.name, overrides(arguments, arguments.name, public.dataset, budgets[0]))
+    method, settings = _settings(arguments, public.dataset, budgets[0])
+    hp = registry.hyper(method, settings, public.num_train)
     targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]
-    plans = [(budget, registry.load(arguments.name).plan(hp, public, budget)) for budget in targets]
+    plans = [(budget, registry.load(method).plan(hp, public, budget)) for budget in targets]
     lines = [f"{arguments.name} on {public.dataset}, {public.num_train} records, delta {arguments.delta:g}", ""]
     lines += [f"  {_described(release)}" for release in plans[0][1]]
     if arguments.noise is not None:
@@ -59,17 +63,27 @@ def report(arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _settings(arguments: argparse.Namespace, dataset: str, epsilon: float) -> tuple[str, dict[str, Any]]:
+    if arguments.preset is None:
+        return arguments.name, overrides(arguments, arguments.name, dataset, epsilon)
+    if arguments.paper:
+        raise UserError("--paper and --preset are two sources of settings; give one")
+    row = configured(arguments.name, dataset, arguments.preset, None)
+    return row.method, {**row.hyper, **assignments(arguments.set)}
+
+
 def add_data(parser: Any) -> None:
     """Adds --dataset and --records to a parser or a group of options."""
-    parser.add_argument("--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist)")
+    parser.add_argument(
+        "--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist); or a card.json, its folder, or the"
+        " name of a set under results/*/data",
+    )  # fmt: skip
     parser.add_argument("--records", type=int, help="training records, if other than the data set's")
 
 
 def public_facts(arguments: argparse.Namespace) -> PublicSpec:
-    """Returns the data set that --dataset and --records describe. Raises UserError for an unknown one."""
-    if arguments.dataset not in DATASETS:
-        raise unknown("dataset", arguments.dataset, DATASETS, "for another give the one of its shape, and --records")
-    public = DATASETS[arguments.dataset]
+    """Returns the data set that --dataset and --records describe. Raises UserError as `prepared.facts` does."""
+    public = DATASETS.get(arguments.dataset) or prepared.facts(arguments.dataset, DATASETS)
     if arguments.records is None:
         return public
     if arguments.records < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from methods.core import registry
 from methods.core.privacy.private_data import PrivateData
@@ -39,6 +40,11 @@ def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
         raise UserError(
             f"{path} holds {len(stored)} images of {list(stored.image_shape)}, the plan was made for"
             f" {public.num_train} of {list(public.image_shape)}; make the plan again"
+        )
+    if stored.labels.min() < 0 or stored.labels.max() >= public.num_classes:
+        raise UserError(
+            f"{path} has labels {stored.labels.min()} .. {stored.labels.max()}, the card's {public.num_classes} classes"
+            f" are 0 .. {public.num_classes - 1}; make the data again"
         )
     return PrivateData(torch.from_numpy(stored.images), torch.from_numpy(stored.labels))
 
@@ -75,7 +81,10 @@ def overrides(arguments: argparse.Namespace, method: str, dataset: str, epsilon:
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Returns the hyper-parameters given as KEY=VALUE, values in JSON. Raises UserError for another form."""
+    """Returns the hyper-parameters given as KEY=VALUE: values in JSON, or a mapping as a preset writes it.
+
+    Raises UserError for another form.
+    """
     values = {}
     for text in texts:
         key, separator, value = text.partition("=")
@@ -84,15 +93,23 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         try:
             values[key] = json.loads(value)
         except json.JSONDecodeError:
-            values[key] = value
+            values[key] = _mapping(value) if value.startswith("{") else value
     return values
+
+
+def _mapping(text: str) -> Any:
+    """Returns a mapping written as in a preset; any other text as it is."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def add_secret_noise(parser: argparse.ArgumentParser) -> None:
     """Adds --secret-noise."""
     parser.add_argument(
         "--secret-noise", action="store_true",
-        help="noise from a key of the operating system, destroyed at the end: for records that need protection; without"
+        help="noise from a key of the operating system, written nowhere: for records that need protection; without"
         " it a run can be repeated from its plan, which protects nobody",
     )  # fmt: skip
 

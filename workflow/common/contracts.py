@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import zipfile
@@ -91,6 +92,12 @@ class LabelledImages:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return tuple(self.images.shape[1:])
+
+    def digest(self) -> str:
+        """Returns SHA-256 of the image bytes followed by the little-endian int64 labels: the same on every machine."""
+        content = hashlib.sha256(np.ascontiguousarray(self.images))
+        content.update(self.labels.astype("<i8").tobytes())
+        return content.hexdigest()
 
     def take(self, index: np.ndarray) -> LabelledImages:
         """Returns the records at `index`, in that order."""

@@ -18,11 +18,18 @@ import numpy as np
 from workflow.common.errors import UserError
 
 
+def _umask() -> int:
+    # It can only be read by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds.
 
-    Raises UserError where nothing can be written there.
+    The file gets `mode`, less what the process's umask takes away. Raises UserError where nothing can be written there.
     """
     path = Path(path)
     try:
@@ -34,7 +41,7 @@ def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, mode)
+        os.chmod(temporary, mode & ~_umask())
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         if path.is_dir():
@@ -111,6 +118,8 @@ def read_csv(
 ) -> list[dict[str, str]]:
     """Returns the rows of a CSV file as texts by column; a file with a header alone gives none.
 
+    Blank lines and the byte-order mark that spreadsheets write are passed over.
+
     Args:
         columns: names that the header must hold, in any order and among others.
         maker: the command that writes such a file, for the error.
@@ -121,16 +130,16 @@ def read_csv(
     """
     hint = f"; it is written by {maker}" if maker else ""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as handle:
+        with Path(path).open(newline="", encoding="utf-8-sig") as handle:
             header, *lines = list(csv.reader(handle)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{hint}") from None
     if problem := _wrong_header(header, list(columns), exact):
         raise UserError(f"{path}{problem}{hint}")
     for number, cells in enumerate(lines, start=2):
-        if len(cells) != len(header):
+        if cells and len(cells) != len(header):
             raise UserError(f"{path} line {number}: {len(cells)} cells instead of {len(header)}")
-    return [dict(zip(header, cells, strict=True)) for cells in lines]
+    return [dict(zip(header, cells, strict=True)) for cells in lines if cells]
 
 
 def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
@@ -138,6 +147,9 @@ def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
         return f": the first line must be {','.join(columns)}; found {','.join(header) or 'nothing'}"
     if not header:
         return " is empty"
+    twice = [name for name in columns if header.count(name) > 1]
+    if twice:
+        return f" has the column {twice[0]} twice; remove one"
     missing = [name for name in columns if name not in header]
     return f" lacks the columns {', '.join(missing)}; it has {', '.join(header)}" if missing else ""
 

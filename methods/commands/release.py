@@ -1,0 +1,202 @@
+"""`python -m methods release RUN`: a private synthetic set in one folder that may be given away.
+
+The noise comes from a key of the operating system that is written nowhere. Until the folder is whole, the run lives in
+OUT.private, where the same command continues after a kill; it is removed at the end. What was spent on the pictures
+stays with their owner, in spent.jsonl beside the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.commands.arguments import add_machine, assignments, read_private, use_machine
+from methods.core.privacy.private_data import PrivateData
+from methods.core.release import Budget, PublicSpec
+from methods.core.released.workplace import Begun, Workplace
+from methods.core.released.writer import check_names, write
+from methods.core.runs import checkpoint, finished, spent, warm_start
+from methods.core.runs.configured import SOUND, Configured, configured
+from methods.core.runs.plan import Plan
+from methods.core.runs.sample import draw
+from methods.core.runs.train import train
+from workflow.common.contracts import load_images, parse_epsilon
+from workflow.common.errors import UserError
+from workflow.common.files import read_json
+from workflow.common.options import whole
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", metavar="RUN", help="a row of the preset, such as dp_merf")
+    parser.add_argument("--data", type=Path, required=True, help="folder that `python -m workflow.datasets` made")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to give away; must not exist yet")
+    parser.add_argument("--epsilon", help="privacy budget by the sound count (default: the row's, 10 in preset own)")
+    parser.add_argument("--delta", type=float, help="default: the preset's, or less: below 1 / records")
+    parser.add_argument("--preset", default="own", help="whose row it is (default own)")
+    parser.add_argument("--configfile", type=Path, help="a configuration of your own, in place of --preset")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter that differs; repeatable"
+    )
+    parser.add_argument("--num", type=whole("--num"), help="images to draw (default: as many as there are records)")
+    parser.add_argument("--parquet", action="store_true", help="also as Parquet, for Hugging Face `datasets`")
+    add_machine(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains, samples and writes the folder; does whatever of it is not done yet.
+
+    Raises UserError, before anything is charged, for a folder that exists, unknown names or settings, records that do
+    not fit their card, a budget that protects nobody, or what does not agree with the release begun in OUT.private.
+    """
+    device = use_machine(arguments)
+    place = Workplace(_out(arguments))
+    card = _card(arguments.data)
+    row = configured(arguments.name, card["dataset"], arguments.preset, arguments.configfile)
+    if place.out.exists() and not place.folder.exists():
+        raise _taken(place.out)
+    with place.held():
+        if place.is_published():
+            place.remove()
+            print(f"{place.out} is whole: an earlier call made it")
+            return
+        if place.out.exists() or place.out.is_symlink():
+            raise _taken(place.out)
+        data, digest = _records(arguments.data, card)
+        begun = _begun(arguments, row, PublicSpec.from_card(card), digest, place)
+        spent.record(arguments.data, _entry(begun, arguments))
+        _say_deduced(card)
+        _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
+    _tell(begun.plan, arguments)
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    # Made absolute without following links: `.` and a slash at the end have no name of their own.
+    out = Path(os.path.abspath(arguments.out))
+    if not out.name or len(os.fsencode(out.name)) > 200:
+        raise UserError(f"--out must name a folder to make, in at most 200 bytes; got {str(arguments.out)!r}")
+    if out.is_relative_to(os.path.abspath(arguments.data)):
+        raise UserError(f"--out {arguments.out} lies in {arguments.data}, whose files are private; choose another")
+    return out
+
+
+def _taken(out: Path) -> UserError:
+    return UserError(f"{out} exists; a release is not written over: choose another --out, or remove it")
+
+
+def _card(data: Path) -> dict[str, Any]:
+    """Returns the data set's card. Raises UserError where there is none, or its names are not those of its classes."""
+    if not (data / "card.json").is_file():
+        raise UserError(
+            f"{data} holds no card.json; --data is a folder that `python -m workflow.datasets NAME --folder PICTURES"
+            " --out DIR` makes"
+        )
+    card = read_json(data / "card.json")
+    public = PublicSpec.from_card(card)
+    check_names(public, card.get("class_names"), data / "card.json")
+    return card
+
+
+def _say_deduced(card: dict[str, Any]) -> None:
+    if card.get("deduced"):
+        print(
+            f"notice: {' and '.join(card['deduced'])} of the images were deduced from these pictures and are given away"
+            " with them; to keep that from telling of them, state them (--size, --mode) when the data are made",
+            file=sys.stderr,
+        )
+
+
+def _records(folder: Path, card: dict[str, Any]) -> tuple[PrivateData, str]:
+    """Returns the training records and their hash. Raises UserError where they are not those of the card."""
+    path = folder / "train.npz"
+    data, digest = read_private(path, PublicSpec.from_card(card)), load_images(path).digest()
+    stated = card["splits"]["train"].get("sha256", digest)
+    if stated != digest:
+        raise UserError(f"{path} is not what {folder / 'card.json'} describes; make both again by workflow.datasets")
+    return data, digest
+
+
+def _begun(
+    arguments: argparse.Namespace, row: Configured, public: PublicSpec, digest: str, place: Workplace
+) -> Begun:
+    """Returns the release begun before, or begins one with the plan that the command asks for."""
+    before = place.begun()
+    hyper = {**row.hyper, **assignments(arguments.set)}
+    # The first seed is the operating system's, so that no two releases share weights or draws.
+    seed = before.plan.seed if before else secrets.randbits(63)
+    plan = Plan.make(row.method, arguments.name, hyper, public, _budget(arguments, row, public.num_train), seed)
+    if before is None:
+        return place.begin(plan, digest)
+    if before.plan != plan or before.train != digest:
+        what = "settings" if before.plan != plan else "pictures"
+        raise UserError(
+            f"{place.folder} holds a release begun with other {what}; continue with those, or choose another --out"
+            " (what it has charged stays spent)"
+        )
+    print(f"continuing the release begun in {place.folder}", file=sys.stderr)
+    return before
+
+
+def _budget(arguments: argparse.Namespace, row: Configured, records: int) -> Budget:
+    if arguments.epsilon is None and len(row.epsilons) != 1:
+        raise UserError(f"run {arguments.name} has {len(row.epsilons)} budgets; choose one by --epsilon")
+    epsilon = row.epsilons[0] if arguments.epsilon is None else parse_epsilon(arguments.epsilon)
+    if math.isinf(epsilon):
+        raise UserError("--epsilon inf protects nobody: a release needs a finite one, such as 10 or 1")
+    below = 10.0 ** (math.ceil(-math.log10(records)) - 1)
+    delta = min(row.delta, below) if arguments.delta is None else arguments.delta
+    if delta * records >= 1:
+        raise UserError(
+            f"--delta {delta:g} is not below 1 / records = {1 / records:g}: it would allow giving one picture away"
+            f" whole; use --delta {below:g}"
+        )
+    return Budget(epsilon, delta, SOUND)
+
+
+def _entry(begun: Begun, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the owner's record says of a release."""
+    return {
+        "id": begun.id,
+        "date": datetime.now(UTC).date().isoformat(),
+        "run": begun.plan.run,
+        "method": begun.plan.method,
+        "epsilon": begun.plan.costs[SOUND],
+        "delta": begun.plan.budget.delta,
+        "adjacency": sorted({release.adjacency for release in begun.plan.releases}),
+        "out": str(arguments.out),
+    }
+
+
+def _make(
+    plan: Plan, arguments: argparse.Namespace, names: list[str], data: PrivateData, digest: str, place: Workplace,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Trains where that is not done, draws the images, and publishes the folder."""
+    if not finished.is_complete(place.folder):
+        critics = warm_start.prepared(plan, data, device, place.folder, digest)
+        train(plan, data, place.folder, device, critics, secret_noise=True)
+    classes = plan.public.num_classes
+    count = arguments.num or math.ceil(plan.public.num_train / classes) * classes
+    state = checkpoint.load_generator(place.folder)
+    images, labels = draw(plan, state, count, device)
+    write(place.partial(), plan, names, images, labels, state, parquet=arguments.parquet)
+    place.publish()
+    place.remove()
+
+
+def _tell(plan: Plan, arguments: argparse.Namespace) -> None:
+    releases = spent.entries(arguments.data)
+    print(
+        f"{arguments.out} may be given away: {plan.method}, epsilon {plan.costs[SOUND]:.4g} by the sound count at delta"
+        f" {plan.budget.delta:g}; look at its contact_sheet.png, and read its DATASHEET.md\n"
+        f"release {len(releases)} from {arguments.data}, which has spent {spent.total(releases)} in all by basic"
+        f" composition ({arguments.data / spent.FILE}; releases of the same pictures from another folder add to it)"
+    )

@@ -1,0 +1,123 @@
+"""Where a release is trained until its folder is whole: its owner's alone, and one process's at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+from workflow.common.files import read_json, write_json, write_text
+
+SUFFIX = ".private"
+BEGUN, WHOLE, LOCK, PARTIAL = "begun.json", "whole", "lock", "partial"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a release was begun with: its own name in the owner's record, the records' hash, and the plan."""
+
+    id: str
+    train: str
+    plan: Plan
+
+
+class Workplace:
+    """The folder OUT.private beside the folder OUT that will be given away."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.with_name(out.name + SUFFIX)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder if need be, closes it to others, and holds it against a second process.
+
+        Raises UserError where it cannot be made, holds what no release left there, or is in use.
+        """
+        self._make()
+        with (self.folder / LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{self.folder} is in use by another process; wait for it to end") from None
+            try:
+                yield
+            finally:
+                self._remove_if_bare()
+
+    def begun(self) -> Begun | None:
+        """Returns what the release in this folder was begun with, None if none was."""
+        path = self.folder / BEGUN
+        if not path.exists():
+            return None
+        content = read_json(path)
+        return Begun(content["id"], content["train"], Plan.from_dict(content["plan"]))
+
+    def begin(self, plan: Plan, train: str) -> Begun:
+        """Notes, in one file, what a release begins with, and returns it."""
+        begun = Begun(secrets.token_hex(8), train, plan)
+        write_json(self.folder / BEGUN, {"id": begun.id, "train": train, "plan": plan.to_dict()})
+        return begun
+
+    def partial(self) -> Path:
+        """Returns an empty folder to write the release into."""
+        (self.folder / WHOLE).unlink(missing_ok=True)
+        partial = self.folder / PARTIAL
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        return partial
+
+    def publish(self) -> None:
+        """Gives the written folder its name. Raises UserError where something has taken that name meanwhile."""
+        write_text(self.folder / WHOLE, "")
+        try:
+            os.rename(self.folder / PARTIAL, self.out)
+        except OSError as error:
+            raise UserError(
+                f"{self.out} cannot be made ({error.strerror}): move what is there away and call the same command"
+                " again; nothing is trained or charged a second time"
+            ) from None
+
+    def is_published(self) -> bool:
+        """Returns whether OUT is the release that was made here, and only this folder is still to be removed."""
+        return (self.folder / WHOLE).exists() and not (self.folder / PARTIAL).exists() and self.out.is_dir()
+
+    def remove(self) -> None:
+        """Removes the folder; what says that the release is whole goes last."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != WHOLE:
+                path.unlink()
+        (self.folder / WHOLE).unlink(missing_ok=True)
+        # Not empty where another process has just come to wait; it finds the release whole.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _remove_if_bare(self) -> None:
+        if self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [LOCK]:
+            self.remove()
+
+    def _make(self) -> None:
+        folder = self.folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            if folder.is_symlink() or not folder.is_dir():
+                raise UserError(f"{folder}, where the release is trained, must be a folder; choose another --out")
+            left = {BEGUN, WHOLE, LOCK}
+            names = [path.name for path in folder.iterdir() if not path.name.startswith(f".{Path(BEGUN).stem}.")]
+            if names and not left & set(names):
+                raise UserError(f"{folder}, where the release is trained, holds {names[0]}; choose another --out")
+            folder.chmod(0o700)
+        except OSError as error:
+            raise UserError(f"cannot make {folder}, where the release is trained: {error.strerror}") from None

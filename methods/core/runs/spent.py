@@ -1,0 +1,87 @@
+"""The owner's record of every release of a data set's pictures, kept beside them: what they have spent in all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from workflow.common.errors import UserError
+
+FILE = "spent.jsonl"
+_MEND = "mend the line, for it says what was spent on these pictures"
+WORDS = {"replace_one": "replacing one picture", "add_or_remove": "adding or removing one picture"}
+
+
+def record(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Adds a release to `folder`/spent.jsonl, on disk when this returns; one whose `id` is there already is not added.
+
+    `entry` holds id, epsilon, delta, adjacency (a list) and what else the owner may want to know. Raises UserError
+    where the file cannot be read or written.
+    """
+    if any(line["id"] == entry["id"] for line in entries(folder)):
+        return
+    line = json.dumps(entry, sort_keys=True).encode() + b"\n"
+    try:
+        with (folder / FILE).open("ab+") as file:
+            _append(file, line)
+    except OSError as error:
+        raise UserError(f"cannot write {folder / FILE}, where releases are recorded: {error.strerror}") from None
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(-1, os.SEEK_END)
+        # An editor may have left the last line without its end.
+        line = line if file.read() == b"\n" else b"\n" + line
+    try:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(size)
+        raise
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """Returns the recorded releases in order. Raises UserError for a file that holds anything else."""
+    path = folder / FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): {_MEND}") from None
+    for line in lines:
+        if not _is_entry(line):
+            raise UserError(f"{path} is damaged (it holds {json.dumps(line)[:80]}): {_MEND}")
+    return lines
+
+
+def _is_entry(line: Any) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+        return False
+    numbers = [line.get("epsilon"), line.get("delta")]
+    kinds = line.get("adjacency")
+    return (
+        all(isinstance(number, float | int) and math.isfinite(number) and number >= 0 for number in numbers)
+        and isinstance(kinds, list) and bool(kinds) and all(isinstance(kind, str) for kind in kinds)
+    )  # fmt: skip
+
+
+def total(releases: Sequence[Mapping[str, Any]]) -> str:
+    """Returns in words what releases have spent together by basic composition, for each kind of neighbour."""
+    sums: dict[tuple[str, ...], list[float]] = {}
+    for one in releases:
+        kind = sums.setdefault(tuple(sorted(one["adjacency"])), [0.0, 0.0])
+        kind[0] += one["epsilon"]
+        kind[1] += one["delta"]
+    parts = [
+        f"epsilon {epsilon:.4g} at delta {delta:.3g} against {' and '.join(WORDS.get(one, one) for one in kind)}"
+        for kind, (epsilon, delta) in sums.items()
+    ]
+    return ", and ".join(parts)
