@@ -13,7 +13,6 @@ from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
 from methods.core.release import Budget, PublicSpec, Release
 from methods.core.runs import prepared
-from methods.core.runs.configured import configured
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError
 
@@ -68,6 +67,9 @@ def _settings(arguments: argparse.Namespace, dataset: str, epsilon: float) -> tu
         return arguments.name, overrides(arguments, arguments.name, dataset, epsilon)
     if arguments.paper:
         raise UserError("--paper and --preset are two sources of settings; give one")
+    # On first use: a machine that only trains may lack what reads a preset.
+    from methods.core.runs.configured import configured
+
     row = configured(arguments.name, dataset, arguments.preset, None)
     return row.method, {**row.hyper, **assignments(arguments.set)}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from methods.core import registry
 from methods.core.privacy.private_data import PrivateData
@@ -99,6 +98,9 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 
 def _mapping(text: str) -> Any:
     """Returns a mapping written as in a preset; any other text as it is."""
+    # On first use: a machine that only trains may lack it.
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
