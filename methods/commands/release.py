@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     with place.held():
         if place.is_published():
             place.remove()
-            print(f"{place.out} is whole: an earlier call made it")
+            moved = "" if place.out.exists() else ", and it has been moved away; call again for another release"
+            print(f"{place.out} is whole: an earlier call made it{moved}")
             return
         if place.out.exists() or place.out.is_symlink():
             raise _taken(place.out)
@@ -81,9 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _out(arguments: argparse.Namespace) -> Path:
     # Made absolute without following links: `.` and a slash at the end have no name of their own.
     out = Path(os.path.abspath(arguments.out))
-    if not out.name or len(os.fsencode(out.name)) > 200:
+    if not out.name or len(os.fsencode(out.name)) > 200 or "\0" in out.name:
         raise UserError(f"--out must name a folder to make, in at most 200 bytes; got {str(arguments.out)!r}")
-    if out.is_relative_to(os.path.abspath(arguments.data)):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(arguments.data)):
         raise UserError(f"--out {arguments.out} lies in {arguments.data}, whose files are private; choose another")
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import io
 import json
@@ -21,7 +22,6 @@ from methods.__main__ import main
 from methods.commands import release
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
-from methods.core.released import workplace
 from methods.core.runs import noise_key
 from methods.core.runs.configured import Configured
 from workflow.common.contracts import LabelledImages, load_images
@@ -213,23 +213,41 @@ def test_a_release_that_was_killed_goes_on_and_is_charged_and_recorded_once(tmp_
     assert (tmp_path / "out" / "privacy.json").exists() and not (tmp_path / "out.private").exists()
 
 
-@pytest.mark.parametrize("left", ["everything", "the mark alone"])
-def test_a_kill_after_the_folder_has_its_name_leaves_a_whole_release(tmp_path, data, monkeypatch, capsys, left):
-    def killed(place):
-        if left == "the mark alone":
-            for path in place.folder.iterdir():
-                if path.name != "whole":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise Killed
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("order", ["first to last", "last to first"])
+@pytest.mark.parametrize("files", range(7))
+def test_a_kill_in_the_clean_up_leaves_a_whole_release_and_no_second_one(
+    tmp_path, data, monkeypatch, capsys, moved, order, files
+):
+    """Whatever of the working folder is left: no generator is given away again, nor another under the same record."""
+    unlink, rmtree, iterdir, left = Path.unlink, shutil.rmtree, Path.iterdir, [files]
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(workplace.Workplace, "remove", killed)
-        call(data, "out")
+    def counted(remove):
+        def removed(path, *arguments, **options):
+            if Path(path).parent.name == "out.private" and (tmp_path / "out").exists():
+                if left[0] == 0:
+                    raise Killed
+                left[0] -= 1
+            return remove(path, *arguments, **options)
+
+        return removed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda self: iter(sorted(iterdir(self), reverse=order == "last to first")))
+        patch.setattr(Path, "unlink", counted(unlink))
+        patch.setattr(shutil, "rmtree", counted(rmtree))
+        with contextlib.suppress(Killed):
+            call(data, "out")
+    assert (tmp_path / "out" / "DATASHEET.md").exists() and left[0] == 0
+    used = charges(monkeypatch)
+    if moved:
+        (tmp_path / "out").rename(tmp_path / "given")
     capsys.readouterr()
-    assert call(data, "out") == 0 and "is whole" in capsys.readouterr().out
-    assert not (tmp_path / "out.private").exists() and (tmp_path / "out" / "DATASHEET.md").exists()
-    assert len(spent(data)) == 1
-    assert call(data, "out") == 2 and "exists" in error(capsys)
+    if (tmp_path / "out.private" / "whole").exists():
+        assert call(data, "out", "--epsilon", "1") == 0 and "is whole" in capsys.readouterr().out
+        assert used == [] and len(spent(data)) == 1
+    assert not (tmp_path / "out.private" / "begun.json").exists()
+    assert not (tmp_path / "out.private" / "generator.safetensors").exists()
 
 
 def test_a_name_that_is_taken_meanwhile_costs_no_second_training(tmp_path, data, monkeypatch, capsys):
@@ -305,11 +323,20 @@ def test_what_cannot_be_released_is_refused_before_anything_is_charged(data, mon
 def test_a_folder_that_exists_is_not_written_over_and_one_of_others_not_removed(tmp_path, data, monkeypatch, capsys):
     used = charges(monkeypatch)
     (tmp_path / "out").mkdir()
-    for name in ("out", "new"):
-        (tmp_path / f"{name}.private").mkdir()
-        (tmp_path / f"{name}.private" / "run.json").write_text("{}")
-        assert call(data, name) == 2 and "run.json" in error(capsys)
-        assert (tmp_path / f"{name}.private" / "run.json").read_text() == "{}"
+    others = {"out": ["run.json"], "new": ["run.json"], "next": ["lock", "thesis.txt"], "last": ["whole", "a.txt"]}
+    for name, held in others.items():
+        place = tmp_path / f"{name}.private"
+        place.mkdir(exist_ok=True)
+        for file in held:
+            (place / file).write_text("years")
+        assert call(data, name) == 2 and held[-1] in error(capsys)
+        assert {path.name for path in place.iterdir()} == set(held)
+        shutil.rmtree(place)
+    (tmp_path / "out.private").mkdir()
+    (tmp_path / "out.private" / "begun.json").write_text("{}")
+    (tmp_path / "out").rmdir()
+    assert call(data, "out") == 2 and "does not say what was begun" in error(capsys)
+    (tmp_path / "out").mkdir()
     shutil.rmtree(tmp_path / "out.private")
     assert call(data, "out") == 2 and "exists" in error(capsys)
     assert used == spent(data) == [] and not (tmp_path / "out.private").exists()
@@ -352,6 +379,12 @@ def test_records_that_are_not_their_cards_are_refused_before_a_charge(data, monk
     records(data, stored.images, stored.labels, **facts)
     assert call(data, "out") == 2 and words in error(capsys)
     assert used == spent(data) == [] and not (data.parents[1] / "out.private").exists()
+
+
+def test_a_place_among_the_private_files_is_found_through_a_link(tmp_path, data, capsys):
+    (tmp_path / "linked").symlink_to(data)
+    assert call(data, "linked/out") == 2 and "whose files are private" in error(capsys)
+    assert spent(data) == []
 
 
 def test_raw_pictures_in_place_of_data_are_told_apart(tmp_path, data, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from workflow.common.files import read_json, write_json, write_text
 
 SUFFIX = ".private"
 BEGUN, WHOLE, LOCK, PARTIAL = "begun.json", "whole", "lock", "partial"
+_OURS = re.compile(
+    rf"{BEGUN}|{WHOLE}|{LOCK}|{PARTIAL}|private|run\.json|log\.csv|ledger(-\d+)?\.jsonl|generator\.safetensors"
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,12 @@ class Workplace:
         with (self.folder / LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another process may have ended, and removed this file, between the two lines above.
+                held = os.fstat(lock.fileno()).st_ino == os.stat(self.folder / LOCK).st_ino
             except OSError:
-                raise UserError(f"{self.folder} is in use by another process; wait for it to end") from None
+                held = False
+            if not held:
+                raise UserError(f"{self.folder} is in use by another process; wait for it to end")
             try:
                 yield
             finally:
@@ -58,7 +66,11 @@ class Workplace:
         if not path.exists():
             return None
         content = read_json(path)
-        return Begun(content["id"], content["train"], Plan.from_dict(content["plan"]))
+        try:
+            return Begun(content["id"], content["train"], Plan.from_dict(content["plan"]))
+        except (KeyError, TypeError) as error:
+            message = f"{path} does not say what was begun ({error}); choose another --out"
+            raise UserError(message) from None
 
     def begin(self, plan: Plan, train: str) -> Begun:
         """Notes, in one file, what a release begins with, and returns it."""
@@ -87,17 +99,18 @@ class Workplace:
             ) from None
 
     def is_published(self) -> bool:
-        """Returns whether OUT is the release that was made here, and only this folder is still to be removed."""
-        return (self.folder / WHOLE).exists() and not (self.folder / PARTIAL).exists() and self.out.is_dir()
+        """Returns whether a release was made here and given its name: only this folder is still to be removed."""
+        return (self.folder / WHOLE).exists() and not (self.folder / PARTIAL).exists()
 
     def remove(self) -> None:
-        """Removes the folder; what says that the release is whole goes last."""
+        """Removes the folder. The mark goes last: while it stands, nothing here is taken for a release to continue."""
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != WHOLE:
+            elif path.name not in (WHOLE, LOCK):
                 path.unlink()
-        (self.folder / WHOLE).unlink(missing_ok=True)
+        for name in (WHOLE, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
         # Not empty where another process has just come to wait; it finds the release whole.
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -114,10 +127,18 @@ class Workplace:
                 folder.mkdir(mode=0o700)
             if folder.is_symlink() or not folder.is_dir():
                 raise UserError(f"{folder}, where the release is trained, must be a folder; choose another --out")
-            left = {BEGUN, WHOLE, LOCK}
-            names = [path.name for path in folder.iterdir() if not path.name.startswith(f".{Path(BEGUN).stem}.")]
-            if names and not left & set(names):
-                raise UserError(f"{folder}, where the release is trained, holds {names[0]}; choose another --out")
+            self._check_left()
             folder.chmod(0o700)
         except OSError as error:
             raise UserError(f"cannot make {folder}, where the release is trained: {error.strerror}") from None
+
+    def _check_left(self) -> None:
+        """Raises UserError where the folder holds anything that no release has left there."""
+        names = {path.name for path in self.folder.iterdir()}
+        # What atomic writes leave when they are killed begins with a dot.
+        foreign = sorted(name for name in names if not (name.startswith(".") or _OURS.fullmatch(name)))
+        if not foreign and not names & {BEGUN, WHOLE}:
+            # A release says what it begins with before it does anything else.
+            foreign = sorted(name for name in names - {LOCK} if not name.startswith("."))
+        if foreign:
+            raise UserError(f"{self.folder}, where the release is trained, holds {foreign[0]}; choose another --out")
