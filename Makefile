@@ -9,7 +9,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 CORES ?= all
 PRESET ?= quick
-SNAKEMAKE ?= $(BIN)/python -m snakemake --quiet rules host
+SNAKEMAKE ?= "$(BIN)/python" -m snakemake --quiet rules host
 PYTEST_ARGS ?= -n auto
 
 export PATH := $(BIN):$(PATH)
@@ -25,23 +25,23 @@ $(READY): requirements.lock requirements-torch.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV) with $(PYTHON): about 1 GB with a CPU build of torch, a few minutes" >&2
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -qq --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m pip install -qq -r requirements-torch.txt
-	@$(BIN)/python -m pip check
+	"$(BIN)/python" -m pip install -qq --require-hashes --no-deps -r requirements.lock
+	"$(BIN)/python" -m pip install -qq -r requirements-torch.txt
+	@"$(BIN)/python" -m pip check
 	@touch $@
 
 tables: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check .
+	"$(BIN)/ruff" check .
 
 # One resolution for every Python >= 3.11, with the hashes of all published files of each version.
 lock: $(READY)
-	$(BIN)/python -m pip install --quiet uv
-	echo torch | $(BIN)/uv pip compile requirements.in --excludes /dev/stdin --universal --python-version 3.11 \
+	"$(BIN)/python" -m pip install --quiet uv
+	echo torch | "$(BIN)/uv" pip compile requirements.in --excludes /dev/stdin --universal --python-version 3.11 \
 		--prerelease disallow --generate-hashes --no-annotate --no-header --upgrade --output-file requirements.lock
-	$(BIN)/python -m workflow.environment
+	"$(BIN)/python" -m workflow.environment

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ from workflow.progress import Progress
 # A library among the methods' imports gives the root logger a handler, which would print Snakemake's messages again.
 logging.getLogger("snakemake.logging").propagate = False
 
-PYTHON = sys.executable
+# As the shell takes it: a path may hold a space.
+PYTHON = shlex.quote(sys.executable)
 NAME = r"[a-z][a-z0-9_]*"
 
 
