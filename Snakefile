@@ -4,6 +4,8 @@
 #   snakemake --cores 2 --config preset=smoke            another preset (smoke, quick, long, paper)
 #   snakemake --cores 2 --config datasets=mnist runs=dpac,gs_wgan epsilons=1,10 seeds=0,1
 #   snakemake --cores 2 results/quick/runs/mnist/dpac/eps10/seed0/utility.json
+#   snakemake --cores 2 --configfile mine.yaml           pictures of your own: extends: quick, datasets: {NAME: {folder: PATH}}
+#   snakemake --configfile mine.yaml --cores 1 print_config      its settings and where each came from
 #
 # Every step is a `python -m ...` command of its own; `snakemake -n -p` prints them.
 
@@ -18,6 +20,7 @@ rule all:
     default_target: True
     input:
         TABLES,
+        RANKING,
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/audit.csv",
@@ -26,6 +29,7 @@ rule all:
 
 
 onstart:
+    warn_unprotected(CONFIG)
     PROGRESS.start(workflow)
 
 

@@ -90,8 +90,9 @@ def fidelity(
     """
     features, logits = extract(network, samples.images)
     values: dict[str, float] = {}
-    if len(samples) >= max(2, protocol.is_splits) and real.count >= 2:
+    if len(samples) >= max(2, protocol.is_splits):
         values |= inception_score(logits, protocol.is_splits)
+    if min(len(samples), real.count) >= 2:
         values |= frechet_distance(moments(features), {"mu": real.mu, "sigma": real.sigma})
     near = features[drawn(len(features), protocol.prc_images, "prc")]
     if min(len(near), len(real.near)) > DEFAULTS["prc_neighborhood"]:

@@ -39,7 +39,8 @@ class CnnSettings:
         lr: peak learning rate.
         batch_size: images per step.
         schedule: "onecycle" (peak after 20% of the steps, then down to 0) or "step" (x0.1 after 80% of the epochs).
-        holdout: fraction of the images kept out of training to choose the epoch; 0 keeps the last epoch.
+        holdout: fraction of the images kept out of training to choose the epoch; 0 keeps the last epoch, and so do
+            images too few to hold some of each class out.
         crop: pixels of zero padding for random crops; 0 for none.
         min_steps: fewest optimiser steps; a small data set gets more epochs for it.
     """
@@ -65,14 +66,13 @@ def fit_cnn(
 
     Returns:
         The network of the chosen epoch, that of the last epoch, and details: `epochs`, and with a holdout `best_epoch`
-        (1-based, the later of equals) and `validation` (its accuracy on the held-out images).
-
-    Raises:
-        UserError: too few images for the holdout (see `split`).
+        (1-based, the later of equals) and `validation` (its accuracy on the held-out images); `held_out` 0 where a
+        holdout was asked for and there is no room for one.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, held_out = split(data, settings.holdout, seed) if settings.holdout else (data, None)
+    room = settings.holdout and can_hold_out(data, settings.holdout)
+    train, held_out = split(data, settings.holdout, seed) if room else (data, None)
     settings = replace(
         settings, epochs=enough_epochs(settings.epochs, len(train), settings.batch_size, settings.min_steps)
     )
@@ -90,6 +90,8 @@ def fit_cnn(
     details = {"network": network, "epochs": settings.epochs}
     if held_out is not None:
         details |= {"best_epoch": best_epoch, "validation": validation}
+    elif settings.holdout:
+        details["held_out"] = 0
     return best.eval(), model.eval(), details
 
 
@@ -141,27 +143,17 @@ def predict(model: Classifier, images: np.ndarray) -> np.ndarray:
 
 
 def split(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Splits off a held-out fraction with the same class balance; returns (train, held out).
-
-    Raises:
-        UserError: too few images for each class to be on both sides.
-    """
-    check_splittable(data, fraction)
+    """Splits off a held-out fraction with the same class balance; returns (train, held out). See `can_hold_out`."""
     kept, out = train_test_split(
         np.arange(len(data)), test_size=fraction, stratify=data.labels, random_state=derive(seed, "holdout") % 2**32
     )
     return data.take(kept), data.take(out)
 
 
-def check_splittable(data: LabelledImages, fraction: float) -> None:
-    """Raises UserError unless a stratified holdout of `fraction` has room for every class present, on both sides."""
+def can_hold_out(data: LabelledImages, fraction: float) -> bool:
+    """Returns whether a stratified holdout of `fraction` has room for every class present, on both sides."""
     classes, counts = np.unique(data.labels, return_counts=True)
-    if len(classes) == 0 or int(fraction * len(data)) < len(classes) or counts.min() < 2:
-        needed = int(np.ceil(max(1, len(classes)) / fraction))
-        raise UserError(
-            f"too few images to train a classifier on: {len(data)} images of {len(classes)} classes, the rarest with "
-            f"{counts.min() if len(counts) else 0}; a holdout of {fraction:g} needs at least {needed}, 2 of each class"
-        )
+    return int(fraction * len(data)) >= len(classes) and counts.min() >= 2
 
 
 @dataclass(frozen=True)
@@ -212,31 +204,32 @@ def fit_mlp(
     """Trains scikit-learn's MLPClassifier as GS-WGAN's and DPAC's code does for MNIST: one hidden layer, alpha 0.01.
 
     It holds `holdout` of `data` out, stops after 10 epochs without a better accuracy there, or after `iterations`
-    epochs (more where these make fewer than `min_steps` steps of 200 images), and restores its best epoch.
+    epochs (more where these make fewer than `min_steps` steps of 200 images), and restores its best epoch. Without
+    room for a holdout, it stops after 10 epochs without a loss better by 1e-4, and keeps its last epoch.
 
     Returns:
-        The perceptron, and details: `epochs`, `best_epoch` (1-based), `validation` (held-out accuracy) and `stopped`
-        ("early" or "cap").
+        The perceptron, and details: `epochs`, `stopped` ("early" or "cap"), and with a holdout `best_epoch` (1-based)
+        and `validation` (held-out accuracy); without one `held_out` 0.
     """
     classes = np.unique(data.labels)
     if len(classes) == 1:
         return Mlp((), (), classes), {"epochs": 0, "stopped": "one class"}
-    check_splittable(data, holdout)
+    room = can_hold_out(data, holdout)
     iterations = enough_epochs(iterations, len(data), MLP_BATCH, min_steps)
     model = MLPClassifier(
-        hidden_layer_sizes=(100,), alpha=0.01, early_stopping=True, validation_fraction=holdout,
+        hidden_layer_sizes=(100,), alpha=0.01, early_stopping=room, validation_fraction=holdout,
         max_iter=iterations, random_state=derive(seed, "mlp", "fit") % 2**32,
     )  # fmt: skip
     with warnings.catch_warnings(), threadpool_limits(threads):
         # The cap on epochs is ours and is reported in the details.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(_flat(data.images), data.labels)
-    details = {
-        "epochs": model.n_iter_,
-        "best_epoch": int(np.argmax(model.validation_scores_)) + 1,
-        "validation": float(model.best_validation_score_),
-        "stopped": "early" if model.n_iter_ < iterations else "cap",
-    }
+    details = {"epochs": model.n_iter_, "stopped": "early" if model.n_iter_ < iterations else "cap"}
+    if room:
+        best = int(np.argmax(model.validation_scores_)) + 1
+        details |= {"best_epoch": best, "validation": float(model.best_validation_score_)}
+    else:
+        details["held_out"] = 0
     return Mlp(tuple(model.coefs_), tuple(model.intercepts_), model.classes_.astype(np.int64)), details
 
 

@@ -27,8 +27,13 @@ def capped(data: LabelledImages, count: int, *names: object) -> LabelledImages:
     return data if len(data) <= count else data.take(drawn(len(data), count, *names))
 
 
-def check_alike(data: LabelledImages, reference: LabelledImages, names: tuple[str, str]) -> None:
-    """Raises UserError unless `data` has the image shape and only classes of `reference`, and neither is empty."""
+def check_alike(
+    data: LabelledImages, reference: LabelledImages, names: tuple[str, str], same_classes: bool = True
+) -> None:
+    """Raises UserError unless `data` has the image shape of `reference`, and neither is empty.
+
+    With `same_classes` every label of `data` must be at most the largest of `reference`.
+    """
     for each, name in zip((data, reference), names, strict=True):
         if len(each) == 0:
             raise UserError(f"{name} holds no images")
@@ -37,7 +42,7 @@ def check_alike(data: LabelledImages, reference: LabelledImages, names: tuple[st
     if data.image_shape != reference.image_shape:
         shapes = [list(each.image_shape) for each in (data, reference)]
         raise UserError(f"{names[0]} has images {shapes[0]} but {names[1]} has {shapes[1]}: not of one dataset")
-    if data.labels.max() > reference.labels.max():
+    if same_classes and data.labels.max() > reference.labels.max():
         raise UserError(
             f"{names[0]} has labels up to {data.labels.max()} but {names[1]} only up to {reference.labels.max()}"
         )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog
+from methods.core.method import Context, Method, StepLog, check_records
 from methods.core.optimisers import adam, blend, descend, restore, states
 from methods.core.privacy import dp_sgd
 from methods.core.privacy.ledger import Ledger
@@ -90,6 +90,11 @@ class DPCGAN(Method):
             "generator_optimizer": self._g_optimizer,
             "discriminator_optimizer": self._d_optimizer,
         }
+
+    @classmethod
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
+        check_records("dp_cgan.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog
+from methods.core.method import Context, Method, StepLog, check_quarters
 from methods.core.optimisers import adam, descend
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
@@ -21,7 +21,6 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.upsampling import doubled_bilinearly
-from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 _RELEASE = "embedding"
@@ -52,7 +51,7 @@ class DPMERF(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for 28x28 images."""
 
-        features: int = setting(10000, "random features, even: cosines and sines", low=2)
+        features: int = setting(10000, "random features, cosines and sines in pairs: of an odd number, one less", low=2)
         length_scale: float = setting(
             0.0, "squared length scale of the Gaussian kernel, in pixel units [0, 1]; 0: entries / 7.5", low=0
         )
@@ -87,10 +86,7 @@ class DPMERF(Method):
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
         super().check(hp, public)
-        if hp.features % 2:
-            raise UserError(f"dp_merf.features must be even, a cosine and a sine each; got {hp.features}")
-        if public.image_shape[1] % 4 or public.image_shape[2] % 4:
-            raise UserError(f"dp_merf needs image sides that are multiples of 4, got {public.image_shape}")
+        check_quarters("dp_merf", public)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

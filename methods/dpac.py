@@ -95,6 +95,11 @@ class DPAC(ShardedGAN):
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:
         super().check(hp, public)
+        if public.num_classes < 2:
+            raise UserError(
+                f"dpac needs at least 2 classes, {public.dataset} has 1: its classifier sets one against the others;"
+                " choose gs_wgan, the same GAN without a classifier"
+            )
         if hp.mix_phases and not (hp.g2r and hp.r2g and hp.classifier_fake_steps == hp.classifier_real_steps):
             raise UserError("mix_phases needs g2r, r2g and as many classifier_fake_steps as classifier_real_steps")
         if hp.shards_per_step and (hp.as_released or hp.mix_phases):

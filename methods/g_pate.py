@@ -13,6 +13,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.noise import count_votes
 from methods.core.release import PublicSpec, Release
 from methods.core.teachers.gan import Round, TeacherGAN, TeacherHyper, vote_release, with_default
+from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 
@@ -58,6 +59,16 @@ class GPATE(TeacherGAN):
         ("mnist", 10.0): {},
         ("mnist", 1.0): {"num_teachers": 4000, "batch_size": 15, "steps": 131, "latent": 50},
     }
+
+    @classmethod
+    def check(cls, hp: Hyper, public: PublicSpec) -> None:
+        super().check(hp, public)
+        entries = int(torch.Size(public.image_shape).numel())
+        if hp.projected > entries:
+            raise UserError(
+                f"g_pate.projected must be at most {entries}, the entries of an image of {public.dataset}; got"
+                f" {hp.projected}"
+            )
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

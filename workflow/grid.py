@@ -12,6 +12,8 @@ from typing import Any
 from workflow.common import chosen_on
 from workflow.common.contracts import RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
+from workflow.common.own_set import OwnSet
+from workflow.common.per_record import PerRecord
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Config:
         delta, seeds, paper_settings, threads, audit_seconds, cost, chosen_note: as described in schema.yaml.
         protocol: the evaluation settings of every data set; protocol_per_dataset: those that hold on one alone.
         publishes: whether a method has a published setting for a data set and budget.
+        own: the user's own data sets among `datasets`, by name.
+        extends: the shipped preset below a configuration of the user's own; None for a preset as it is.
     """
 
     preset: str
@@ -88,6 +92,8 @@ class Config:
     protocol_per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
+    own: Mapping[str, OwnSet] = field(default_factory=dict)
+    extends: str | None = None
 
     @property
     def root(self) -> str:
@@ -146,13 +152,18 @@ class Config:
         """Returns what determines the scores, ready for JSON: the grid, each run's settings and the protocol."""
         return {
             "preset": self.preset,
+            **({"extends": self.extends} if self.extends else {}),
             "datasets": list(self.datasets),
             "delta": self.delta,
             "paper_settings": self.paper_settings,
-            "runs": {run.name: self._run_summary(run) for run in self.runs.values()},
+            "runs": {run.name: self._run_summary(run) for run in self._taking_part},
             "protocol": self._protocol_summary(),
             **({"chosen_note": self.chosen_note} if self.chosen_note else {}),
         }
+
+    @property
+    def _taking_part(self) -> list[Run]:
+        return [run for run in self.runs.values() if set(run.datasets) & set(self.datasets)]
 
     def _protocol_summary(self) -> Mapping[str, Any]:
         own = {name: self.protocol_per_dataset[name] for name in self.datasets if name in self.protocol_per_dataset}
@@ -196,9 +207,9 @@ def check_accounting(name: str, accounting: str, epsilons: Iterable[float]) -> N
 def canonical(value: Any) -> str:
     """Returns key-sorted JSON on one line; the text of a setting in commands and hashes.
 
-    Raises UserError for a setting that is infinite or not a number.
+    A PerRecord is written as a configuration gives it. Raises UserError for a setting that is infinite or not a number.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=PerRecord.to_dict)
     except ValueError:
         raise UserError(f"settings must be finite numbers, got {value}") from None

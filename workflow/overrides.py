@@ -1,8 +1,9 @@
-"""What `--config` and `--configfile` gave, merged into a preset: lists replace or choose, mappings are merged."""
+"""What config files and `--config` gave, merged into a preset: lists replace or choose, mappings are merged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -10,33 +11,66 @@ import yaml
 from workflow.common.errors import unknown
 
 LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
+OWN_HINT = "a set of your own needs a folder: datasets: {NAME: {folder: PATH}}"
+RUN_HINT = "a new row is an entry of runs: that names its method"
+SCALED = "one_per"  # in a mapping that stands for one number, see workflow.common.settings
 
 
-def override(preset: Mapping[str, Any], overrides: Mapping[str, Any], datasets: Iterable[str]) -> dict[str, Any]:
-    """Returns a preset's content with `overrides` merged in; `datasets` are the names that can be prepared.
+@dataclass(frozen=True)
+class Layer:
+    """Settings of one origin: `source` is a config file's name or `--config`."""
 
-    Raises UserError for an unknown data set, or a run that the preset does not have.
+    source: str
+    values: Mapping[str, Any]
+
+
+def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Iterable[str]) -> dict[str, Any]:
+    """Returns a preset's content with `layers` merged in, from weak to strong.
+
+    The first layer with `datasets` replaces the preset's; a later one adds to them or chooses among them. A list of
+    runs chooses, a mapping is merged. `datasets` are the names of the shipped data sets.
+
+    Raises UserError for an unknown data set, or a run that the layers below do not have.
     """
-    merged = dict(preset)
-    for key, value in overrides.items():
-        items = _listed(value) if key in LISTS else None
-        if items is None:
-            merged[key] = _merge(preset.get(key), _retype(value))
-        elif key == "datasets":
-            merged[key] = {name: {"optional": False} for name in _chosen("data set", items, datasets)}
-        elif key == "runs":
-            merged[key] = {name: preset["runs"][name] for name in _chosen("run", items, preset["runs"])}
-        else:
-            merged[key] = items
+    merged, own = dict(preset), {}
+    for layer in layers:
+        for key, value in layer.values.items():
+            items = listed(value) if key in LISTS else None
+            if key == "datasets":
+                own = _datasets(own, value, items, datasets)
+                merged[key] = own
+            elif items is None:
+                merged[key] = _merge(merged.get(key), retype(value))
+            elif key == "runs":
+                merged[key] = {name: merged["runs"][name] for name in _chosen("run", items, merged["runs"], RUN_HINT)}
+            else:
+                merged[key] = items
     return merged
 
 
-def _retype(value: Any) -> Any:
+def _datasets(own: Mapping[str, Any], value: Any, items: list[Any] | None, datasets: Iterable[str]) -> dict[str, Any]:
+    if items is None:
+        # What a set of the user's own holds is not retyped: a folder may be called 2024.
+        typed = {name: retype(entry) if name in datasets else entry for name, entry in value.items()}
+        # `--config` hands over an empty entry as text.
+        return _merge(own, {name: {} if entry in (None, "") else entry for name, entry in typed.items()})
+    return {name: own.get(name, {}) for name in _chosen("data set", items, [*datasets, *own], OWN_HINT)}
+
+
+def _chosen(kind: str, items: list[Any], valid: Iterable[str], hint: str = "") -> list[str]:
+    valid = list(valid)
+    for item in items:
+        if item not in valid:
+            raise unknown(kind, item, valid, hint)
+    return items
+
+
+def retype(value: Any) -> Any:
     """Returns a command-line value with numbers as numbers: `--config` hands over text inside lists and mappings."""
     if isinstance(value, Mapping):
-        return {key: _retype(item) for key, item in value.items()}
+        return {key: retype(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_retype(item) for item in value]
+        return [retype(item) for item in value]
     if not isinstance(value, str):
         return value
     for kind in (int, float):
@@ -47,23 +81,15 @@ def _retype(value: Any) -> Any:
     return yaml.safe_load(value) if value.lower() in ("true", "false", "null", ".inf") else value
 
 
-def _listed(value: Any) -> list[Any] | None:
+def listed(value: Any) -> list[Any] | None:
     """Returns the items of a list, of comma-separated text or of one scalar; None for a mapping."""
     if isinstance(value, Mapping):
         return None
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return [_retype(item.strip() if isinstance(item, str) else item) for item in items]
+    return [retype(item.strip() if isinstance(item, str) else item) for item in items]
 
 
 def _merge(base: Any, extra: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(extra, Mapping):
+    if isinstance(base, Mapping) and isinstance(extra, Mapping) and SCALED not in extra:
         return {**base, **{key: _merge(base.get(key), value) for key, value in extra.items()}}
-    return extra
-
-
-def _chosen(kind: str, items: Iterable[Any], valid: Iterable[str]) -> Iterable[Any]:
-    """Returns `items`. Raises UserError for one that is not among the valid names."""
-    for name in items:
-        if name not in valid:
-            raise unknown(kind, name, valid, "a new row is a line under runs: in the preset" if kind == "run" else "")
-    return items
+    return dict(extra) if isinstance(extra, Mapping) else extra

@@ -1,26 +1,25 @@
-"""Presets: YAML in, merged with `--config`, checked against schema.yaml and what exists; a typed grid out."""
+"""Presets: YAML in, merged with config files and `--config`, checked against what exists; a typed grid out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jsonschema
-import yaml
-
 from workflow.common import chosen_on
-from workflow.common.contracts import REAL, parse_epsilon
+from workflow.common.contracts import REAL
 from workflow.common.errors import UserError, unknown
 from workflow.grid import Config, Run, check_accounting
-from workflow.overrides import override
+from workflow.merging import COMMAND_LINE, FOLDER, names, read
+from workflow.overrides import Layer
 
-FOLDER = Path(__file__).resolve().parent / "config"
+__all__ = ["FOLDER", "Layer", "load", "names"]
 RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seeds", "chosen_on", "chosen_note",
             "per_dataset")  # fmt: skip
 PER_DATASET = "per_dataset"
 METHOD_KEYS = ("chosen_on", "chosen_note", "per_dataset")
 DEFAULT_ACCOUNTING = "sound"
+DEFAULTS = {"paper_settings": False, "threads": 1, "audit_seconds": 8.0}
 
 
 class Catalogue(Protocol):
@@ -39,52 +38,52 @@ class Catalogue(Protocol):
         """Returns whether the method has a published setting for a data set and budget."""
 
 
-def names(folder: Path = FOLDER) -> list[str]:
-    """Returns the names of the presets: the YAML files that hold a grid."""
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in ("schema", "report"))
-
-
 def load(
     overrides: Mapping[str, Any],
     *,
     datasets: Iterable[str],
     methods: Catalogue,
-    protocol_keys: Iterable[str],
+    protocol_keys: Iterable[str] | None,
     folder: Path = FOLDER,
+    files: Sequence[Layer] = (),
 ) -> Config:
-    """Returns the configuration of the preset that `overrides` name (default quick), merged with them.
+    """Returns the configuration of the preset that `overrides` or `files` name (default quick), merged with them.
 
+    With `extends` it is a configuration of the user's own over that preset, called `preset` or after the config file.
     Hyper-parameters merge from weak to strong: the preset's `methods.<method>`, its `per_dataset.<data set>`, the
     run's own keys, the run's `per_dataset.<data set>`. Published settings, where the preset asks for them, lie below
     all of these and are merged when the run is planned. Evaluation settings merge likewise: `protocol`, then its
     `per_dataset.<data set>`.
 
     Args:
-        overrides: what `--config` and `--configfile` gave. Lists (datasets, runs, epsilons, seeds) may be
-            comma-separated text, where names of runs choose among the preset's; mappings are merged into the preset.
-            A data set asked for by name is never optional.
-        datasets: names of the data sets that can be prepared.
+        overrides: what `--config` gave. Lists (datasets, runs, epsilons, seeds) may be comma-separated text, where
+            names choose among those of the layers below; mappings are merged. Data sets replace the preset's.
+        datasets: names of the shipped data sets; others need an entry that holds `folder`.
         methods: the methods that exist.
-        protocol_keys: names of the evaluation settings.
+        protocol_keys: names of the evaluation settings; None where they play no part and are not checked.
+        files: what each `--configfile` gave, from weak to strong, below `overrides`; `source` is its name.
 
     Raises:
         UserError: an unknown preset, key, data set, run, method or hyper-parameter (listing the valid ones), or a
             value outside its range.
     """
-    known = list(datasets)
-    name, content = _read(overrides, known, folder)
-    reader = _Reader(content, known, methods, f"{name}.yaml")
+    shipped = list(datasets)
+    merged = read([*files, Layer(COMMAND_LINE, overrides)], shipped, folder)
+    content, own = merged.content, merged.own
+    reader = _Reader(content, [*shipped, *own], methods, merged.source)
     reader.check_names(protocol_keys)
     config = Config(
-        preset=name,
+        preset=merged.name,
+        extends=merged.extends,
+        own=own,
         datasets=tuple(content["datasets"]),
-        optional=frozenset(d for d, entry in content["datasets"].items() if (entry or {}).get("optional")),
+        optional=frozenset(d for d, entry in content["datasets"].items() if entry.get("optional")),
         data_sources=tuple(content.get("data_sources", ())),
         delta=float(content["delta"]),
         seeds=tuple(content["seeds"]),
-        paper_settings=content.get("paper_settings", False),
-        threads=content.get("threads", 1),
-        audit_seconds=content.get("audit_seconds", 8.0),
+        paper_settings=content.get("paper_settings", DEFAULTS["paper_settings"]),
+        threads=content.get("threads", DEFAULTS["threads"]),
+        audit_seconds=content.get("audit_seconds", DEFAULTS["audit_seconds"]),
         runs={run: reader.run(run) for run in content["runs"]},
         protocol={key: value for key, value in content["protocol"].items() if key != PER_DATASET},
         protocol_per_dataset=content["protocol"].get(PER_DATASET) or {},
@@ -98,79 +97,26 @@ def load(
     return config
 
 
-def _read(overrides: Mapping[str, Any], datasets: Iterable[str], folder: Path = FOLDER) -> tuple[str, dict[str, Any]]:
-    """Returns the name of the preset that `overrides` name (default quick) and its content, merged with them.
-
-    `datasets` are the names of the data sets that can be prepared. Raises UserError for an unknown preset, key, data
-    set or run, and for a value that the schema or `parse_epsilon` refuses.
-    """
-    name = str(overrides.get("preset", "quick"))
-    if name not in names(folder):
-        raise unknown("preset", name, names(folder))
-    path = folder / f"{name}.yaml"
-    content = override(_mapping(path), overrides, datasets)
-    _check_epsilons(content)
-    _check_schema(content, path.name)
-    return name, content
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping of keys, got {type(content).__name__}")
-    return content
-
-
-def _check_epsilons(content: Mapping[str, Any]) -> None:
-    runs = content.get("runs")
-    owners = [content, *(runs.values() if isinstance(runs, Mapping) else ())]
-    for owner in owners:
-        values = owner.get("epsilons") if isinstance(owner, Mapping) else None
-        for value in values if isinstance(values, list) else ():
-            parse_epsilon(value)
-
-
-def _key_path(parts: Iterable[Any]) -> str:
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _check_schema(content: Mapping[str, Any], source: str) -> None:
-    schema = yaml.safe_load((FOLDER / "schema.yaml").read_text(encoding="utf-8"))
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(content)
-    error = min(errors, key=lambda e: (len(e.absolute_path), str(e.absolute_path)), default=None)
-    if error is None:
-        return
-    where = _key_path(error.absolute_path)
-    if error.validator == "additionalProperties":
-        valid = error.schema["properties"]
-        wrong = next(key for key in error.instance if key not in valid)
-        raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
-    about = error.schema.get("description", "")
-    raise UserError(f"{source}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))
-
-
 class _Reader:
     """Reads a preset's content into runs, checking every name it meets against `methods` and the known data sets."""
 
     def __init__(self, content: Mapping[str, Any], known: list[str], methods: Catalogue, source: str) -> None:
         self.content, self.known, self.methods, self.source = content, known, methods, source
 
-    def check_names(self, protocol_keys: Iterable[str]) -> None:
+    def check_names(self, protocol_keys: Iterable[str] | None) -> None:
         """Raises UserError for a data set, protocol key or method of the preset that does not exist."""
         for dataset in self.content["datasets"]:
             self._known_dataset(dataset, f"in {self.source}")
-        self._check_protocol(self.content["protocol"], [*protocol_keys, PER_DATASET], "protocol")
-        for dataset, settings in (self.content["protocol"].get(PER_DATASET) or {}).items():
-            self._known_dataset(dataset, f"in {self.source} under protocol.{PER_DATASET}")
-            self._check_protocol(settings, list(protocol_keys), f"protocol.{PER_DATASET}.{dataset}")
+        if protocol_keys is not None:
+            self._check_protocols(list(protocol_keys))
         for method in self.content.get("methods") or {}:
             self._known_method(method, f"in {self.source} under methods")
+
+    def _check_protocols(self, keys: list[str]) -> None:
+        self._check_protocol(self.content["protocol"], [*keys, PER_DATASET], "protocol")
+        for dataset, settings in (self.content["protocol"].get(PER_DATASET) or {}).items():
+            self._known_dataset(dataset, f"in {self.source} under protocol.{PER_DATASET}")
+            self._check_protocol(settings, keys, f"protocol.{PER_DATASET}.{dataset}")
 
     def _check_protocol(self, settings: Mapping[str, Any], valid: list[str], where: str) -> None:
         for key in settings:

@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.report.layout import FigureSpec, Layout, load_layout
+from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images, run_folders
 from workflow.common.errors import command
 from workflow.common.files import atomic, read_json
@@ -26,6 +26,7 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.
 # Dates and versions out of the files: equal images give equal bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None}}
 CELL, LABEL, GAP, EDGE = 0.40, 1.6, 0.22, 0.1  # inches: one image, the row labels, between panels, margin
+NARROWEST = 5.2  # inches: the caption, where a data set has few classes
 LETTERS = 25  # most letters of a line next to an image, as LABEL is wide
 TITLE, HEAD, CAPTION = 0.34, 0.40, 0.34  # inches: figure title, panel title with classes, caption
 CAPTION_TEXT = "First images of each class in each sample file, not selected. Top row: first test images of each class."
@@ -148,7 +149,7 @@ def draw(spec: FigureSpec, labels: list[str], panels: list[Panel]) -> Figure:
     canvases = [mosaic(panel, labels) for panel in panels]
     # Every panel has the same row height, so its width follows from its canvas.
     widths = [CELL * len(labels) * canvas.shape[1] / canvas.shape[0] for canvas in canvases]
-    width = EDGE * 2 + LABEL + sum(widths) + GAP * (len(panels) - 1)
+    width = max(EDGE * 2 + LABEL + sum(widths) + GAP * (len(panels) - 1), NARROWEST)
     height = TITLE + HEAD + CELL * len(labels) + CAPTION
     figure = Figure(figsize=(width, height))
     figure.text(EDGE / width, 1 - TITLE / 2 / height, spec.title, va="center", size=10, weight="bold")
@@ -180,7 +181,9 @@ def _draw_panel(
     size = min(6.5, 110 * step / longest)  # points: a letter is about 0.6 of the size wide
     for number, name in enumerate(panel.classes):
         x = (left + step * (number + 0.5)) / width
-        figure.text(x, (top + 0.05) / height, name, ha="center", va="bottom", size=size, color="0.35")
+        figure.text(
+            x, (top + 0.05) / height, name, ha="center", va="bottom", size=size, color="0.35", parse_math=False
+        )
     for row, label in enumerate(labels):
         if label not in panel.rows:
             y = (top - CELL * (row + 0.5)) / height
@@ -205,13 +208,13 @@ def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.figures`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>")
-    parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
+    add_layout(parser)
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--data", type=Path, help="folder with <dataset>/test.npz for the real row; default ROOT/data")
     parser.add_argument("--out", type=Path, required=True, help="folder for figure*.{png,pdf}")
     options = parser.parse_args(argv)
     folders = run_folders(options.root, options.runs)
-    write_figures(load_layout(options.layout), folders, options.data or options.root / "data", options.out)
+    write_figures(layout_of(options), folders, options.data or options.root / "data", options.out)
 
 
 if __name__ == "__main__":

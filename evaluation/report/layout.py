@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,11 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table. `per_dataset`: a row per run and data set; without `rows`, every measured run."""
+    """One table. `per_dataset`: a row per run and data set; without `rows`, every measured run.
+
+    `further_datasets`: measured data sets that the layout does not name are added. `paper_only`: of an experiment on
+    its `datasets`, so other data sets never stand for them where a configuration is shown alone.
+    """
 
     title: str
     metrics: list[str]
@@ -33,6 +37,8 @@ class TableSpec:
     when_measured: list[str] = field(default_factory=list)
     rows: list[RowSpec] = field(default_factory=list)
     per_dataset: bool = False
+    further_datasets: bool = True
+    paper_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,32 @@ class Layout:
         """Returns the printed label of a data set; its own name if the layout does not know it."""
         return self.datasets.get(dataset, dataset)
 
+    def only(self, datasets: Sequence[str]) -> Layout:
+        """Returns the layout of these data sets alone, in this order: what would show none of them is left out.
+
+        That is a `paper_only` table or a figure whose own data sets are others, and the published costs where no data
+        set is one that a table names.
+        """
+        named = {name for table in self.tables.values() for name in table.datasets}
+        tables = {n: _restricted(table, datasets, not table.paper_only) for n, table in self.tables.items()}
+        figures = {n: _restricted(figure, datasets, figure.further_datasets) for n, figure in self.figures.items()}
+        return dataclasses.replace(
+            self,
+            tables={name: table for name, table in tables.items() if table.datasets},
+            figures={name: figure for name, figure in figures.items() if figure.datasets},
+            published_costs=self.published_costs if named & set(datasets) else {},
+        )
+
     @property
     def placed_runs(self) -> set[str]:
         """The runs that have a place: a row of some table, or a reference. All others are added everywhere."""
         return set(self.references) | {row.run for table in self.tables.values() for row in table.rows}
+
+
+def _restricted(spec: Any, datasets: Sequence[str], widened: bool) -> Any:
+    shown = list(datasets) if widened else [name for name in spec.datasets if name in datasets]
+    others = {"when_measured": []} if isinstance(spec, TableSpec) else {}
+    return dataclasses.replace(spec, datasets=shown, further_datasets=False, **others)
 
 
 def _expect(where: str, value: Any, kind: type) -> Any:
@@ -190,3 +218,15 @@ def _yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(error) from None
+
+
+def add_layout(parser: Any) -> None:
+    """Adds --layout and --datasets."""
+    parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="show these alone (default: as the layout says)")
+
+
+def layout_of(options: Any) -> Layout:
+    """Returns the layout that the options of `add_layout` describe. Raises UserError if it is not valid."""
+    layout = load_layout(options.layout)
+    return layout.only(options.datasets) if options.datasets else layout

@@ -6,7 +6,7 @@ import argparse
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ summary { cursor: pointer; } pre { font-size: 12px; overflow-x: auto; }
 }
 """
 
+RANKING = "rank"  # the table that has a part of its own
 CODE = re.compile("`([^`]+)`")  # Markdown's names
 
 LIMITS = (
@@ -135,17 +136,28 @@ def _choices(root: Path) -> list[str]:
     return ["<h2>How settings were chosen</h2>", f"<ul>{''.join(lines)}</ul>"] if sentences else []
 
 
+def _which_method(root: Path) -> list[str]:
+    """Returns the part that ranks the methods, written by `python -m evaluation.rank`; empty where none was."""
+    path = root / f"tables/{RANKING}.md"
+    return ["<h2>Which method?</h2>", markdown_to_html(path.read_text(encoding="utf-8"))] if path.is_file() else []
+
+
 def _code(match: re.Match[str]) -> str:
     return f"<code>{match[1]}</code>"
 
 
-def build_report(root: Path, folders: Iterable[RunFolder]) -> str:
+def build_report(root: Path, folders: Iterable[RunFolder], leave_out: Collection[str] = ()) -> str:
     """Returns the report of `results/<preset>` as one HTML page; `folders` are the runs whose origin is shown.
+
+    Tables and figures named in `leave_out` are not shown, though an earlier configuration may have made them.
 
     Raises:
         UserError: there are no tables under `root`.
     """
-    tables, figures = sorted(root.glob("tables/*.md")), sorted(root.glob("figures/*.png"))
+    tables, figures = (
+        [path for path in sorted(root.glob(pattern)) if path.stem not in leave_out]
+        for pattern in ("tables/*.md", "figures/*.png")
+    )
     if not tables:
         raise UserError(f"no tables under {root}/tables; make them with `python -m evaluation.report.scores_tables`")
     trained = [folder for folder in folders if (folder.path / "run.json").is_file()]
@@ -154,9 +166,10 @@ def build_report(root: Path, folders: Iterable[RunFolder]) -> str:
     parts = [
         f"<h1>{title}</h1>",
         "<h2>Tables</h2>",
-        *(markdown_to_html(path.read_text(encoding="utf-8")) for path in tables),
+        *(markdown_to_html(path.read_text(encoding="utf-8")) for path in tables if path.stem != RANKING),
         "<h2>Figures</h2>",
         *map(_figure, figures),
+        *_which_method(root),
         "<h2>Limits</h2>",
         "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in LIMITS) + "</ul>",
         *_choices(root),
@@ -175,8 +188,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with tables/, figures/ and runs/")
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
+    parser.add_argument("--leave-out", nargs="+", default=[], metavar="NAME", help="tables and figures not to show")
     options = parser.parse_args(argv)
-    write_text(options.out, build_report(options.root, run_folders(options.root, options.runs)))
+    folders = run_folders(options.root, options.runs)
+    write_text(options.out, build_report(options.root, folders, options.leave_out))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.report import render
-from evaluation.report.layout import Layout, RowSpec, TableSpec, load_layout
+from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, layout_of
 from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import command
@@ -63,7 +63,7 @@ def _datasets(table: TableSpec, layout: Layout, numbers: Numbers) -> list[str]:
         named = [name for name in layout.datasets if name in measured]
     else:
         named = table.datasets + [name for name in table.when_measured if name in measured]
-    return named + sorted(measured - set(layout.datasets))
+    return named + (sorted(measured - set(layout.datasets)) if table.further_datasets else [])
 
 
 def _settings(spec: RowSpec, datasets: list[str] | None, metrics: list[str], numbers: Numbers) -> dict[float, set[str]]:
@@ -162,14 +162,16 @@ def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: La
     return Table(table.title, columns, rows, [])
 
 
-def _notes(table: Table, numbers: Numbers, num_samples: int | str | None) -> list[str]:
+def _notes(table: Table, numbers: Numbers, num_samples: int | str | None, with_paper: bool) -> list[str]:
     preset = ", ".join(sorted(numbers.presets)) or "none"
     samples = f"; each measured score uses {num_samples} generated images" if num_samples else ""
     if samples and {"precision", "recall"} & {column.metric for column in table.columns}:
         samples += ", precision and recall at most the protocol's prc_images"
+    paper = f"{render.PAPER}: the paper's number; " if with_paper else ""
+    reported = f"{render.NOT_REPORTED}: not reported; " if with_paper else ""
     notes = [
-        f"Preset: {preset}{samples}. {render.PAPER}: the paper's number; {render.OURS}: measured here. "
-        f"{render.NOT_REPORTED}: not reported; {render.NOT_MEASURED}: not measured."
+        f"Preset: {preset}{samples}. {paper}{render.OURS}: measured here. "
+        f"{reported}{render.NOT_MEASURED}: not measured."
     ]
     if any(len(cell) > 1 for row in table.rows for cell in row.cells):
         notes.append("Several seeds: mean ± sample standard deviation (number of seeds).")
@@ -178,7 +180,7 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | str | None) -> lis
         "counted, sound = the ledger's proved bound, none = not private. ε published and ε sound are what that run "
         "spent under each count" + ("." if table.has_datasets else ", the largest over the data sets and seeds shown.")
     )
-    if any(column.metric.startswith("fid") for column in table.columns):
+    if with_paper and any(column.metric.startswith("fid") for column in table.columns):
         notes.append(
             "The paper's FID uses Inception features. FID on a classifier trained on the real training images is "
             "another scale: it has its own column and cannot be compared with the paper's."
@@ -191,7 +193,9 @@ def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples:
     datasets = _datasets(table, layout, numbers)
     places = list(_places(table, datasets, layout, numbers))
     built = (_long if table.per_dataset else _wide)(table, datasets, places, layout, numbers)
-    built.notes.extend(_notes(built, numbers, num_samples))
+    # Shown alone, data sets that are not the paper's have nothing of it to explain.
+    with_paper = table.further_datasets or any(column.source == "published" for column in built.columns)
+    built.notes.extend(_notes(built, numbers, num_samples, with_paper))
     return built
 
 
@@ -210,12 +214,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
-    parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
+    add_layout(parser)
     parser.add_argument("--num-samples", help="generated images behind each score, in words or a number, for the note")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
     options = parser.parse_args(argv)
     scores, published = read_scores(options.scores), read_scores(options.published)
-    write_tables(load_layout(options.layout), scores, published, options.out, options.num_samples)
+    write_tables(layout_of(options), scores, published, options.out, options.num_samples)
 
 
 if __name__ == "__main__":

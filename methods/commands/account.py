@@ -12,8 +12,9 @@ from methods.commands.arguments import add_settings, overrides
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
 from methods.core.release import Budget, PublicSpec, Release
+from methods.core.runs import prepared
 from workflow.common.contracts import format_epsilon, parse_epsilon
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError
 
 # Image shape, classes and training records of the data sets that the methods' authors used.
 DATASETS = {
@@ -47,7 +48,8 @@ def report(arguments: argparse.Namespace) -> str:
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
     if math.inf in budgets:
         raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
-    hp = registry.hyper(arguments.name, overrides(arguments, arguments.name, public.dataset, budgets[0]))
+    settings = overrides(arguments, arguments.name, public.dataset, budgets[0])
+    hp = registry.hyper(arguments.name, settings, public.num_train)
     targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]
     plans = [(budget, registry.load(arguments.name).plan(hp, public, budget)) for budget in targets]
     lines = [f"{arguments.name} on {public.dataset}, {public.num_train} records, delta {arguments.delta:g}", ""]
@@ -61,15 +63,16 @@ def report(arguments: argparse.Namespace) -> str:
 
 def add_data(parser: Any) -> None:
     """Adds --dataset and --records to a parser or a group of options."""
-    parser.add_argument("--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist)")
+    parser.add_argument(
+        "--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist); or a card.json, its folder, or the"
+        " name of a set under results/*/data",
+    )  # fmt: skip
     parser.add_argument("--records", type=int, help="training records, if other than the data set's")
 
 
 def public_facts(arguments: argparse.Namespace) -> PublicSpec:
-    """Returns the data set that --dataset and --records describe. Raises UserError for an unknown one."""
-    if arguments.dataset not in DATASETS:
-        raise unknown("dataset", arguments.dataset, DATASETS, "for another give the one of its shape, and --records")
-    public = DATASETS[arguments.dataset]
+    """Returns the data set that --dataset and --records describe. Raises UserError as `prepared.facts` does."""
+    public = DATASETS.get(arguments.dataset) or prepared.facts(arguments.dataset, DATASETS)
     if arguments.records is None:
         return public
     if arguments.records < 1:

@@ -92,7 +92,7 @@ def add_secret_noise(parser: argparse.ArgumentParser) -> None:
     """Adds --secret-noise."""
     parser.add_argument(
         "--secret-noise", action="store_true",
-        help="noise from a key of the operating system, destroyed at the end: for records that need protection; without"
+        help="noise from a key of the operating system, written nowhere: for records that need protection; without"
         " it a run can be repeated from its plan, which protects nobody",
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from methods.core import registry
 from workflow.common import settings
 from workflow.common.contracts import format_epsilon
 from workflow.common.departures import EVALUATION
+from workflow.common.per_record import HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def describe(name: str) -> str:
     cls = registry.load(name)
     lines = [f"{name}: {summary(name)}", "", "hyper-parameters:"]
     lines += [f"  {line}" for line in settings.describe(cls.Hyper)]
+    lines += [f"  {HELP}"]
     lines += ["", "published settings (overrides of the defaults):"]
     for (dataset, epsilon), overrides in cls.PAPER.items():
         lines.append(f"  {dataset}, epsilon {format_epsilon(epsilon)}: {dict(overrides) or 'the defaults'}")

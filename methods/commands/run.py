@@ -31,7 +31,6 @@ from methods.commands.arguments import (
     read_public,
     use_machine,
 )
-from methods.core.privacy.private_data import PrivateData
 from methods.core.runs import checkpoint, finished, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
@@ -77,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         if finished.is_complete(arguments.out):
             finished.sweep(arguments.out)
         else:
-            critics = _warm_start(plan, arguments, data, device)
+            digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
+            critics = warm_start.prepared(plan, data, device, arguments.out, digest)
             train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)
         _samples(plan, arguments, device)
 
@@ -92,17 +92,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     elif read_plan(path) != plan:
         raise UserError(f"{arguments.out} was begun with other settings; use those, or another --out")
     return plan
-
-
-def _warm_start(plan: Plan, arguments: argparse.Namespace, data: PrivateData, device: torch.device) -> Path | None:
-    settings = warm_start.wanted(plan)
-    if settings is None:
-        return None
-    folder = arguments.out / "private" / "critics"
-    if not (folder / "done.json").exists():
-        digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
-        warm_start.make(plan.method, settings, plan.public, data, plan.seed, device, folder, digest)
-    return folder
 
 
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:

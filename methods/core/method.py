@@ -38,6 +38,38 @@ class Context:
     device: torch.device
 
 
+def check_records(what: str, value: int, public: PublicSpec, example: str) -> None:
+    """Raises UserError, with what would do, for a setting of more records or parts than there are records.
+
+    `what` names the setting as "dpgan.batch_size"; `example` is one that follows the data, as "{one_per: 4}".
+    """
+    if value > public.num_train:
+        raise UserError(
+            f"{what} must be at most {public.num_train}, the training records of {public.dataset}; got {value}: give a"
+            f" smaller one, or one that follows the data, such as {example}"
+        )
+
+
+def check_size(what: str, sizes: tuple[int, ...], public: PublicSpec) -> None:
+    """Raises UserError unless images are square with a side among `sizes`; `what` begins it, as "dpgan makes"."""
+    _, height, width = public.image_shape
+    if height != width or height not in sizes:
+        raise UserError(
+            f"{what} images of {', '.join(f'{size}x{size}' for size in sizes)}, {public.dataset} has {height}x{width};"
+            " resize them, or choose dp_cgan, which takes any size"
+        )
+
+
+def check_quarters(name: str, public: PublicSpec) -> None:
+    """Raises UserError unless both sides of an image can be halved twice; `name` is the method's."""
+    _, height, width = public.image_shape
+    if height % 4 or width % 4:
+        raise UserError(
+            f"{name} needs image sides that are multiples of 4, {public.dataset} has {height}x{width}; resize them, or"
+            " choose dp_cgan, which takes any size"
+        )
+
+
 class Method(ABC):
     """A generative model trained under a privacy ledger.
 

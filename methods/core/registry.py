@@ -57,12 +57,14 @@ def fields(name: str) -> list[str]:
     return [field.name for field in dataclasses.fields(load(name).Hyper)]
 
 
-def hyper(name: str, overrides: Mapping[str, Any]) -> Any:
+def hyper(name: str, overrides: Mapping[str, Any], records: int | None = None) -> Any:
     """Returns the Hyper of a method with `overrides` applied.
 
-    Raises UserError naming the valid fields for an unknown one, or what a wrong value should have been.
+    A number that follows the data (see PerRecord) is what it is for so many training records; without `records` it
+    stays a PerRecord. Raises UserError naming the valid fields for an unknown one, or what a wrong value should have
+    been.
     """
-    return settings.parse(load(name).Hyper, overrides, "hyper-parameter", name)
+    return settings.parse(load(name).Hyper, overrides, "hyper-parameter", name, records, per_record=True)
 
 
 def has_paper_settings(name: str, dataset: str, epsilon: float) -> bool:

@@ -258,10 +258,10 @@ def test_a_run_without_a_budget_says_that_no_epsilon_holds(tmp_path, capsys):
     assert "epsilon inf (published) and inf (sound)" in capsys.readouterr().err
 
 
-def test_a_secret_key_left_behind_by_a_kill_serves_no_second_training(tmp_path):
+def test_the_mark_of_secret_noise_left_behind_by_a_kill_goes_with_the_next_call(tmp_path):
     train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
-    left = tmp_path / "private" / "noise.key"
-    left.write_bytes(bytes(range(32)))
+    left = tmp_path / "private" / "secret-noise"
+    left.write_bytes(b"")
     with pytest.raises(UserError, match="finished run"):
         train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
     assert not left.exists()

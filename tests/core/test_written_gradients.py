@@ -82,7 +82,7 @@ def test_every_form_of_a_layer_that_some_device_takes_gives_that_gradient(data, 
 def test_images_that_are_neither_scored_nor_penalised_are_refused():
     network, (real, _, labels, _) = build(Critic, "grey"), batch("grey")
     terms = Terms(torch.ones(2), 1, 2, DRIFT, PENALTY)
-    parts = Critic.parts(lambda name: network.get_parameter(name)[None])
+    parts = network.parts(lambda name: network.get_parameter(name)[None])
     with pytest.raises(ValueError, match="5 images, of which 2 are scored and 2 penalised"):
         written_gradients.loss(parts, real[None], labels[None], terms, torch.float32)
 

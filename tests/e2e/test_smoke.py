@@ -96,6 +96,7 @@ def test_tables_figures_and_page_are_whole(project):
     assert (folder / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "figures/figure3.pdf").read_bytes().startswith(b"%PDF")
     assert "foo" in (folder / "report.html").read_text()
+    assert "### digits, ε 10" in (folder / "tables/rank.md").read_text()
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["settings"]["preset"] == "smoke" and provenance["runs"] == 14
 

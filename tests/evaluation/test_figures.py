@@ -119,6 +119,17 @@ def test_every_label_lies_on_the_page(root):
     assert min(box.x0 for box in boxes.values()) >= 0
 
 
+def test_few_classes_leave_room_for_title_and_caption_and_names_are_no_formulas(root):
+    save(RunFolder(root, "lesions", "dpac", 10, 0).path / "samples.npz", 2, (3, 32, 32))
+    save(root / "data/lesions/test.npz", 2, (3, 32, 32))
+    write_json(root / "data/lesions/card.json", {"class_names": ["$benign$", r"$\\wrong{$"]})
+    figure = draw(DEFAULT.figures["figure3"], *panels(root))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in figure.texts}
+    assert "$benign$" in boxes
+    assert max(box.x1 for box in boxes.values()) <= figure.get_window_extent().x1
+
+
 def test_the_command_writes_the_same_bytes_each_time(root, tmp_path):
     add(root, "dpac")
     names = [f"figure{n}.{suffix}" for n in (3, 4) for suffix in ("pdf", "png")]

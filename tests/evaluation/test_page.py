@@ -32,6 +32,20 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def test_the_ranking_has_a_part_of_its_own_where_there_is_one(root, tmp_path, page):
+    assert "Which method?" not in page
+    write_text(root / "tables/rank.md", "### mnist, ε 10\n\n| Method |\n| --- |\n| dpac |\n\nA sum.\n")
+    assert main(["--root", str(root), "--out", str(tmp_path / "report.html")]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("mnist, ε 10") == 1
+    assert (
+        text.index("<h2>Figures")
+        < text.index("<h2>Which method?")
+        < text.index("mnist, ε 10")
+        < text.index("<h2>Limits")
+    )
+
+
 @pytest.fixture
 def page(root, tmp_path) -> str:
     assert main(["--root", str(root), "--out", str(tmp_path / "report.html")]) == 0
@@ -95,6 +109,17 @@ def test_only_the_given_runs_count(root, tmp_path):
     folder = RunFolder(root, "mnist", "dpac", 10, 0).path
     assert main(["--root", str(root), "--out", str(tmp_path / "r.html"), "--runs", str(folder)]) == 0
     assert "1 of 1 runs" in (tmp_path / "r.html").read_text()
+
+
+def test_tables_and_figures_that_are_left_out_are_not_shown_though_they_lie_there(root, tmp_path):
+    write_text(root / "tables/table4.md", "### Table 4: ablation\n")
+    (root / "figures/figure4.png").write_bytes(PIXELS)
+    out = tmp_path / "report.html"
+    assert main(["--root", str(root), "--out", str(out)]) == 0
+    assert "Table 4" in out.read_text() and out.read_text().count("<figure>") == 2
+    assert main(["--root", str(root), "--out", str(out), "--leave-out", "table4", "table5", "figure4"]) == 0
+    assert "Table 4" not in out.read_text() and out.read_text().count("<figure>") == 1
+    assert "Table 1: quality" in out.read_text()
 
 
 def test_a_folder_without_tables_is_bad_input(tmp_path, capsys):

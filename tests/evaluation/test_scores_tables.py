@@ -219,3 +219,57 @@ def test_a_missing_or_malformed_layout_is_bad_input(tmp_path, capsys):
     for layout in (str(tmp_path / "none.yaml"), '{"tables": ', "[]"):
         assert main([*paths, "--layout", layout]) == 2
     assert capsys.readouterr().err.count("error: ") == 3
+
+
+def alone(folder: Path, datasets: list[str], *scores: Score) -> Path:
+    write_tables(DEFAULT.only(datasets), scores, read_scores(PUBLISHED), folder)
+    return folder
+
+
+def test_own_data_sets_alone_have_their_own_columns_and_no_row_of_the_paper(tmp_path):
+    folder = alone(
+        tmp_path, ["moles", "lesions"], score("dpac", "is", 2.5, dataset="lesions"),
+        score("dp_merf", "is", 3.5, dataset="moles"), score("mine", "is", 1.5, dataset="moles"),
+        score("dpac", "is", 9.0, dataset="mnist"),
+    )  # fmt: skip
+    assert sorted(path.stem for path in folder.glob("*.md")) == ["table1", "table2", "table3", "table6"]
+    columns = [column for column in rows(folder, "table1")[0] if "IS" in column]
+    assert columns == ["moles IS ↑ ours", "lesions IS ↑ ours"]
+    assert [cells["Method"] for cells in rows(folder, "table1")] == ["DP-MERF", "DP-GAN-DPAC", "mine"]
+    assert "paper" not in (folder / "table1.md").read_text()
+
+
+def test_a_paper_s_data_set_next_to_an_own_one_brings_its_published_column(tmp_path):
+    folder = alone(
+        tmp_path, ["lesions", "fashion_mnist"], score("dpac", "is", 2.5, dataset="lesions"),
+        score("dpac", "is", 8.0, dataset="fashion_mnist"),
+    )  # fmt: skip
+    columns = [column for column in rows(folder, "table1")[0] if " IS " in column]
+    assert columns == ["lesions IS ↑ ours", "F-MNIST IS ↑ paper", "F-MNIST IS ↑ ours"]
+    assert not any("MNIST" in head and "F-MNIST" not in head for head in rows(folder, "table1")[0])
+    assert not any("lesions" in head for head in rows(folder, "table4")[0])
+    assert "G-PATE" in {cells["Method"] for cells in rows(folder, "table1")}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "tables", "figures", "costs"),
+    [
+        (["lesions"], {1, 2, 3, 6}, {3}, False),
+        (["lesions", "mnist"], {1, 2, 3, 6}, {3}, True),
+        (["fashion_mnist", "celeba"], {1, 2, 3, 4, 6}, {3, 4}, True),
+    ],
+)
+def test_what_would_show_no_configured_data_set_is_left_out(datasets, tables, figures, costs):
+    layout = DEFAULT.only(datasets)
+    assert set(layout.tables) == {f"table{number}" for number in tables}
+    assert set(layout.figures) == {f"figure{number}" for number in figures}
+    assert bool(layout.published_costs) == costs and layout.audit == DEFAULT.audit
+    assert layout.figures["figure3"].datasets == datasets
+
+
+def test_the_command_shows_the_named_data_sets_alone(tmp_path):
+    write_scores(tmp_path / "scores.csv", [score("dpac", "is", 2.5, dataset="lesions")])
+    paths = ["--scores", str(tmp_path / "scores.csv"), "--published", str(PUBLISHED), "--layout", str(LAYOUT)]
+    assert main([*paths, "--datasets", "lesions", "--out", str(tmp_path / "alone")]) == 0
+    assert main([*paths, "--out", str(tmp_path / "all")]) == 0
+    assert not (tmp_path / "alone/table4.md").exists() and (tmp_path / "all/table4.md").exists()

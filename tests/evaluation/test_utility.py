@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from sklearn.neural_network import MLPClassifier
 from toys import squares
 
 from evaluation import fitting, utility
+from evaluation.classifiers import train
 from evaluation.fitting import CnnSettings, Mlp, fit_cnn, fit_mlp
 from evaluation.protocol import Protocol
 from workflow.common.contracts import LabelledImages
@@ -189,9 +190,28 @@ def test_labels_unknown_to_the_test_split_are_refused(folder, capsys):
     assert "has labels up to 4" in capsys.readouterr().err
 
 
-def test_too_few_samples_to_hold_some_out_are_refused():
-    with pytest.raises(UserError, match="too few images to train a classifier on: 9 images of 3 classes"):
-        utility.score("g2r", squares(9, 1), squares(90, 2), FAST, seed=0)
+def test_a_test_split_without_the_last_class_is_scored_where_the_classifiers_know_it(folder):
+    test = squares(60, 2)
+    write_npz(folder / "fewer.npz", images=test.images[test.labels < 2], labels=test.labels[test.labels < 2])
+    train(squares(240, 1), test, FAST, 0, 1, folder / "classifiers")
+    common = ["--classifiers", str(folder / "classifiers"), "--protocol", json.dumps(asdict(FAST))]
+    assert run(folder, *common, test="fewer") == 0
+    scores = read_json(folder / "utility.json")
+    assert scores["g2r_cnn"] > 0.9 and scores["r2g_mlp"] > 0.9
+
+
+@pytest.mark.parametrize("count", [9, 41])
+def test_too_few_samples_to_hold_some_of_each_class_out_train_without_a_holdout(count):
+    # A tenth of 9 images has no room for three classes; of 41, one class has a single image.
+    data = squares(count, 1) if count == 9 else squares(60, 1).take(np.r_[0:60:3, 1:60:3, 2])
+    assert len(data) == count
+    scores = utility.score("g2r", data, squares(90, 2), FAST, seed=0)
+    for name in ("mlp", "cnn"):
+        details = scores[f"g2r_{name}_details"]
+        assert details["held_out"] == 0 and details["epochs"] >= 1
+        assert "best_epoch" not in details and "validation" not in details
+        assert 0 <= scores[f"g2r_{name}"] <= 1
+    assert "held_out" not in utility.score("g2r", squares(60, 1), squares(90, 2), FAST, seed=0)["g2r_cnn_details"]
 
 
 @pytest.mark.parametrize(

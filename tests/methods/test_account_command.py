@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from methods.__main__ import main
+from workflow.common.files import write_json
 
 
 def answer(capsys, *arguments: str) -> str:
@@ -46,6 +48,41 @@ def test_settings_change_the_answer(capsys):
         costs(answer(capsys, "dp_cgan", "--noise", "1", "--set", f"steps={steps}"), "noise 1") for steps in (100, 1000)
     )
     assert few[0] < many[0] and few[1] < many[1]
+
+
+def prepare(folder: Path, name: str = "lesions", count: int = 400) -> Path:
+    """Writes the card of a set of `count` training records, as the data stage does, into `folder`."""
+    card = {"dataset": name, "image_shape": [3, 32, 32], "num_classes": 3, "splits": {"train": {"count": count}}}
+    write_json(folder / "card.json", card)
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["account", "audit"])
+def test_a_set_made_before_is_known_by_its_name_its_folder_and_its_card(tmp_path, monkeypatch, capsys, verb):
+    monkeypatch.chdir(tmp_path)
+    Path("lesions").mkdir()  # the pictures, which hold no card
+    prepare(Path("results/mine/data/lesions"))
+    prepare(Path("results/other/data/lesions"))
+    prepare(Path("elsewhere"), count=900)
+    for name, count in (("lesions", 400), ("elsewhere", 900), ("elsewhere/card.json", 900)):
+        extra = ["--set", "features=50"] + ["--seconds", "0.1", "--uses", "1"] * (verb == "audit")
+        assert main([verb, "dp_merf", "--dataset", name, *extra]) in (0, None)
+        out = capsys.readouterr().out
+        assert f"on lesions, {count} records" in out if verb == "account" else ",lesions," in out
+
+
+def test_a_name_of_sets_with_other_facts_is_refused_with_their_paths(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("results/mine/data/lesions"))
+    prepare(Path("results/other/data/lesions"), count=401)
+    assert main(["account", "dp_merf", "--dataset", "lesions"]) == 2
+    error = capsys.readouterr().err
+    for part in ("several data sets are called lesions", "results/mine/data/lesions/card.json: 400 of [3, 32, 32]",
+                 "results/other/data/lesions/card.json: 401", "give the path of one"):  # fmt: skip
+        assert part in error
+    assert main(["account", "dp_merf", "--dataset", "lesoins"]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'lesions'? valid: celeba, fashion_mnist, lesions, mnist (for pictures of your own" in error
 
 
 @pytest.mark.parametrize(

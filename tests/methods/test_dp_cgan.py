@@ -32,9 +32,9 @@ def records(seed: int = 0) -> PrivateData:
     return PrivateData(images, torch.randint(10, (60,), generator=rng))
 
 
-def build(budget: Budget = FREE, **overrides: object) -> DPCGAN:
+def build(budget: Budget = FREE, public: PublicSpec = PUBLIC, **overrides: object) -> DPCGAN:
     hp = registry.hyper("dp_cgan", {"steps": 4, "batch_size": 6, "hidden": 8, **overrides})
-    return DPCGAN(hp, Context(PUBLIC, DPCGAN.plan(hp, PUBLIC, budget), 0, torch.device("cpu")))
+    return DPCGAN(hp, Context(public, DPCGAN.plan(hp, public, budget), 0, torch.device("cpu")))
 
 
 def trained(method: DPCGAN, data: PrivateData, folder: Path, budget: Budget = FREE) -> DPCGAN:
@@ -101,7 +101,7 @@ def test_a_step_reads_the_batch_that_its_grant_draws_whatever_its_size(
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_fakes_have_uniform_labels(ema: float) -> None:
-    method = build(batch_size=2000, ema=ema)
+    method = build(public=PublicSpec("toy", (1, 28, 28), 10, 2000), batch_size=2000, ema=ema)
     counts = method._fakes(named_rng(0, "draws"))[:, -10:].sum(0)
     # Five standard deviations of a count of 200.
     assert counts.sum() == 2000 and (counts - 200).abs().max() < 67

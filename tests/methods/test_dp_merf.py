@@ -140,7 +140,6 @@ def test_a_doubling_and_its_convolution_are_torchs(shape: tuple[int, int, int]) 
     ("overrides", "message"),
     [
         ({"features": 0}, "features must be at least 2, got 0"),
-        ({"features": 7}, "features must be even, a cosine and a sine each; got 7"),
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
         ({"length_scale": -4.0}, "length_scale must be at least 0, got -4.0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),

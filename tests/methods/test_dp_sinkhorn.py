@@ -284,7 +284,7 @@ def test_the_average_is_what_is_sampled(tmp_path: Path) -> None:
         ({"regularization": 0.0}, "regularization must be at least 1e-09, got 0"),
         ({"alternates": 1.5}, "alternates must be 0 to 1, got 1.5"),
         ({"l1_weight": -1.0}, "l1_weight must be at least 0, got -1"),
-        ({"public": PublicSpec("toy", (1, 8, 8), 10, 60)}, "28x28 or 32x32"),
+        ({"public": PublicSpec("toy", (1, 8, 8), 10, 60)}, "28x28, 32x32, 64x64, toy has 8x8"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(overrides: dict[str, object], message: str) -> None:

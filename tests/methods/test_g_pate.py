@@ -148,7 +148,7 @@ def test_an_averaged_run_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"num_teachers": 25}, "num_teachers must be 1 to 24, the number of records; got 25"),
+        ({"num_teachers": 25}, "num_teachers must be at most 24, the training records of toy; got 25"),
         ({"bins": 1}, "bins must be at least 2, got 1"),
         ({"projected": 0}, "projected must be at least 1, got 0"),
         ({"step_size": 0.0}, "step_size must be at least 1e-09, got 0"),

@@ -104,7 +104,7 @@ def test_an_averaged_run_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"num_teachers": 25}, "num_teachers must be 1 to 24, the number of records; got 25"),
+        ({"num_teachers": 25}, "num_teachers must be at most 24, the training records of toy; got 25"),
         ({"labels": "soft"}, "valid: majority, share"),
     ],
 )

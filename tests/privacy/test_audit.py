@@ -248,7 +248,7 @@ def test_a_generator_that_repeats_its_records_is_caught(method, monkeypatch):
             return door.read(grant, torch.arange(len(door)))[0]
 
     monkeypatch.setattr(whole_run, "_generate", parrot)
-    found = whole_run.audit(a_plan(method), records(), torch.device("cpu"), canaries=200)
+    found = whole_run.audit(a_plan(method, **TRAINED[method]), records(), torch.device("cpu"), canaries=200)
     assert found.epsilon_lower > 1.5 * epsilon(found.releases, DELTA, "sound")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
 
-from methods.core.privacy.ledger import KEY_BYTES, Ledger
+from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget
-from methods.core.runs import noise_key
 from methods.core.runs.plan import Plan
 from methods.core.runs.train import train
 from workflow.common.errors import UserError
@@ -73,37 +73,13 @@ def test_two_secret_runs_of_one_plan_differ(tmp_path):
     assert one != other
 
 
-@pytest.fixture
-def key(monkeypatch) -> bytes:
-    """The secret key that the operating system gives next."""
-    value = bytes(range(100, 100 + KEY_BYTES))
-    monkeypatch.setattr(noise_key.secrets, "token_bytes", lambda count: value[:count])
-    return value
+def forms(key: bytes) -> list[bytes]:
+    """The key as it might be written."""
+    return [key, key.hex().encode(), base64.b64encode(key), str(int.from_bytes(key, "big")).encode()]
 
 
-def test_a_secret_key_stands_in_no_file_of_a_finished_run(tmp_path, key, capfd):
-    train(a_plan("gs_wgan"), toy_records(), tmp_path, CPU, secret_noise=True)
-    shown = capfd.readouterr()
-    text = "".join([shown.out, shown.err]).encode()
-    texts = [text, *(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
-    forms = [key, key.hex().encode(), base64.b64encode(key), str(int.from_bytes(key, "big")).encode()]
-    assert len(texts) > 4 and not [form for form in forms for content in texts if form in content]
-    assert not list((tmp_path / "private").iterdir())
-
-
-def test_a_killed_secret_run_keeps_its_key_for_itself_and_continues_with_it(tmp_path, key, monkeypatch):
-    plan = a_plan("gs_wgan")
-    train(plan, toy_records(), tmp_path / "straight", CPU, secret_noise=True)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, "gs_wgan", 1)
-        train(plan, toy_records(), tmp_path / "broken", CPU, checkpoint_seconds=0, secret_noise=True)
-    stored = tmp_path / "broken" / "private" / "noise.key"
-    assert stored.read_bytes() == key and stored.stat().st_mode & 0o777 == 0o600
-    # Another key from now on: what continues must be the stored one.
-    monkeypatch.setattr(noise_key.secrets, "token_bytes", lambda count: bytes(count))
-    train(plan, toy_records(), tmp_path / "broken", CPU, secret_noise=True)
-    ends = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("straight", "broken")]
-    assert ends[0] == ends[1] and not stored.exists()
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
 
 def keys_of(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
@@ -118,6 +94,42 @@ def keys_of(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return keys
 
 
+def test_a_secret_key_is_never_written_nor_shown(tmp_path, monkeypatch, capfd):
+    """Neither while the run lasts, nor after a kill, nor by the process that continues it."""
+    keys = keys_of(monkeypatch)
+    plan, texts = a_plan("gs_wgan"), []
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=0, secret_noise=True)
+    assert (tmp_path / "private" / "checkpoint.pt").exists()
+    texts += contents(tmp_path)
+    train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
+    texts += contents(tmp_path)
+    shown = capfd.readouterr()
+    texts.append((shown.out + shown.err).encode())
+    assert len(set(keys)) == 2 and len(texts) > 6
+    assert not [form for key in keys for form in forms(key) for content in texts if form in content]
+    assert not list((tmp_path / "private").iterdir())
+
+
+def test_a_secret_run_that_continues_answers_no_use_again(tmp_path, monkeypatch):
+    """Or its fresh key would give one use a second noise, and the two answers average."""
+    answered, draw = [], NoiseSource.draw
+
+    def watched(source, kind, shape, scale, name, use):
+        answered.append((name, use))
+        return draw(source, kind, shape, scale, name, use)
+
+    monkeypatch.setattr(NoiseSource, "draw", watched)
+    plan = a_plan("gs_wgan")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 1)
+        # No checkpoint after the first step: its use is spent and lost.
+        train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=1e9, secret_noise=True)
+    record = train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
+    assert len(answered) == len(set(answered)) == 2 and record["steps_done"] == 1
+
+
 def test_a_copy_of_a_secret_run_that_continues_on_changed_records_meets_other_noise(tmp_path, monkeypatch):
     plan = a_plan("gs_wgan")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -130,15 +142,6 @@ def test_a_copy_of_a_secret_run_that_continues_on_changed_records_meets_other_no
     assert len(set(keys)) == 2
 
 
-def test_a_key_that_lies_in_the_folder_of_a_run_not_begun_is_not_used(tmp_path, monkeypatch):
-    keys, planted = keys_of(monkeypatch), bytes(KEY_BYTES)
-    for name in ("a", "b"):
-        (tmp_path / name / "private").mkdir(parents=True)
-        (tmp_path / name / "private" / "noise.key").write_bytes(planted)
-        train(a_plan("dp_merf"), toy_records(), tmp_path / name, CPU, secret_noise=True)
-    assert len(set(keys)) == 2
-
-
 @pytest.mark.parametrize("secret", [True, False])
 def test_a_run_is_not_continued_with_the_other_kind_of_noise(tmp_path, monkeypatch, secret):
     plan = a_plan("gs_wgan")
@@ -147,13 +150,3 @@ def test_a_run_is_not_continued_with_the_other_kind_of_noise(tmp_path, monkeypat
         train(plan, toy_records(), tmp_path, CPU, secret_noise=secret)
     with pytest.raises(UserError, match=r"was begun with (secret|reproducible) noise"):
         train(plan, toy_records(), tmp_path, CPU, secret_noise=not secret)
-
-
-def test_a_damaged_key_is_refused(tmp_path, monkeypatch):
-    plan = a_plan("gs_wgan")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, "gs_wgan", 1)
-        train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
-    (tmp_path / "private" / "noise.key").write_bytes(b"short")
-    with pytest.raises(UserError, match="damaged"):
-        train(plan, toy_records(), tmp_path, CPU, secret_noise=True)

@@ -24,7 +24,11 @@ LAYERS: dict[str, set[str]] = {
     "workflow/common/torchvision_guard.py": {"torch"},
     "workflow/datasets": COMMON | {"workflow.datasets", "torchvision", "PIL", "sklearn", "tqdm"},
     "workflow": COMMON | {"workflow.progress", "packaging"},
-    "workflow/presets.py": COMMON | {"workflow.grid", "workflow.overrides", "jsonschema"},
+    "workflow/dataset_entries.py": COMMON | {"workflow.overrides"},
+    "workflow/merging.py": COMMON | {"workflow.overrides", "workflow.dataset_entries", "jsonschema"},
+    "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
+    "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
+    "workflow/presets.py": COMMON | {"workflow.grid", "workflow.merging", "workflow.overrides"},
     # From the ground floor up: what stands higher imports what stands lower, never the other way round.
     **{f"methods/core/{name}.py": COMMON | {"torch"} for name in ("release", "rng", "partition")},
     "methods/core/speed": COMMON | core("speed") | {"torch", "opacus"},
@@ -36,11 +40,19 @@ LAYERS: dict[str, set[str]] = {
     "methods/core/sharded": COMMON | core(*BELOW, "method", "sharded") | {"torch", "safetensors", "tqdm"},
     "methods/core/teachers": COMMON | core(*BELOW, "method", "teachers") | {"torch"},
     "methods/core/runs": COMMON | core(*BELOW, "method", "registry", "runs") | {"torch", "safetensors", "tqdm"},
+    "methods/core/released": COMMON
+    | core("release", "method", "registry", "runs", "released")
+    | {"torch", "safetensors", "PIL", "pyarrow"},
     "methods/core/audit": COMMON | core(*BELOW, "runs", "audit") | {"torch", "scipy"},
+    "methods/core/runs/configured.py": COMMON
+    | {"methods.core", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"},
     "methods/commands": COMMON | {"methods.core", "methods.commands", "torch"},
     "methods": COMMON | {"methods.core", "torch", "dp_accounting", "safetensors", "opacus", "tqdm"},
     "evaluation": COMMON
     | {"evaluation", "torch", "torchvision", "torch_fidelity", "sklearn", "threadpoolctl", "safetensors", "tqdm"},
+    "evaluation/standings.py": COMMON | {"evaluation.scores", "scipy"},
+    "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
+    "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
@@ -90,7 +102,7 @@ def test_the_rooms_of_core_are_named_and_nothing_else_stands_in_the_corridor() -
     files = {path.stem for path in (ROOT / "methods/core").glob("*.py")} - {"__init__"}
     assert files == {"method", "registry", "release", "optimisers", "rng", "partition"}
     rooms = {path.parent.name for path in (ROOT / "methods/core").glob("*/*.py")}
-    assert rooms == {"privacy", "accounting", "runs", "sharded", "teachers", "audit", "speed"}
+    assert rooms == {"privacy", "accounting", "runs", "sharded", "teachers", "audit", "speed", "released"}
     assert {path.stem for path in (ROOT / "methods").glob("_*.py")} == {"__init__", "__main__"}
 
 

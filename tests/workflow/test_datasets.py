@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from workflow.common.contracts import load_images
 from workflow.common.files import read_json
@@ -47,43 +46,6 @@ def test_the_card_describes_the_npz(tmp_path: Path) -> None:
         content = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
         per_class = np.bincount(split.labels).tolist()
         assert described == {"count": len(split), "per_class": per_class, "sha256": content}
-
-
-def picture(path: Path, level: int, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, level if mode == "L" else (level, 0, 0)).save(path)
-
-
-def test_a_folder_of_images_has_a_class_per_subfolder(tmp_path: Path) -> None:
-    for index in range(10):
-        picture(tmp_path / f"own/cats/{index}.png", index)
-        picture(tmp_path / f"own/dogs/{index}.png", 100 + index)
-    command = ["image_folder", "--out", str(tmp_path / "out"), "--source", str(tmp_path / "own")]
-    assert main(command) == 0
-    train, test = (load_images(tmp_path / f"out/{split}.npz") for split in ("train", "test"))
-    assert train.images.shape == (16, 3, 4, 6) and np.bincount(test.labels).tolist() == [2, 2]
-    levels = np.concatenate([train.images, test.images])[:, 0, 0, 0]
-    assert sorted(levels) == [*range(10), *range(100, 110)]
-    assert np.array_equal(train.images[:, 0, 0, 0] >= 100, train.labels == 1)
-    assert read_json(tmp_path / "out/card.json")["class_names"] == ["cats", "dogs"]
-
-
-def test_grey_images_keep_one_channel(tmp_path: Path) -> None:
-    for index in range(4):
-        picture(tmp_path / f"own/{index % 2}/{index}.png", index, "L")
-    assert main(["image_folder", "--out", str(tmp_path / "out"), "--source", str(tmp_path / "own")]) == 0
-    assert load_images(tmp_path / "out/train.npz").image_shape == (1, 4, 6)
-
-
-def test_mixed_sizes_and_broken_images_are_refused(tmp_path: Path, capsys) -> None:
-    for index in range(4):
-        picture(tmp_path / f"own/{index % 2}/{index}.png", index)
-    command = ["image_folder", "--out", str(tmp_path / "out"), "--source", str(tmp_path / "own")]
-    picture(tmp_path / "own/1/9.png", 0, size=(7, 4))
-    assert main(command) == 2 and "is 4x7 but" in capsys.readouterr().err
-    (tmp_path / "own/1/9.png").write_text("no image")
-    assert main(command) == 2 and "9.png is not a readable image" in capsys.readouterr().err
-    assert main(command[:3]) == 2 and "needs one existing folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ OUTPUTS = {
     "workflow.datasets": ["train.npz", "test.npz", "card.json"], "methods warm-start": ["done.json"],
     "methods train": ["run.json", "log.csv", "generator.safetensors"],
     "evaluation.classifiers": ["classifiers.json"],
+    "evaluation.rank": ["rank.csv", "rank.md"],
     "evaluation.report.scores_tables": [f"table{n}.{kind}" for n in (1, 2, 3, 4, 6) for kind in ("csv", "md", "tex")],
     "evaluation.report.published_costs": [f"table5.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
@@ -153,10 +154,11 @@ def make_project(folder: Path) -> Project:
     (folder / "methods/core/registry.py").write_text(REGISTRY)
     for name in ("alpha", "beta", "gamma"):
         (folder / f"methods/{name}.py").write_text(METHOD)
-    shutil.copy(ROOT / "evaluation/protocol.py", folder / "evaluation")
+    for name in ("protocol.py", "report/layout.py"):
+        shutil.copy(ROOT / "evaluation" / name, folder / "evaluation" / name)
     (folder / "toy.py").write_text(STAGE)
     reports = ("collect", "scores_tables", "published_costs", "audit", "figures", "page")
-    stages = [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility")]
+    stages = [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility", "rank")]
     stages += [f"evaluation.report.{name}" for name in reports]
     for module in stages:
         path = folder / (module.replace(".", "/") + ".py")

@@ -111,6 +111,8 @@ def read_csv(
 ) -> list[dict[str, str]]:
     """Returns the rows of a CSV file as texts by column; a file with a header alone gives none.
 
+    Blank lines and the byte-order mark that spreadsheets write are passed over.
+
     Args:
         columns: names that the header must hold, in any order and among others.
         maker: the command that writes such a file, for the error.
@@ -121,16 +123,16 @@ def read_csv(
     """
     hint = f"; it is written by {maker}" if maker else ""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as handle:
+        with Path(path).open(newline="", encoding="utf-8-sig") as handle:
             header, *lines = list(csv.reader(handle)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{hint}") from None
     if problem := _wrong_header(header, list(columns), exact):
         raise UserError(f"{path}{problem}{hint}")
     for number, cells in enumerate(lines, start=2):
-        if len(cells) != len(header):
+        if cells and len(cells) != len(header):
             raise UserError(f"{path} line {number}: {len(cells)} cells instead of {len(header)}")
-    return [dict(zip(header, cells, strict=True)) for cells in lines]
+    return [dict(zip(header, cells, strict=True)) for cells in lines if cells]
 
 
 def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,16 @@ from workflow.common.settings import parse, setting
 
 SIZES = (28, 32, 64)
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}|[a-zA-Z]+")
+
+
+def check_own_name(name: str, taken: Iterable[str]) -> str:
+    """Returns `name`. Raises UserError if it is one of `taken`, or holds more than a-z, 0-9 and _ after a letter."""
+    if name in taken:
+        raise UserError(f"{name!r} is a data set of the suite's own; give yours another name, such as my_{name}")
+    if not NAME.fullmatch(name):
+        raise UserError(f"data set name {name!r} must begin with a-z and hold only a-z, 0-9 and _, such as lesions_2")
+    return name
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,43 @@ class OwnSet:
     def __post_init__(self) -> None:
         if self.size not in (0, *SIZES):
             raise UserError(f"size must be one of {', '.join(map(str, SIZES))}, or 0 to deduce it; got {self.size}")
+        for name in ("folder", "labels", "test", "test_labels"):
+            if "\0" in getattr(self, name):
+                raise UserError(f"{name} {getattr(self, name)!r} is no path: it holds a null character")
+        if not _COLOUR.fullmatch(self.background):
+            raise UserError(f"background must be a colour's name or #rrggbb, got {self.background!r}")
+        self.window_values  # noqa: B018 - a malformed window is refused here, not after an hour of reading
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        if self.is_npz:
+            given = [name for name in ("labels", "test", "test_labels") if getattr(self, name)]
+            if given:
+                raise UserError(f"{self.folder} brings its own labels and splits; leave out {', '.join(given)}")
+        elif self.test_split != "test":
+            raise UserError(f"test_split: {self.test_split} is of an .npz with val_images; folder is {self.folder!r}")
+        elif self.test_labels and not self.labels:
+            raise UserError("test_labels needs labels too: both splits are described in the same way")
+        elif self.test_labels and not self.test:
+            raise UserError(f"test_labels needs test, the folder of its pictures; it may be {self.folder!r} again")
+
+    @property
+    def is_npz(self) -> bool:
+        """Whether `folder` is the path of an .npz file."""
+        return self.folder.lower().endswith(".npz")
+
+    @property
+    def window_values(self) -> tuple[float, float] | None:
+        """The values that become black and white, or None. Raises UserError unless they are two rising numbers."""
+        if not self.window:
+            return None
+        try:
+            low, high = (float(part) for part in self.window.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"window must be LOW,HIGH with LOW below HIGH, such as 0,4095; got {self.window!r}")
+        return low, high
 
     @classmethod
     def parse(cls, name: str, entry: Mapping[str, Any]) -> OwnSet:

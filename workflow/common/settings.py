@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from workflow.common.errors import UserError, unknown
+from workflow.common.per_record import PerRecord
 
 
 def setting(
@@ -28,10 +29,21 @@ def setting(
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
-def parse(cls: type, values: Mapping[str, Any], kind: str, owner: str = "") -> Any:
+def parse(
+    cls: type,
+    values: Mapping[str, Any],
+    kind: str,
+    owner: str = "",
+    records: int | None = None,
+    per_record: bool = False,
+) -> Any:
     """Returns `cls` with the fields `values`, each checked; the others keep their defaults.
 
-    `kind` and `owner` name a setting in an error: "hyper-parameter" and "dpac" give "hyper-parameter dpac.steps".
+    Args:
+        kind, owner: name a setting in an error: "hyper-parameter" and "dpac" give "hyper-parameter dpac.steps".
+        records: training records; a number that follows them (see PerRecord) becomes what it is for so many.
+        per_record: leaves such a number in its field as a PerRecord where `records` is None. Without both it is
+            refused, as any value of another type.
 
     Raises:
         UserError: an unknown field (the valid ones are listed), a value of another type, or one outside its range.
@@ -42,8 +54,10 @@ def parse(cls: type, values: Mapping[str, Any], kind: str, owner: str = "") -> A
     for name, value in values.items():
         if name not in fields:
             raise unknown(f"{kind} of {owner}" if owner else kind, name, fields)
-        checked[name] = _checked(f"{kind} {owner}.{name}" if owner else f"{kind} {name}", value, hints[name],
-                                 fields[name])  # fmt: skip
+        what = f"{kind} {owner}.{name}" if owner else f"{kind} {name}"
+        if (per_record or records is not None) and hints[name] in (int, float):
+            value = _per_record(what, value, hints[name], fields[name], records)
+        checked[name] = value if isinstance(value, PerRecord) else _checked(what, value, hints[name], fields[name])
     return cls(**checked)
 
 
@@ -65,6 +79,27 @@ def describe(cls: type) -> Iterator[str]:
     for field in dataclasses.fields(cls):
         facts = [hints[field.name].__name__, f"default {field.default!r}", range_of(field)]
         yield f"{field.name} ({', '.join(filter(None, facts))}): {field.metadata.get('help', '')}"
+
+
+def _per_record(what: str, value: Any, kind: type, field: dataclasses.Field, records: int | None) -> Any:
+    """Returns the number that follows `records`, its limits checked; any other value as it is."""
+    try:
+        rule = PerRecord.read(value)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    if rule is None:
+        return value
+    for limit in ("at_least", "at_most"):
+        if getattr(rule, limit) is not None:
+            _checked(f"{limit} of {what}", getattr(rule, limit), kind, field)
+    if records is None:
+        return rule
+    number = rule.of(records)
+    try:
+        return _checked(what, number, kind, field)
+    except UserError as error:
+        told = f"one per {rule.one_per:g} of {records} records; give at_least or at_most"
+        raise UserError(f"{error}, {told}") from None
 
 
 def _checked(what: str, value: Any, kind: type, field: dataclasses.Field) -> Any:

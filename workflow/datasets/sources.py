@@ -18,7 +18,7 @@ ENVIRONMENT = "DPAC_BENCH_DATA"
 def check_name(name: str) -> str:
     """Returns `name`. Raises UserError listing the valid names if there is no such data set."""
     if name not in NAMES:
-        raise unknown("dataset", name, NAMES)
+        raise unknown("dataset", name, NAMES, hint="for pictures of your own give --folder")
     return name
 
 
@@ -70,7 +70,7 @@ def celeba_problem(name: str, folder: Path) -> str | None:
         count = int(handle.readline())
     if count != CELEBA_SIZES[name]:
         other = next((known for known, size in CELEBA_SIZES.items() if size == count), None)
-        advice = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use image_folder"
+        advice = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use --folder"
         return f"{folder} lists {count} images, but {name} has {CELEBA_SIZES[name]}; {advice}"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_npz
 from workflow.common.seeds import numpy_stream
+
+# One name for all own sets: what a set is called, or its size, moves no picture between the splits.
+OWN_DRAW = "own"
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,28 @@ def stratified(data: LabelledImages, name: str, fraction: float = 0.2) -> tuple[
 
     The draw depends only on `name`, so the split is the same everywhere. Raises UserError if a class has one image.
     """
-    chosen = np.zeros(len(data), bool)
-    for label in np.unique(data.labels):
-        members = np.flatnonzero(data.labels == label)
-        if len(members) < 2:
-            raise UserError(f"{name}: class {label} has one image; each class needs at least 2 for train and test")
-        shuffled = numpy_stream(0, "datasets", name, "split", int(label)).permutation(members)
-        chosen[shuffled[: max(1, round(fraction * len(members)))]] = True
+    chosen = drawn(data.labels, name, fraction)
     return data.take(np.flatnonzero(~chosen)), data.take(np.flatnonzero(chosen))
 
 
+def drawn(labels: np.ndarray, name: str, fraction: float, seed: int = 0) -> np.ndarray:
+    """Returns bool [N]: which records of int64 labels [N] are set apart as test split.
+
+    `fraction` of each class, at least one record, and at least one is left. Depends on nothing but the arguments.
+    Raises UserError if a class has one record.
+    """
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise UserError(f"{name}: class {label} has one image; each class needs at least 2 for train and test")
+        shuffled = numpy_stream(seed, "datasets", name, "split", int(label)).permutation(members)
+        chosen[shuffled[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
+    return chosen
+
+
 def _describe(split: LabelledImages, classes: int) -> dict[str, Any]:
-    content = hashlib.sha256(split.images.tobytes())
+    content = hashlib.sha256(np.ascontiguousarray(split.images))
     content.update(split.labels.astype("<i8").tobytes())
     return {
         "count": len(split),
@@ -82,7 +96,12 @@ def card(dataset: Dataset) -> dict[str, Any]:
 
 
 def save(dataset: Dataset, out: Path) -> None:
-    """Writes the two splits and, last, the card, each atomically: a card means that the data are complete."""
+    """Writes the two splits and, last, the card, each atomically: a card means that the data are complete.
+
+    A card of earlier data goes first, so that it never stands beside other splits.
+    """
+    with contextlib.suppress(OSError):  # What cannot be removed cannot be written either, and is reported there.
+        (out / "card.json").unlink()
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         write_npz(out / f"{name}.npz", images=split.images, labels=split.labels)
     write_json(out / "card.json", card(dataset))

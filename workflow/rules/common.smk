@@ -19,14 +19,18 @@ limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
 if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
     workflow.scheduling_settings.max_jobs_per_timespan = None
 
+from snakemake.common.configfile import load_configfile
+
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import grid, presets
+from workflow import grid, merging, own_content, presets
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
+from workflow.dataset_entries import GIVE, check_folders, facts, unprotected
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
+from workflow.origins import with_origins
 from workflow.progress import Progress
 
 # A library among the methods' imports gives the root logger a handler, which would print Snakemake's messages again.
@@ -41,12 +45,19 @@ def requested_files():
     return [argument for argument in sys.argv[1:] if len(Path(argument).parts) > 2 and argument.startswith("results/")]
 
 
-def chosen_preset():
-    """Returns the overrides of --config, with the preset taken from the files asked for where it is not given."""
+def config_files():
+    """Returns what each --configfile holds, from weak to strong; Snakemake's own `config` has them merged already."""
+    return [presets.Layer(path.name, load_configfile(path)) for path in workflow.config_settings.configfiles]
+
+
+def command_line(files):
+    """Returns the overrides of --config, with the preset taken from the files asked for where nothing else names it."""
+    given = dict(workflow.config_settings.config)
     named = {Path(target).parts[1] for target in requested_files()}
-    if "preset" not in config and len(named) == 1 and named <= set(presets.names()):
-        return {**config, "preset": named.pop()}
-    return dict(config)
+    stated = {key for layer in [given, *(file.values for file in files)] for key in ("preset", "extends") if key in layer}
+    if not stated and len(named) == 1 and named <= set(presets.names()):
+        return {**given, "preset": named.pop()}
+    return given
 
 
 def check_requested(configuration):
@@ -56,10 +67,11 @@ def check_requested(configuration):
         if parts[1] != configuration.preset:
             raise UserError(
                 f"{target} belongs to preset {parts[1]!r}, but the preset is {configuration.preset!r}; "
-                f"valid: {', '.join(presets.names())}; choose one by --config preset=NAME"
+                f"valid: {', '.join(presets.names())}; choose one by --config preset=NAME, or one of your own by "
+                "--configfile FILE"
             )
         if parts[2] == "data" and parts[3] not in configuration.datasets:
-            raise unknown("data set", parts[3], configuration.datasets, "add others by --config datasets=NAME")
+            raise unknown("data set", parts[3], configuration.datasets, f"add others by --config datasets=NAME or {GIVE}")
         if parts[2] == "runs" and len(parts) > 7 and parts[4] != REAL_DATA:
             configuration.job(RunFolder.parse(Path(*parts[:7])))
 
@@ -84,6 +96,9 @@ def has_data(name, configuration):
     """
     if os.path.exists(f"{configuration.root}/data/{name}/card.json"):
         return True
+    if name in configuration.own:
+        check_folders({name: configuration.own[name]})
+        return True
     dataset_stage.check(name, configuration.data_sources)
     return dataset_stage.available(name, configuration.data_sources)
 
@@ -106,6 +121,12 @@ def tell_unpublished(configuration):
         print(f"notice: no published settings, so their methods' defaults: {', '.join(names)}", file=sys.stderr)
 
 
+def warn_unprotected(configuration):
+    """Prints one warning where own pictures that are not marked public take part."""
+    if warning := unprotected(configuration.own, configuration.datasets):
+        print(warning, file=sys.stderr, flush=True)
+
+
 def fail(error):
     """Ends with one line and exit code 2, as every command does; Snakemake itself would add its own report."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -113,17 +134,50 @@ def fail(error):
     os._exit(2)
 
 
+def own_pictures(configuration):
+    """Returns data set -> what its images follow from, for the own sets whose folders are at hand.
+
+    One whose data are made and whose folder is gone is not among them, but in a notice: its data stay as they are.
+    """
+    found = {}
+    for name in configuration.own:
+        one = configuration.own[name]
+        try:
+            check_folders({name: one})
+        except UserError as error:
+            print(f"notice: {error}; the images in {configuration.root}/data/{name} are used", file=sys.stderr)
+            continue
+        cache = Path(configuration.root, "private", "own", f"{name}.json")
+        found[name] = grid.canonical([facts(one), own_content.content(one, cache)])
+    return found
+
+
+def print_config():
+    """Prints the merged settings and where each came from, and ends: nothing is made, and no data are needed."""
+    keys = ("method", "accounting", "over_budget")
+    runs = {run.name: {key: getattr(run, key) for key in keys} for run in CONFIG.runs.values()}
+    defaults = {**presets.DEFAULTS, "protocol": dataclasses.asdict(Protocol()), "runs": runs}
+    merged = merging.read([*FILES, presets.Layer(merging.COMMAND_LINE, command_line(FILES))], dataset_stage.NAMES)
+    print(with_origins(merged, defaults), end="", flush=True)
+    os._exit(0)
+
+
 try:
+    FILES = config_files()
     CONFIG = presets.load(
-        chosen_preset(),
+        command_line(FILES),
         datasets=dataset_stage.NAMES,
         methods=registry,
         protocol_keys=[field.name for field in dataclasses.fields(Protocol)],
+        files=FILES,
     )
     for name in CONFIG.datasets:
         Protocol.parse(grid.canonical(CONFIG.protocol_of(name)))
+    if "print_config" in sys.argv[1:]:
+        print_config()
     check_requested(CONFIG)
     CONFIG = leave_out_missing(CONFIG)
+    PICTURES = own_pictures(CONFIG)
     tell_unpublished(CONFIG)
 except UserError as error:
     fail(error)

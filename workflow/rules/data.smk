@@ -2,6 +2,8 @@
 
 
 rule data:
+    wildcard_constraints:
+        dataset=rf"(?!(?:{'|'.join(CONFIG.own)})/){NAME}" if CONFIG.own else NAME,
     output:
         train=f"{DATA}/train.npz",
         test=f"{DATA}/test.npz",
@@ -17,3 +19,28 @@ rule data:
     priority: 200
     shell:
         logged("{PYTHON} -m workflow.datasets {wildcards.dataset} --out {params.folder} {params.sources:q}")
+
+
+if PICTURES:
+
+    rule own_data:
+        wildcard_constraints:
+            dataset="|".join(PICTURES),
+        output:
+            train=f"{DATA}/train.npz",
+            test=f"{DATA}/test.npz",
+            card=f"{DATA}/card.json",
+        params:
+            # Compared between calls: other pictures, or another way to read them.
+            pictures=lambda wildcards: PICTURES[wildcards.dataset],
+            # Not compared, for it reads `input`: the same pictures in another place are the same data.
+            own=lambda wildcards, input: CONFIG.own[wildcards.dataset].to_json(),
+            folder=lambda wildcards, output: os.path.dirname(output.card),
+        log:
+            f"{LOGS}/data/{{dataset}}.log",
+        benchmark:
+            f"{LOGS}/data/{{dataset}}.tsv"
+        threads: 1
+        priority: 200
+        shell:
+            logged("{PYTHON} -m workflow.datasets {wildcards.dataset} --own {params.own:q} --out {params.folder}")

@@ -2,22 +2,42 @@
 
 import yaml
 
+from evaluation.report.layout import load_layout
+
 LAYOUT = code("workflow/config/report.yaml")
-SHOWN = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text(encoding="utf-8"))
+WHOLE = load_layout(LAYOUT)
+SHOWN = WHOLE.only(CONFIG.datasets) if CONFIG.own else WHOLE
 SETTINGS = "results/published/settings.yaml"
 SETTLED = {entry["method"] for entry in yaml.safe_load((ROOT / SETTINGS).read_text(encoding="utf-8"))["settings"]}
 
 
 def table_files(section):
     """Returns the files of all tables that a section of the layout describes."""
-    return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=SHOWN.get(section, {}), kind=["csv", "md", "tex"])
+    return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=getattr(SHOWN, section), kind=["csv", "md", "tex"])
+
+
+def alone(wildcards, input):
+    """Returns the option that shows the configured data sets alone. It reads `input`, which they change anyway."""
+    return f"--datasets {' '.join(CONFIG.datasets)}" if CONFIG.own else ""
+
+
+def left_out(wildcards, input):
+    """Returns the option that names what this configuration does not show, for files of an earlier one may lie there."""
+    names = [
+        name
+        for section in ("tables", "published_costs", "audit", "figures")
+        for name in getattr(WHOLE, section)
+        if name not in getattr(SHOWN, section)
+    ]
+    return f"--leave-out {' '.join(names)}" if names else ""
 
 
 SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES = map(table_files, ["tables", "published_costs", "audit"])
 TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES
-FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN["figures"], kind=["png", "pdf"])
+FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.figures, kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
+RANKING = expand(f"{OUT}/tables/rank.{{kind}}", kind=["csv", "md"])
 
 
 rule collect:
@@ -51,13 +71,14 @@ rule scores_tables:
     params:
         num=CONFIG.sample_counts,
         folder=f"{OUT}/tables",
+        alone=alone,
     log:
         f"{LOGS}/report/scores_tables.log",
     threads: 1
     shell:
         logged(
             "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published}"
-            " --layout {input.layout} --num-samples {params.num:q} --out {params.folder}"
+            " --layout {input.layout} --num-samples {params.num:q} {params.alone} --out {params.folder}"
         )
 
 
@@ -76,22 +97,24 @@ rule published_costs:
         logged("{PYTHON} -m methods published-costs --settings {input.settings} --out {output}")
 
 
-rule published_costs_table:
-    input:
-        costs=f"{OUT}/published_costs.csv",
-        layout=LAYOUT,
-    output:
-        COSTS_TABLES,
-    params:
-        folder=f"{OUT}/tables",
-    log:
-        f"{LOGS}/report/published_costs_table.log",
-    threads: 1
-    shell:
-        logged(
-            "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout}"
-            " --out {params.folder}"
-        )
+if COSTS_TABLES:
+
+    rule published_costs_table:
+        input:
+            costs=f"{OUT}/published_costs.csv",
+            layout=LAYOUT,
+        output:
+            COSTS_TABLES,
+        params:
+            folder=f"{OUT}/tables",
+        log:
+            f"{LOGS}/report/published_costs_table.log",
+        threads: 1
+        shell:
+            logged(
+                "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout}"
+                " --out {params.folder}"
+            )
 
 
 rule audit:
@@ -137,13 +160,14 @@ rule figures:
         root=OUT,
         folders=RUN_FOLDERS,
         folder=f"{OUT}/figures",
+        alone=alone,
     log:
         f"{LOGS}/report/figures.log",
     threads: 1
     shell:
         logged(
-            "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout} --out {params.folder}"
-            " --runs {params.folders}"
+            "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout} {params.alone}"
+            " --out {params.folder} --runs {params.folders}"
         )
 
 
@@ -162,9 +186,25 @@ rule provenance:
         logged("{PYTHON} -m workflow.record --root {params.root} --settings {params.settings:q} --out {output}")
 
 
+rule rank:
+    input:
+        scores=f"{OUT}/scores.csv",
+        provenance=f"{OUT}/provenance.json",
+    output:
+        RANKING,
+    params:
+        folder=f"{OUT}/tables",
+    log:
+        f"{LOGS}/report/rank.log",
+    threads: 1
+    shell:
+        logged("{PYTHON} -m evaluation.rank {input.scores} --out {params.folder}")
+
+
 rule report:
     input:
         TABLES,
+        RANKING,
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/provenance.json",
@@ -173,8 +213,12 @@ rule report:
     params:
         root=OUT,
         folders=RUN_FOLDERS,
+        left_out=left_out,
     log:
         f"{LOGS}/report/page.log",
     threads: 1
     shell:
-        logged("{PYTHON} -m evaluation.report.page --root {params.root} --out {output} --runs {params.folders}")
+        logged(
+            "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} --out {output}"
+            " --runs {params.folders}"
+        )

@@ -126,7 +126,7 @@ def publish(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Removes what a finished run needs no more, where a kill came before that."""
     checkpoint_path(folder).unlink(missing_ok=True)
-    noise_key.destroy(folder)
+    noise_key.forget(folder)
 
 
 def _keep(folder: Path) -> None:

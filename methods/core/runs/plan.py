@@ -48,9 +48,10 @@ class Plan:
     ) -> Plan:
         """Returns the plan of a method with the overrides `hyper`, its noise found for the budget.
 
+        A number in `hyper` that follows the data (see PerRecord) is what it is for `public`'s training records.
         Raises UserError for unknown names or settings, or a plan that does not fit the budget and may not exceed it.
         """
-        hp = registry.hyper(method, hyper)
+        hp = registry.hyper(method, hyper, public.num_train)
         releases = registry.load(method).plan(hp, public, budget)
         check_plan(releases, budget)
         counts = () if math.isinf(budget.epsilon) else COUNTS
@@ -112,7 +113,7 @@ class Plan:
             return cls(
                 run=content["run"],
                 method=content["method"],
-                hyper=registry.hyper(content["method"], content["hyper"]),
+                hyper=registry.hyper(content["method"], content["hyper"], public.num_train),
                 public=public,
                 budget=budget,
                 releases=tuple(Release.from_dict(fields) for fields in content["releases"]),

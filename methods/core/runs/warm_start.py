@@ -17,12 +17,24 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs.plan import Plan
 from workflow.common.files import read_json, write_json
+from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
 
 
 def wanted(plan: Plan) -> dict[str, Any] | None:
     """Returns the settings of the warm start that a plan's run begins from, None where it needs none."""
     return plan.method_class.warm_start(plan.hyper)
+
+
+def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
+    """Returns the folder of a plan's warm start under `run`/private, made if need be; None where it needs none."""
+    settings = wanted(plan)
+    if settings is None:
+        return None
+    folder = run / "private" / "critics"
+    if not (folder / "done.json").exists():
+        make(plan.method, settings, plan.public, data, plan.seed, device, folder, data_digest)
+    return folder
 
 
 def make(
@@ -37,9 +49,10 @@ def make(
 ) -> None:
     """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
 
-    `data_digest` names the training file: what was begun from another one is discarded. Raises UserError for a method
-    without a warm start.
+    `settings` may hold numbers that follow the data (see PerRecord). `data_digest` names the training file: what was
+    begun from another one is discarded. Raises UserError for a method without a warm start.
     """
+    settings = {name: settled(value, public.num_train) for name, value in settings.items()}
     _discard_others(out, {"settings": settings, "seed": seed, "train": data_digest})
     started = time.monotonic()
     # An empty plan: nothing of this step may leave it, so every read is internal.

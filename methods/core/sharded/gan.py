@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.utils import parametrize
 
-from methods.core.method import Context, Method, StepLog
+from methods.core.method import Context, Method, StepLog, check_records, check_size
 from methods.core.optimisers import adam, update_average
 from methods.core.partition import partition
 from methods.core.privacy.ledger import Ledger
@@ -26,7 +26,7 @@ from methods.core.rng import named_rng
 from methods.core.sharded import pretraining
 from methods.core.sharded.interface import Mechanism, Networks, ShardStep
 from methods.core.sharded.losses import DTYPES, critic_loss, image_gradients, mixed_precision
-from methods.core.sharded.nets import GENERATORS, build_critic, build_generator, draw_latents
+from methods.core.sharded.nets import GENERATORS, SIZES, build_critic, build_generator, draw_latents
 from methods.core.sharded.one_shard import OneShard
 from methods.core.sharded.poisson_shards import PoissonShards
 from methods.core.speed.layout import map_parts
@@ -90,15 +90,15 @@ class ShardedGAN(Method):
         "more a step in the generator",
         "departure: spectral norm stands still in the pass that yields the image gradients and while sampling; its "
         "vectors are never trained nor averaged, where the repositories' optimisers and averages take them along",
-        "departure: the DCGAN generator for 32x32 is ours, the repositories define 28x28 alone",
+        "departure: the DCGAN generator for 32x32 is ours, the repositories define 28x28 alone; for 64x64 all "
+        "networks have a layer or block more",
     )
 
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:
-        if tuple(public.image_shape[1:]) not in ((28, 28), (32, 32)):
-            raise UserError(f"the GAN networks make 28x28 or 32x32 images, {public.dataset} has {public.image_shape}")
-        if hp.num_shards > public.num_train:
-            raise UserError(f"num_shards must be 1 to {public.num_train} (the records), got {hp.num_shards}")
+        super().check(hp, public)
+        check_size("the GAN's networks make", SIZES, public)
+        check_records("num_shards", hp.num_shards, public, "{one_per: 60, at_least: 2}")
         mechanism_of(hp).check(hp)
 
     @classmethod

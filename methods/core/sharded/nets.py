@@ -23,7 +23,8 @@ from methods.core.speed.upsampling import by_places, doubled
 from methods.core.speed.written_gradients import KERNEL, PADDING, STRIDE, Parts
 
 LATENT_BITS = 10
-_START = 4  # height and width of a generator's first feature map
+_START = 4  # height and width of a generator's first feature map, and of a critic's last
+SIZES = (28, 32, 64)
 Get = Callable[[str], torch.Tensor]
 
 
@@ -67,7 +68,7 @@ class _UpBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """Three residual up-blocks of 4 * width channels; image_shape (C, 28, 28) or (C, 32, 32).
+    """Residual up-blocks of 4 * width channels: three to 28x28 and 32x32, four to 64x64.
 
     3,826,177 parameters for 1x28x28 with 10 classes, 3,798,019 for 3x32x32 with 2, at width 64.
     """
@@ -76,11 +77,11 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         colours, size = image_shape[0], image_shape[1]
         self.entry = _Conditional(num_classes, 4 * width, spectral)
-        self.blocks = nn.Sequential(*(_UpBlock(4 * width, spectral) for _ in range(3)))
-        self.exit = _norm(nn.Conv2d(4 * width, colours, 3, padding=1 if size == 32 else 0), spectral)
+        self.blocks = nn.Sequential(*(_UpBlock(4 * width, spectral) for _ in range(_halvings(size))))
+        self.exit = _norm(nn.Conv2d(4 * width, colours, 3, padding=0 if size == 28 else 1), spectral)
         self.size = size
         # Values of an image's largest feature maps.
-        self.largest = 4 * width * 32**2
+        self.largest = 4 * width * (_START << _halvings(size)) ** 2
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
@@ -91,7 +92,8 @@ class ResNetGenerator(nn.Module):
 class DCGANGenerator(nn.Module):
     """Transposed convolutions 4 -> 8 -> 12 -> 32, cropped to 4 -> 7 -> 11 -> 28 for 28x28; no spectral norm.
 
-    The papers define 28x28 alone; for 32x32 the crop is left out and the last kernel is 10 wide instead of 8.
+    The papers define 28x28 alone; for 32x32 the crop is left out and the last kernel is 10 wide instead of 8, and
+    64x64 has a layer more: 4 -> 8 -> 12 -> 30 -> 64.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int) -> None:
@@ -101,9 +103,11 @@ class DCGANGenerator(nn.Module):
         self.entry = _Conditional(num_classes, 4 * width, spectral=False)
         self.first = nn.ConvTranspose2d(4 * width, 2 * width, 5)
         self.second = nn.ConvTranspose2d(2 * width, width, 5)
-        self.exit = nn.ConvTranspose2d(width, colours, size - 2 * (self.crop + 3), stride=2)
+        last, below = (width, self.crop + 4) if size < 64 else (max(1, width // 2), 30)
+        self.third = None if size < 64 else nn.ConvTranspose2d(width, last, 8, stride=2)
+        self.exit = nn.ConvTranspose2d(last, colours, size - 2 * (below - 1), stride=2)
         # Values of an image's largest feature maps.
-        self.largest = max(2 * width * 8**2, width * 12**2)
+        self.largest = max(2 * width * 8**2, width * 12**2, last * below**2)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
@@ -111,22 +115,31 @@ class DCGANGenerator(nn.Module):
         # Negative padding, not a slice, whose backward pass would change the layout.
         x = F.pad(x, (0, self.crop - x.shape[3], 0, self.crop - x.shape[2]))
         x = pixel_norm(F.relu(self.second(x)))
+        if self.third is not None:
+            x = pixel_norm(F.relu(self.third(x)))
         return torch.sigmoid(by_places(self.exit, x))
 
 
-class _Trunk(nn.Sequential):
-    """Three 5x5 convolutions of stride 2 to features [N, 4 * width * 16]."""
+def _halvings(size: int) -> int:
+    """Returns how often an image's side is halved down to 4: three times from 28 or 32, four times from 64."""
+    return SIZES[1:].index(max(size, 32)) + 3
 
-    def __init__(self, colours: int, width: int, spectral: bool) -> None:
-        channels = (colours, width, 2 * width, 4 * width)
+
+class _Trunk(nn.Sequential):
+    """5x5 convolutions of stride 2, as many as halve the image to 4x4, to features [N, 4 * width * 16]."""
+
+    def __init__(self, image_shape: tuple[int, int, int], width: int, spectral: bool) -> None:
+        channels = [image_shape[0], width, 2 * width] + [4 * width] * (_halvings(image_shape[1]) - 2)
         layers: list[nn.Module] = []
         for below, above in pairwise(channels):
             layers += [_norm(nn.Conv2d(below, above, KERNEL, STRIDE, PADDING), spectral), nn.ReLU()]
         super().__init__(*layers, nn.Flatten())
 
 
-def _parts(get: Get, table: torch.Tensor, offsets: torch.Tensor) -> Parts:
-    kernels, biases = (tuple(get(f"trunk.{place}.{kind}") for place in (0, 2, 4)) for kind in ("weight", "bias"))
+def _parts(trunk: _Trunk, get: Get, table: torch.Tensor, offsets: torch.Tensor) -> Parts:
+    # A convolution and a ReLU in turn, then the flattening.
+    places = range(0, len(trunk) - 1, 2)
+    kernels, biases = (tuple(get(f"trunk.{place}.{kind}") for place in places) for kind in ("weight", "bias"))
     return Parts(kernels, biases, table, offsets)
 
 
@@ -136,7 +149,7 @@ class Critic(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int, spectral: bool = True) -> None:
         super().__init__()
         features = 4 * width * _START**2
-        self.trunk = _Trunk(image_shape[0], width, spectral)
+        self.trunk = _Trunk(image_shape, width, spectral)
         self.linear = _norm(nn.Linear(features, 1), spectral)
         self.embedding = _norm(nn.Embedding(num_classes, features), spectral)
 
@@ -145,12 +158,11 @@ class Critic(nn.Module):
         features = self.trunk(images)
         return self.linear(features)[:, 0] + (self.embedding(labels) * features).sum(dim=1)
 
-    @staticmethod
-    def parts(get: Get) -> Parts:
+    def parts(self, get: Get) -> Parts:
         """Returns what M critics are made of; `get` gives a parameter [M, ...] by its name."""
         embedding = get("embedding.weight")
         table, offsets = get("linear.weight") + embedding, get("linear.bias").expand(embedding.shape[:2])
-        return _parts(get, table, offsets)
+        return _parts(self.trunk, get, table, offsets)
 
 
 class Classifier(nn.Module):
@@ -158,7 +170,7 @@ class Classifier(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int, spectral: bool = True) -> None:
         super().__init__()
-        self.trunk = _Trunk(image_shape[0], width, spectral)
+        self.trunk = _Trunk(image_shape, width, spectral)
         self.linear = _norm(nn.Linear(4 * width * _START**2, num_classes), spectral)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -167,10 +179,9 @@ class Classifier(nn.Module):
         own = logits.gather(1, labels[:, None])[:, 0]
         return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
 
-    @staticmethod
-    def parts(get: Get) -> Parts:
+    def parts(self, get: Get) -> Parts:
         """Returns what M classifiers are made of; `get` gives a parameter [M, ...] by its name."""
-        return _parts(get, *(_against_others(get(f"linear.{kind}")) for kind in ("weight", "bias")))
+        return _parts(self.trunk, get, *(_against_others(get(f"linear.{kind}")) for kind in ("weight", "bias")))
 
 
 def _against_others(of_classes: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from methods.core.accounting import data_dependent
-from methods.core.method import Context, Method, StepLog
+from methods.core.method import Context, Method, StepLog, check_quarters, check_records
 from methods.core.optimisers import adam, descend, restore, states, update_average
 from methods.core.partition import partition
 from methods.core.privacy.grant import Grant
@@ -25,7 +25,6 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.teachers.ensemble import Teachers
 from methods.core.teachers.nets import DISCRIMINATORS, Generator
-from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 _BLOCK = 1000
@@ -135,12 +134,8 @@ class TeacherGAN(Method):
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:
         super().check(hp, public)
-        if hp.num_teachers > public.num_train:
-            raise UserError(
-                f"{cls.NAME}.num_teachers must be 1 to {public.num_train}, the number of records; got {hp.num_teachers}"
-            )
-        if public.image_shape[1] % 4 or public.image_shape[2] % 4:
-            raise UserError(f"{cls.NAME} needs image sides that are multiples of 4, got {public.image_shape}")
+        check_records(f"{cls.NAME}.num_teachers", hp.num_teachers, public, "{one_per: 30, at_least: 2}")
+        check_quarters(cls.NAME, public)
 
     @property
     def num_steps(self) -> int:

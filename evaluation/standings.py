@@ -1,0 +1,150 @@
+"""Who leads by which metric, and who cannot be told from the leader: the numbers behind a ranking of methods."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scipy import stats
+
+from evaluation.scores import Score
+from workflow.common.metrics import METRICS
+
+CONFIDENCE = 0.95
+RANKABLE = tuple(name for name, metric in METRICS.items() if metric.arrow)  # what a run spent is no merit by itself
+# scores.csv holds six significant digits.
+ROUNDING = 1e-5
+
+BEST, FIRST, ONLY, BEHIND = "best within noise", "first", "only one", "behind"
+OVER_BUDGET, NO_SOUND_COUNT, REFERENCE = "over budget", "no sound count", "reference"
+
+
+def exceeds(spent: float, epsilon: float) -> bool:
+    """Returns whether a sound epsilon is above the budget, beyond the rounding of scores.csv."""
+    return spent > epsilon * (1 + ROUNDING)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method at one data set and epsilon; `values` holds per metric one value per seed."""
+
+    method: str
+    accounting: str
+    epsilon: float
+    values: Mapping[str, Sequence[float]]
+
+    @property
+    def bar(self) -> str:
+        """Why it cannot be the best: it is a reference, or the sound count exceeds the budget or is not recorded."""
+        if math.isinf(self.epsilon):
+            return REFERENCE
+        if not (spent := self.values.get("eps_sound")):
+            return NO_SOUND_COUNT
+        return OVER_BUDGET if exceeds(max(spent), self.epsilon) else ""
+
+    def mean(self, metric: str) -> float | None:
+        """Returns the mean over the seeds; None without a value."""
+        values = self.values.get(metric)
+        return statistics.fmean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """Returns the sample standard deviation over the seeds; None for fewer than two."""
+        values = self.values.get(metric, ())
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def seeds(self, metric: str) -> int:
+        """Returns the number of seeds that have a value."""
+        return len(self.values.get(metric, ()))
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is compared: all methods of one preset on one data set at one epsilon, with the references (epsilon inf)."""
+
+    preset: str
+    dataset: str
+    epsilon: float
+    contenders: list[Contender] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a contender stands by one metric: `place` counts from 1, None if not ranked; `verdict` in words."""
+
+    contender: Contender
+    place: int | None
+    verdict: str
+
+
+def groups(scores: Iterable[Score]) -> list[Group]:
+    """Returns the groups of the measured scores, by preset, data set and falling epsilon.
+
+    A data set without a private run has one group of references, at epsilon inf.
+    """
+    values: dict[tuple, dict[tuple, dict[str, list[float]]]] = {}
+    for s in sorted((s for s in scores if s.source == "measured"), key=lambda s: s.order):
+        runs = values.setdefault((s.preset, s.dataset), {})
+        runs.setdefault((s.method, s.accounting, s.epsilon), {}).setdefault(s.metric, []).append(s.value)
+    found = []
+    for (preset, dataset), runs in values.items():
+        contenders = [Contender(*key, content) for key, content in runs.items()]
+        references = [one for one in contenders if math.isinf(one.epsilon)]
+        budgets = {one.epsilon for one in contenders} - {math.inf}
+        for epsilon in sorted(budgets, reverse=True) or [math.inf]:
+            private = [one for one in contenders if one.epsilon == epsilon and math.isfinite(epsilon)]
+            found.append(Group(preset, dataset, epsilon, private + references))
+    return found
+
+
+def margin(contenders: Iterable[Contender], metric: str, one: Contender, other: Contender) -> float | None:
+    """Returns how far the means of two contenders must differ to be told apart; None if no seeds were repeated.
+
+    The spread of a single run is pooled over all contenders with several seeds, taken to be the same for all; the
+    difference of two means is then judged by Student's t, two-sided, at CONFIDENCE. It is one comparison's margin:
+    it is not widened for the number of contenders.
+    """
+    several = [c for c in contenders if c.seeds(metric) > 1]
+    freedom = sum(c.seeds(metric) - 1 for c in several)
+    if not freedom:
+        return None
+    pooled = sum((c.seeds(metric) - 1) * statistics.variance(c.values[metric]) for c in several) / freedom
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return quantile * math.sqrt(pooled * (1 / one.seeds(metric) + 1 / other.seeds(metric)))
+
+
+def standings(group: Group, metric: str) -> list[Standing]:
+    """Returns the contenders that have the metric, best first, references last; equal means share a place.
+
+    Only those within their budget by the sound count have a place; the others stand where their mean puts them.
+    """
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    there = [one for one in group.contenders if one.seeds(metric)]
+    there.sort(key=lambda one: (one.bar == REFERENCE, sign * one.mean(metric), one.method, one.accounting))
+    eligible = [one for one in there if not one.bar]
+    return [Standing(one, _place(one, eligible, metric), _verdict(one, eligible, metric)) for one in there]
+
+
+def _lag(one: Contender, other: Contender, metric: str) -> float:
+    """Returns by how much `one` is worse than `other`; 0 where only the last digits of a mean differ."""
+    mine, theirs = one.mean(metric), other.mean(metric)
+    if math.isclose(mine, theirs, rel_tol=1e-9, abs_tol=1e-12):
+        return 0.0
+    return theirs - mine if METRICS[metric].higher_is_better else mine - theirs
+
+
+def _place(one: Contender, eligible: list[Contender], metric: str) -> int | None:
+    return None if one.bar else 1 + sum(_lag(one, other, metric) > 0 for other in eligible)
+
+
+def _verdict(one: Contender, eligible: list[Contender], metric: str) -> str:
+    if one.bar:
+        return one.bar
+    if len(eligible) == 1:
+        return ONLY
+    lead, lag = eligible[0], _lag(one, eligible[0], metric)
+    noise = margin(eligible, metric, lead, one)
+    if noise is None:
+        return BEHIND if lag > 0 else FIRST
+    return BEST if lag <= noise else BEHIND

@@ -1,0 +1,97 @@
+"""What was promised about the records behind a release, as data and in words: a function of the plan alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from methods.core.released.mechanism import in_words
+from methods.core.runs.plan import Plan
+from workflow.common.provenance import provenance
+
+ADJACENCY = {
+    "replace_one": "two sets of pictures are neighbours if one picture, with its label, is exchanged for any other"
+    " (replace one)",
+    "add_or_remove": "two sets of pictures are neighbours if one is the other and one more picture, with its label (add"
+    " or remove one)",
+}
+COUNT = (
+    "the sound count: an upper bound on epsilon for all noisy answers of the whole training together, by privacy loss"
+    " distributions, and by the exact Gaussian curve where no records are drawn"
+)
+NOISE = (
+    "All noise and all secret draws follow from a key of the operating system's random source, which lived in the"
+    " memory of the training program, was never written, and does not follow from anything in this folder. The seed of"
+    " the first weights and of public draws is left out as well."
+)
+UNIT = (
+    "One record is one picture with its label. A person with k pictures has k times the epsilon, and a delta of up"
+    " to k * e^((k - 1) * epsilon) times the one stated."
+)
+NOT_COVERED = (
+    "Other releases made from the same pictures, by this method or any other: their epsilons and deltas add up.",
+    "Choosing the method or its settings by looking at results on these pictures.",
+    "Names of classes, the number of pictures and of classes, and the size of the images: they are given as they are.",
+    "What the training machine shows of itself, such as running time, memory and power, and anyone who watched it or"
+    " has access to it.",
+    "Scores or statistics of the original pictures that are published elsewhere.",
+    "Floating point: noise is a normal number rounded to a public grid, not an exact discrete Gaussian. The difference"
+    " is about 2^-38 of epsilon for each coordinate of each answer (docs/privacy.md, \"What no count covers\").",
+    "Errors in the code: it is tested and audited, not verified.",
+)  # fmt: skip
+
+
+def privacy_facts(plan: Plan, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns the content of privacy.json: JSON values, without seed, times, counts of classes, or paths."""
+    return {
+        "epsilon": plan.costs["sound"],
+        "epsilon_asked_for": plan.budget.epsilon,
+        "delta": plan.budget.delta,
+        "count": COUNT,
+        "adjacency": {name: ADJACENCY[name] for name in adjacencies(plan)},
+        "unit": UNIT,
+        "method": plan.method,
+        "sources": list(plan.method_class.SOURCES),
+        "mechanism": [in_words(release) for release in plan.releases],
+        "assumed": assumed(plan),
+        "noise": NOISE,
+        "not_covered": list(NOT_COVERED),
+        "code": code_version(),
+        "class_names": list(class_names),
+        "plan": published_plan(plan),
+    }
+
+
+def adjacencies(plan: Plan) -> list[str]:
+    """Returns the relations of neighbours that the plan's releases are counted for, each once."""
+    return sorted({release.adjacency for release in plan.releases})
+
+
+def assumed(plan: Plan) -> list[str]:
+    """Returns in words what the promise rests on."""
+    public = plan.public
+    channels, height, width = public.image_shape
+    colour = "grey" if channels == 1 else "colour"
+    return [
+        f"These are public: the number of training pictures ({public.num_train}), the size of the images"
+        f" ({height} x {width}, {colour}), the number of classes ({public.num_classes}) and their names.",
+        "The method, its settings, epsilon and delta were chosen without looking at these pictures. If they were not,"
+        " that choice is not counted.",
+        "Nobody read the key of the noise from the memory of the training program.",
+    ]
+
+
+def code_version() -> dict[str, Any]:
+    """Returns the commit of the code and whether its files differed from it; None for what is not known."""
+    made_by = provenance()
+    return {"commit": made_by["commit"], "modified": made_by["modified"]}
+
+
+def published_plan(plan: Plan) -> dict[str, Any]:
+    """Returns what `Plan.from_dict` takes, but for `run` and `seed`, which whoever loads the generator chooses."""
+    left_out = {"run", "seed", "eps_published"}
+    content = {name: value for name, value in plan.to_dict().items() if name not in left_out}
+    # A name only: what stands before it may be a folder of the machine.
+    name = PurePath(plan.public.dataset).name
+    return {**content, "dataset": name, "public": {**content["public"], "dataset": name}}

@@ -1,0 +1,302 @@
+"""Which method leads, which cannot be told from it, and what comparing them spends: by hand-computed values."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from evaluation.price import spent
+from evaluation.rank import COLUMNS, main
+from evaluation.rank import markdown as padded_markdown
+from evaluation.report.page import markdown_to_html
+from evaluation.scores import Score, write_scores
+from evaluation.standings import groups, margin, standings
+from workflow.common.files import read_csv, sha256, write_json
+
+# Three seeds each with a sample standard deviation of 0.02; pooled with equal numbers, so 0.02 again.
+# Four methods: 8 degrees of freedom, t(0.975, 8) = 2.306004; margin 2.306004 * 0.02 * sqrt(1/3 + 1/3) = 0.037657.
+LEAD, NEAR, FAR, LAST = (0.78, 0.80, 0.82), (0.75, 0.77, 0.79), (0.74, 0.76, 0.78), (0.50, 0.52, 0.54)
+MARGIN = 0.0376569
+
+
+def run(
+    method: str, metric: str, values: Sequence[float], eps: float | None = 9.99, epsilon: float = 10.0,
+    accounting: str = "sound", dataset: str = "lesions", seconds: float | None = None,
+) -> list[Score]:  # fmt: skip
+    """Returns the scores of one method, a value per seed, with the sound epsilon of each seed."""
+    key = ("mine", dataset, method, epsilon, accounting)
+    further = {"eps_sound": eps, "train_seconds": seconds}
+    return [
+        Score(*key, seed, name, value, "measured")
+        for seed, score in enumerate(values)
+        for name, value in {metric: score, **further}.items()
+        if value is not None
+    ]
+
+
+def squeezed(text: str) -> str:
+    """Returns Markdown without the spaces and dashes that only align a table's columns."""
+    return re.sub("-{3,}", "---", re.sub(" +", " ", text))
+
+
+def markdown(scores: list[Score], delta: float | None = None) -> str:
+    return squeezed(padded_markdown(scores, delta=delta))
+
+
+def reference(metric: str, value: float) -> list[Score]:
+    return run("nonprivate", metric, [value], None, math.inf, "none")
+
+
+def four(metric: str = "g2r_cnn") -> list[Score]:
+    named = {"near": NEAR, "last": LAST, "lead": LEAD, "far": FAR}
+    return [score for method, values in named.items() for score in run(method, metric, values)]
+
+
+def verdicts(scores: list[Score], metric: str = "g2r_cnn") -> list[tuple[str, int | None, str]]:
+    (group,) = groups(scores)
+    return [(s.contender.method, s.place, s.verdict) for s in standings(group, metric)]
+
+
+def test_the_best_within_noise_are_marked_and_the_next_is_not():
+    assert verdicts(four()) == [
+        ("lead", 1, "best within noise"),
+        ("near", 2, "best within noise"),  # 0.03 behind
+        ("far", 3, "behind"),  # 0.04 behind
+        ("last", 4, "behind"),
+    ]
+
+
+def test_the_margin_is_student_s_of_the_pooled_spread():
+    (group,) = groups(four())
+    by_name = {one.method: one for one in group.contenders}
+    assert margin(group.contenders, "g2r_cnn", by_name["lead"], by_name["far"]) == pytest.approx(MARGIN, rel=1e-5)
+
+
+def test_seeds_are_pooled_by_their_degrees_of_freedom():
+    # Variances 0.0002 (1 degree) and 0.0004 (2 degrees): pooled 0.001 / 3; t(0.975, 3) = 3.182446.
+    # Two seeds against one: 3.182446 * sqrt(0.001 / 3 * (1 / 2 + 1)) = 0.0711617; to the three seeds it is 0.0530408.
+    two = [0.8 - 0.01, 0.8 + 0.01]
+    for single, expected in ((0.73, "best within noise"), (0.7285, "behind")):
+        scores = run("two", "g2r_cnn", two) + run("one", "g2r_cnn", [single])
+        scores += run("three", "g2r_cnn", (0.40, 0.42, 0.44))
+        assert verdicts(scores)[1] == ("one", 2, expected)
+
+
+def test_lower_is_better_where_the_metric_says_so():
+    found = verdicts(four("fid_classifier"), "fid_classifier")
+    assert [name for name, _, _ in found] == ["last", "far", "near", "lead"]
+    assert found[:2] == [("last", 1, "best within noise"), ("far", 2, "behind")]
+
+
+def test_a_run_over_its_budget_stands_in_the_list_without_a_place():
+    scores = four() + run("broken", "g2r_cnn", (0.98, 0.99, 1.0), eps=1778.41, accounting="published")
+    assert verdicts(scores)[0] == ("broken", None, "over budget")
+    assert verdicts(scores)[1] == ("lead", 1, "best within noise")
+    text = markdown(scores)
+    assert "| broken (over budget) | published | 0.990 ± 0.010 (3) |" in text and "ε 10 is kept: broken." in text
+
+
+def test_an_over_budget_run_s_spread_is_not_pooled():
+    wild = run("broken", "g2r_cnn", (0.1, 0.5, 0.9), eps=1778.41, accounting="published")
+    assert [row for row in verdicts(four() + wild) if row[0] != "broken"] == verdicts(four())
+
+
+@pytest.mark.parametrize(("eps", "verdict"), [(10.0, "only one"), (10.00005, "only one"), (10.01, "over budget")])
+def test_the_budget_is_kept_up_to_the_files_last_digit(eps, verdict):
+    assert verdicts(run("lead", "g2r_cnn", LEAD, eps=eps))[0][2] == verdict
+
+
+def test_one_seed_over_budget_is_enough():
+    scores = four()
+    scores[next(i for i, s in enumerate(scores) if s.method == "lead" and s.metric == "eps_sound")] = Score(
+        "mine", "lesions", "lead", 10.0, "sound", 0, "eps_sound", 12.0, "measured"
+    )
+    assert verdicts(scores)[0] == ("lead", None, "over budget")
+
+
+def test_without_a_sound_count_nothing_is_ranked():
+    scores = run("lead", "g2r_cnn", LEAD, eps=None)
+    assert verdicts(scores) == [("lead", None, "no sound count")]
+    assert "no run within its budget" in markdown(scores)
+    assert "these 3 runs, without 3 that have no recorded sound ε," in markdown(scores)
+
+
+def test_one_seed_marks_the_first_alone_and_says_that_nothing_can_be_told():
+    scores = run("lead", "g2r_cnn", [0.8]) + run("near", "g2r_cnn", [0.7999])
+    assert verdicts(scores) == [("lead", 1, "first"), ("near", 2, "behind")]
+    text = markdown(scores)
+    assert "nothing can be told about noise" in text and "1. 0.800 first" in text and " best |" not in text
+    assert "not known from one seed each; first: lead" in text
+    assert "nothing can be told" not in markdown(four())
+
+
+def test_ties_share_a_place():
+    scores = run("a", "g2r_cnn", [0.8]) + run("b", "g2r_cnn", [0.8]) + run("c", "g2r_cnn", [0.7])
+    assert verdicts(scores) == [("a", 1, "first"), ("b", 1, "first"), ("c", 3, "behind")]
+    # 0.1 + 0.2 + 0.3 differs from 0.3 + 0.2 + 0.1 in the last bit
+    scores = run("a", "g2r_cnn", [0.7, 0.7]) + run("b", "g2r_cnn", [0.7 + 1e-13, 0.7])
+    assert [place for _, place, _ in verdicts(scores)] == [1, 1]
+
+
+def test_what_the_interval_does_not_cover_is_said():
+    text = markdown(four())
+    assert "takes all methods to spread alike" in text and "not which test images there are" in text
+
+
+def test_equal_seeds_leave_no_noise():
+    scores = run("a", "g2r_cnn", [0.8, 0.8]) + run("b", "g2r_cnn", [0.79, 0.79])
+    assert verdicts(scores) == [("a", 1, "best within noise"), ("b", 2, "behind")]
+
+
+def test_one_method_alone_is_not_called_the_best():
+    assert verdicts(run("lead", "g2r_cnn", LEAD)) == [("lead", 1, "only one")]
+    assert "lead, the only one within its budget" in markdown(run("lead", "g2r_cnn", LEAD))
+
+
+def test_references_stand_below_and_are_not_ranked():
+    assert verdicts(four() + reference("g2r_cnn", 0.99))[-1] == ("nonprivate", None, "reference")
+    text = markdown(reference("g2r_cnn", 0.99))
+    assert "### lesions, references alone" in text and "nonprivate (reference) | none | 0.990 | ∞" in text
+
+
+def test_a_method_without_a_metric_is_shown_and_not_ranked_by_it():
+    scores = four() + run("recalls", "recall", (0.4, 0.5, 0.6))
+    assert "recalls" not in [name for name, _, _ in verdicts(scores)]
+    assert "| recalls | sound | n/m | 1. 0.500 ± 0.100 (3) only one |" in markdown(scores)
+
+
+def test_the_tables_are_aligned_as_plain_text():
+    text = padded_markdown(four() + reference("g2r_cnn", 0.9))
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for lines in tables:
+        assert len({len(line) for line in lines}) == 1
+        assert len({tuple(i for i, letter in enumerate(line) if letter == "|") for line in lines}) == 1
+
+
+def test_references_alone_spend_nothing_and_say_nothing_of_it():
+    text = markdown(reference("g2r_cnn", 0.9))
+    assert "What comparing spent" not in text and "How to read it" in text
+
+
+def test_each_epsilon_has_its_own_table_with_the_references():
+    text = markdown(four() + run("lead", "g2r_cnn", [0.3], eps=1.0, epsilon=1.0) + reference("g2r_cnn", 0.9))
+    assert text.index("### lesions, ε 10") < text.index("### lesions, ε 1\n")
+    assert text.count("nonprivate (reference)") == 2
+
+
+def test_what_all_runs_spent_is_the_sum_over_seeds_epsilons_and_methods():
+    scores = four() + run("lead", "recall", [0.3, 0.4], eps=0.5, epsilon=1.0) + reference("g2r_cnn", 0.9)
+    scores += run("broken", "g2r_cnn", [0.9], eps=1778.41, accounting="published")
+    scores += run("other", "g2r_cnn", [0.9], dataset="elsewhere")
+    cost = spent(scores, "lesions")
+    assert (cost.runs, cost.uncounted) == (4 * 3 + 2 + 1, 0)
+    assert cost.epsilon == pytest.approx(12 * 9.99 + 2 * 0.5 + 1778.41)
+    assert cost.epsilon_over == pytest.approx(1778.41)
+    text = markdown(scores, delta=1e-5)
+    assert (
+        "On lesions these 15 runs spent ε 1899.3 in all (of which 1778.4 by runs over their budget), at δ 0.00015"
+        in text
+    )
+    assert "(15 times 1e-05)" in text and "docs/your-own-images.md" in text and "protect nobody" in text
+    assert "On elsewhere this 1 run spent ε 10.0 in all, at δ 1e-05" in text
+
+
+def test_an_endless_epsilon_makes_an_endless_sum():
+    assert "spent ε ∞ in all" in markdown(run("broken", "g2r_cnn", [0.9], eps=math.inf))
+
+
+def write(folder: Path, scores: list[Score], provenance: Mapping | None = None) -> str:
+    write_scores(folder / "scores.csv", scores)
+    if provenance is not None:
+        write_json(folder / "provenance.json", provenance | {"scores_sha256": sha256(folder / "scores.csv")})
+    return str(folder / "scores.csv")
+
+
+def test_the_command_writes_both_files_or_prints(tmp_path, capsys):
+    path = write(tmp_path, four() + reference("g2r_cnn", 0.9), {"settings": {"delta": 1e-5}})
+    assert main([path, "--out", str(tmp_path / "tables")]) == 0 and capsys.readouterr().out == ""
+    text = (tmp_path / "tables/rank.md").read_text()
+    assert "at δ 0.00012 (12 times 1e-05)" in text
+    rows = read_csv(tmp_path / "tables/rank.csv", COLUMNS, exact=True)
+    assert [row["method"] for row in rows] == ["lead", "near", "far", "last", "nonprivate"]
+    columns = ("place", "mean", "std", "seeds", "verdict", "eps_sound")
+    assert [rows[1][name] for name in columns] == ["2", "0.77", "0.02", "3", "best within noise", "9.99"]
+    assert rows[-1]["place"] == rows[-1]["std"] == rows[-1]["eps_sound"] == ""
+    assert main([path]) == 0 and capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [None, {}, {"settings": None}, {"settings": {"delta": "small"}}, {"settings": {"delta": 0}}],
+    ids=json.dumps,
+)
+def test_a_delta_that_is_not_known_is_said_in_words(tmp_path, capsys, provenance):
+    assert main([write(tmp_path, four(), provenance)]) == 0
+    assert "which no provenance.json beside the scores says" in capsys.readouterr().out
+
+
+def test_the_delta_of_other_scores_is_not_taken(tmp_path, capsys):
+    path = write(tmp_path, four(), {"settings": {"delta": 1e-5}})
+    write_scores(path, four("recall"))
+    assert main([path]) == 0
+    assert "which no provenance.json beside the scores says" in capsys.readouterr().out
+
+
+def test_the_first_metric_asked_for_orders_the_rows(tmp_path, capsys):
+    path = write(tmp_path, four() + [s for s in four("fid_classifier") if s.metric == "fid_classifier"])
+    assert main([path, "--metric", "fid_classifier", "g2r_cnn", "--dataset", "lesions"]) == 0
+    first = squeezed(capsys.readouterr().out).splitlines()[4]
+    assert first.startswith("| last | sound | 1. 0.52 ± 0.02 (3) best | 4. 0.520 ± 0.020 (3) |")
+
+
+def test_the_report_shows_the_ranking_as_tables():
+    page = markdown_to_html(markdown(four(), delta=1e-5))
+    assert page.count("<table>") == 2 and "<h3>lesions, ε 10</h3>" in page
+    assert '<td class="right">1. 0.800 ± 0.020 (3) best</td>' in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "lesion"], "unknown data set 'lesion' in {path}; did you mean 'lesions'?"),
+        (["--metric", "g2r_cn"], "unknown metric to rank by 'g2r_cn'; did you mean 'g2r_cnn'?"),
+        (["--metric", "eps_sound"], "unknown metric to rank by 'eps_sound'"),
+        (["--metric", "recall"], "has no recall of these runs; there are: g2r_cnn"),
+    ],
+)
+def test_a_bad_option_is_one_clear_line_and_exit_code_2(tmp_path, capsys, options, message):
+    path = write(tmp_path, four())
+    assert main([path, *options]) == 2
+    error = capsys.readouterr().err
+    assert message.format(path=path) in error and error.count("\n") == 1
+
+
+HEADER = "preset,dataset,method,epsilon,accounting,seed,metric,value,source\n"
+LINE = "mine,lesions,dpac,10,sound,0,{},{},{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read"),
+        ("dataset,metric\n", "the first line must be"),
+        (HEADER, "holds no measured scores"),
+        (HEADER + LINE.format("is", 1, "published"), "holds no measured scores"),
+        (HEADER + LINE.format("is", "nan", "measured"), "line 2: is of dpac on lesions is nan"),
+        (HEADER + LINE.format("is", 1, "measured"), "holds none of the metrics g2r_cnn"),
+        (HEADER + 2 * LINE.format("g2r_cnn", 1, "measured"), "two values for g2r_cnn of"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line_and_exit_code_2(tmp_path, capsys, text, message):
+    path = tmp_path / "scores.csv"
+    if text is not None:
+        path.write_text(text)
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,145 @@
+"""A preset's YAML, merged with config files and `--config` and checked against schema.yaml; not against what exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from workflow.common.contracts import parse_epsilon
+from workflow.common.errors import UserError, unknown
+from workflow.common.own_set import OwnSet
+from workflow.dataset_entries import read_datasets
+from workflow.overrides import Layer, override
+
+FOLDER = Path(__file__).resolve().parent / "config"
+COMMAND_LINE = "--config"
+CONFIG_NAME = re.compile("[a-z][a-z0-9_-]*")
+TAKEN = ("published", "reference")  # folders of results/ that hold something else
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """Returns the names of the presets: the YAML files that hold a grid."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in ("schema", "report"))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A preset's content after merging.
+
+    Attributes:
+        name: of the configuration; its results lie in results/<name>.
+        extends: the shipped preset below a configuration of the user's own; None for a preset as it is.
+        source: the file named in errors.
+        layers: all that was merged, from weak to strong, the preset first.
+        content: by key as in schema.yaml; `datasets` holds a mapping for each data set.
+        own: the user's own data sets among `datasets`.
+    """
+
+    name: str
+    extends: str | None
+    source: str
+    layers: tuple[Layer, ...]
+    content: dict[str, Any]
+    own: dict[str, OwnSet]
+
+
+def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER) -> Merged:
+    """Returns the preset that `layers` name (default quick), merged with them from weak to strong.
+
+    `datasets` are the names of the shipped data sets. Raises UserError for an unknown preset, key, data set or run,
+    and for a value that the schema or `parse_epsilon` refuses.
+    """
+    datasets = list(datasets)
+    name, extends, source = _names(layers, folder)
+    path = folder / f"{extends or name}.yaml"
+    preset = mapping(path)
+    layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
+    content = override(preset, layers, datasets) | {"preset": name}
+    _check_epsilons(content)
+    _check_schema(content, source)
+    entries, own = read_datasets(content["datasets"], datasets, source)
+    if own and extends is None and preset.get("datasets"):
+        raise UserError(
+            f"data sets of your own ({', '.join(own)}) would mix with preset {name}'s results; write extends: {name} in"
+            f" place of preset: {name} and give the configuration a name by preset: NAME"
+        )
+    content["datasets"] = entries
+    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own)
+
+
+def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]:
+    """Returns the name of a configuration, the preset that it extends or None, and the file to name in errors."""
+    def given(key: str) -> tuple[str | None, str]:
+        found = [(str(layer.values[key]), layer.source) for layer in layers if layer.values.get(key) is not None]
+        return found[-1] if found else (None, "")
+
+    (name, named_in), (extends, where) = given("preset"), given("extends")
+    shipped = names(folder)
+    if extends is None:
+        name = name or "quick"
+        if name not in shipped:
+            raise unknown("preset", name, shipped, "a configuration of your own also needs extends: PRESET")
+        return name, None, f"{name}.yaml"
+    if extends not in shipped:
+        raise unknown("preset", extends, shipped, where=f"in {where} under extends")
+    files = [layer.source for layer in layers if layer.source != COMMAND_LINE]
+    source = where if where in files else files[-1] if files else COMMAND_LINE
+    if name is None and source == COMMAND_LINE:
+        raise UserError(f"extends: {extends} needs a name for the results: give preset: NAME")
+    stated = name or Path(source).stem
+    said = f"preset: {stated} in {named_in}" if name else f"{source} gives its configuration the name {stated!r}, which"
+    if stated in (*shipped, *TAKEN):
+        raise UserError(f"{said} is taken: results/{stated} is not yours; give another by preset: NAME")
+    if not CONFIG_NAME.fullmatch(stated):
+        raise UserError(f"{said} must consist of a-z, 0-9, _ and -, a letter first; give another by preset: NAME")
+    return stated, extends, source
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """Returns what a YAML file holds. Raises UserError for a file that is missing, not YAML, or no mapping of keys."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of keys, got {type(content).__name__}")
+    return content
+
+
+def _check_epsilons(content: Mapping[str, Any]) -> None:
+    runs = content.get("runs")
+    owners = [content, *(runs.values() if isinstance(runs, Mapping) else ())]
+    for owner in owners:
+        values = owner.get("epsilons") if isinstance(owner, Mapping) else None
+        for value in values if isinstance(values, list) else ():
+            parse_epsilon(value)
+
+
+def _key_path(parts: Iterable[Any]) -> str:
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _check_schema(content: Mapping[str, Any], source: str) -> None:
+    schema = yaml.safe_load((FOLDER / "schema.yaml").read_text(encoding="utf-8"))
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(content)
+    error = min(errors, key=lambda e: (len(e.absolute_path), str(e.absolute_path)), default=None)
+    if error is None:
+        return
+    where = _key_path(error.absolute_path)
+    if error.validator == "additionalProperties":
+        valid = error.schema["properties"]
+        wrong = next(key for key in error.instance if key not in valid)
+        raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
+    about = error.schema.get("description", "")
+    raise UserError(f"{source}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))

@@ -1,0 +1,87 @@
+"""A merged configuration as YAML, each value with a comment on where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from workflow.common.own_set import OwnSet
+from workflow.merging import Merged
+from workflow.overrides import SCALED, Layer, listed
+
+DEFAULT = "default"
+
+
+def with_origins(merged: Merged, defaults: Mapping[str, Any]) -> str:
+    """Returns the YAML of all settings, with a comment that names the preset, the file, --config or `default`.
+
+    `defaults` holds, in the content's shape, the values of keys that nothing sets; own sets get their own.
+    """
+    own = {
+        name: {f.name: f.default for f in dataclasses.fields(OwnSet) if f.name != "folder"} for name in merged.own
+    }  # fmt: skip
+    content = _filled(merged.content, {**defaults, "datasets": own})
+    lines = [f"preset: {merged.name}  # {_name_origin(merged)}"]
+    if merged.extends:
+        lines.append(f"extends: {merged.extends}")
+    lines += [
+        line for key, value in content.items() if key != "preset" for line in _lines((key,), value, merged.layers)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _name_origin(merged: Merged) -> str:
+    stated = _origin(("preset",), merged.layers[1:])
+    if merged.extends and stated == DEFAULT:
+        return f"the name of {merged.source}"
+    return stated
+
+
+def _filled(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `content` with the defaults of the mappings in it; a mapping of defaults alone adds nothing."""
+    filled = dict(content)
+    for key, value in defaults.items():
+        if not isinstance(value, Mapping):
+            filled.setdefault(key, value)
+        elif key in content:
+            filled[key] = {
+                name: _filled(entry or {}, value[name]) if isinstance(value.get(name), Mapping) else entry
+                for name, entry in _filled(content[key], value).items()
+            }
+    return filled
+
+
+def _lines(path: tuple[Any, ...], value: Any, layers: Sequence[Layer]) -> Iterator[str]:
+    key = f"{'  ' * (len(path) - 1)}{_flow(path[-1])}:"
+    if isinstance(value, Mapping) and value and SCALED not in value:
+        yield key
+        for name, item in value.items():
+            yield from _lines((*path, name), item, layers)
+    else:
+        yield f"{key} {_flow(value)}  # {_origin(path, layers)}"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("...").rstrip("\n")
+
+
+def _origin(path: tuple[Any, ...], layers: Sequence[Layer]) -> str:
+    for layer in reversed(layers):
+        if _holds(layer.values, path):
+            return layer.source
+    return DEFAULT
+
+
+def _holds(values: Any, path: tuple[Any, ...]) -> bool:
+    for depth, key in enumerate(path):
+        if not isinstance(values, Mapping):
+            # A list, such as datasets: mnist,lesions, sets what it names but no key of it.
+            return depth == len(path) - 1 and key in (listed(values) or ())
+        if key not in values:
+            return False
+        values = values[key]
+    return True
