@@ -8,7 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 import yaml
@@ -74,6 +74,25 @@ def test_the_table_of_seeds_is_the_committed_run():
     runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
     assert shown == [of_seeds(run) for run in runs]
     assert set(runs) == {"gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"}
+
+
+def test_the_table_of_500_faces_is_the_committed_run():
+    page = (ROOT / "docs/your-own-images.md").read_text(encoding="utf-8")
+    measured = read_scores(ROOT / "results/reference/own_faces/scores.csv")
+
+    def shown(run: str, metric: str, digits: int, spread: bool) -> str:
+        values = [score.value for score in measured if (score.method, score.metric) == (run, metric)]
+        if not values:
+            return "-"
+        return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if spread and len(values) > 1 else "")
+
+    rows = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+[^|]*?) \| ([\d-]+) \|$", page, flags=re.MULTILINE)
+    assert {run for run, *_ in rows} == {score.method for score in measured}
+    for run, accuracy, seconds in rows:
+        assert accuracy == shown(run, "g2r_cnn", 3, spread=True), run
+        assert seconds == shown(run, "train_seconds", 0, spread=False), run
+    spent = json.loads((ROOT / "results/reference/own_faces/provenance.json").read_text())["job_seconds"]["total"]
+    assert f"Step 3 took {spent / 60:.0f} minutes" in page
 
 
 @pytest.mark.parametrize("preset", ["quick", "long"])
