@@ -32,9 +32,15 @@ def read_public(card: str | Path) -> PublicSpec:
     return PublicSpec.from_card(json_or_path(card, "a data set card"))
 
 
-def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
-    """Returns the training records behind their door. Raises UserError if they do not match the public facts."""
+def read_private(path: str | Path, public: PublicSpec, sha256: str | None = None) -> PrivateData:
+    """Returns the training records behind their door.
+
+    `sha256` is LabelledImages.digest of the records that the card describes, where that matters. Raises UserError if
+    they do not match it or the public facts.
+    """
     stored = load_images(path)
+    if sha256 is not None and stored.digest() != sha256:
+        raise UserError(f"{path} is not what its card.json describes; make both again by python -m workflow.datasets")
     if stored.image_shape != public.image_shape or len(stored) != public.num_train:
         raise UserError(
             f"{path} holds {len(stored)} images of {list(stored.image_shape)}, the plan was made for"

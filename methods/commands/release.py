@@ -28,7 +28,7 @@ from methods.core.runs.configured import SOUND, Configured, configured
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
-from workflow.common.contracts import load_images, parse_epsilon
+from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import read_json
 from workflow.common.options import whole
@@ -71,8 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
             return
         if place.out.exists() or place.out.is_symlink():
             raise _taken(place.out)
-        data, digest = _records(arguments.data, card)
-        begun = _begun(arguments, row, PublicSpec.from_card(card), digest, place)
+        public, digest = PublicSpec.from_card(card), card["splits"]["train"]["sha256"]
+        data = read_private(arguments.data / "train.npz", public, digest)
+        begun = _begun(arguments, row, public, digest, place)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
         _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
@@ -103,6 +104,8 @@ def _card(data: Path) -> dict[str, Any]:
     card = read_json(data / "card.json")
     public = PublicSpec.from_card(card)
     check_names(public, card.get("class_names"), data / "card.json")
+    if not isinstance(card["splits"]["train"].get("sha256"), str):
+        raise UserError(f"{data / 'card.json'} has no sha256 of its records; make the data again")
     return card
 
 
@@ -113,16 +116,6 @@ def _say_deduced(card: dict[str, Any]) -> None:
             " with them; to keep that from telling of them, state them (--size, --mode) when the data are made",
             file=sys.stderr,
         )
-
-
-def _records(folder: Path, card: dict[str, Any]) -> tuple[PrivateData, str]:
-    """Returns the training records and their hash. Raises UserError where they are not those of the card."""
-    path = folder / "train.npz"
-    data, digest = read_private(path, PublicSpec.from_card(card)), load_images(path).digest()
-    stated = card["splits"]["train"].get("sha256", digest)
-    if stated != digest:
-        raise UserError(f"{path} is not what {folder / 'card.json'} describes; make both again by workflow.datasets")
-    return data, digest
 
 
 def _begun(

@@ -371,6 +371,7 @@ def test_a_place_that_cannot_be_given_away_is_refused(tmp_path, data, monkeypatc
         ({"class_names": ["a", "A", "b"]}, "rename one"),
         ({"num_classes": 2, "class_names": ["a", "b"]}, "labels 0 .. 2"),
         ({"splits": {"train": {"count": 60, "sha256": "00" * 32}}}, "is not what"),
+        ({"splits": {"train": {"count": 60}}}, "no sha256"),
     ],
 )
 def test_records_that_are_not_their_cards_are_refused_before_a_charge(data, monkeypatch, capsys, facts, words):
