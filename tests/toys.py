@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from workflow import datasets, presets
 from workflow.common.contracts import LabelledImages
 from workflow.grid import Config
 
+ROOT = Path(__file__).resolve().parents[1]
 TOY = PublicSpec("toy", (1, 28, 28), 10, 60)
 CPU = torch.device("cpu")
 # A sharded GAN of the smallest size.
@@ -89,6 +92,14 @@ def squares(count: int, seed: int, classes: int = 3, channels: int = 1, size: in
     for image, label in zip(images, labels, strict=True):
         image[:, 4 + 7 * label : 9 + 7 * label, 8:18] = 220
     return LabelledImages(images, labels)
+
+
+def copied_sources(folder: Path) -> Path:
+    """Copies into `folder` what the graph needs of the repository, and returns it."""
+    for name in ("workflow", "methods", "evaluation", "profiles", "results/published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    return folder
 
 
 def shipped(preset: str) -> Config:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from toys import copied_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,10 +22,7 @@ FOO = "methods/dp_merf.py"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tracked and new source files with `methods/foo.py` dropped in, after one run of smoke."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("workflow", "methods", "evaluation", "profiles", "results/published"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    folder = copied_sources(tmp_path_factory.mktemp("project"))
     shutil.copy(ROOT / FOO, folder / "methods/foo.py")
     preset = folder / "workflow/config/smoke.yaml"
     preset.write_text(preset.read_text().replace("runs:\n", "runs:\n  foo: {}\n"))

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from toys import copied_sources
 
 from workflow.common.contracts import load_images
 
@@ -58,10 +58,7 @@ def draw_pictures(folder: Path, seed: int, per_class: int = 25) -> None:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the source files with `pictures`, `lookalike` and the page's mine.yaml."""
-    folder = tmp_path_factory.mktemp("repository")
-    for name in ("workflow", "methods", "evaluation", "profiles", "results/published"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    folder = copied_sources(tmp_path_factory.mktemp("repository"))
     draw_pictures(folder / "pictures", seed=0)
     draw_pictures(folder / "lookalike", seed=1)
     (folder / "mine.yaml").write_text("\n".join(blocks("yaml")[3]) + "\n", encoding="utf-8")
@@ -110,7 +107,8 @@ def test_looking_reads_every_picture_and_says_what_it_made_of_them(repository: P
 
 
 def test_the_release_holds_what_the_page_lists(released: Path) -> None:
-    listed = re.findall(r"^\| `([\w./<>]+)`[^|]*\|", PAGE.split("| in `lesions-released/` |")[1], flags=re.MULTILINE)
+    table = PAGE.split("| in `lesions-released/` |")[1].split("\n\n")[0]
+    listed = re.findall(r"^\| `([\w./<>]+)`[^|]*\|", table, flags=re.MULTILINE)
     assert {name for name in listed if "/" not in name} == FILES
     assert {path.name for path in released.iterdir()} == FILES | {"images"}
     assert {path.name for path in (released / "images").iterdir()} == set(CLASSES)

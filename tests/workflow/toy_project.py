@@ -124,6 +124,14 @@ class Project:
             cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
 
+    def refusal(self, *arguments: str) -> str:
+        """Returns the one line of error with which a dry run ends, at exit code 2."""
+        done = self.snakemake("-n", *arguments)
+        assert done.returncode == 2, done.stdout
+        (error,) = (line for line in done.stdout.splitlines() if line.startswith("error: "))
+        assert "Traceback" not in done.stdout
+        return error
+
     def planned(self, *arguments: str) -> set[str]:
         """Returns the outputs that a dry run would make, relative to results/quick/."""
         done = self.snakemake("-n", *arguments, "--quiet", "host")
