@@ -23,8 +23,9 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.released.workplace import Begun, Workplace
 from methods.core.released.writer import check_names, write
-from methods.core.runs import checkpoint, finished, spent, warm_start
+from methods.core.runs import checkpoint, spent, warm_start
 from methods.core.runs.configured import SOUND, Configured, configured
+from methods.core.runs.folder import is_complete
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -174,7 +175,7 @@ def _make(
     device: torch.device,
 ) -> None:  # fmt: skip
     """Trains where that is not done, draws the images, and publishes the folder."""
-    if not finished.is_complete(place.folder):
+    if not is_complete(place.folder):
         critics = warm_start.prepared(plan, data, device, place.folder, digest)
         train(plan, data, place.folder, device, critics, secret_noise=True)
     classes = plan.public.num_classes

@@ -31,7 +31,8 @@ from methods.commands.arguments import (
     read_public,
     use_machine,
 )
-from methods.core.runs import checkpoint, finished, warm_start
+from methods.core.runs import checkpoint, outputs, warm_start
+from methods.core.runs.folder import is_complete
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)
     with _within(arguments.minutes, arguments.out):
-        if finished.is_complete(arguments.out):
-            finished.sweep(arguments.out)
+        if is_complete(arguments.out):
+            outputs.sweep(arguments.out)
         else:
             digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
             critics = warm_start.prepared(plan, data, device, arguments.out, digest)

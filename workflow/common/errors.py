@@ -33,7 +33,10 @@ def print_error(error: Exception) -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2."""
+    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2.
+
+    So does what the system refuses, such as a file on a disk that fails, where no code nearer to it said more.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -41,6 +44,12 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             return main(argv) or 0
         except UserError as error:
             print_error(error)
+            return 2
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            about = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+            print_error(OSError(f"{about}: {error.strerror or error}" if about else str(error)))
             return 2
 
     return wrapped

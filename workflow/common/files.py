@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,30 +29,98 @@ def _umask() -> int:
     return mask
 
 
+# Random letters, then this, stand in the name of a file while it is written.
+_WRITING = ".writing"
+_HINT = "the same command continues once that is mended"
+_LEFTOVER = re.compile(rf"\..*\.[a-z0-9_]{{8}}{re.escape(_WRITING)}(\.[^.]*)?")
+_cleared: set[Path] = set()
+# What a write to an open file fails with; such an error bears no name.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE}
+
+
+def cannot_write(path: str | Path, error: OSError) -> UserError:
+    """Returns the error for a file that a disk did not take, with what is free there."""
+    why = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        why += f" ({shutil.disk_usage(_nearest(Path(path))).free / 2**30:.1f} GiB free on its disk)"
+    return UserError(f"cannot write {path}: {why}; {_HINT}")
+
+
+def _nearest(path: Path) -> Path:
+    """Returns the folder of a path, or the nearest one above it that exists."""
+    return next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds.
 
-    The file gets `mode`, less what the process's umask takes away. Raises UserError where nothing can be written there.
+    The file gets `mode`, less what the process's umask takes away. Raises UserError where nothing can be written there,
+    now or while the block writes. What killed processes left half-written in that folder is removed.
     """
     path = Path(path)
+    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        temporary, handle = _temporary(path)
+        try:
+            yield temporary
+            os.chmod(temporary, mode & ~_umask())
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder")
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            os.close(handle)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    os.close(handle)
-    temporary = Path(name)
+        # What the block reads may fail as well, and is not this file's fault.
+        names = error.filename is not None and os.fspath(error.filename) == os.fspath(temporary or error.filename)
+        if names or (error.filename is None and error.errno in _DISK):
+            raise cannot_write(path, error) from None
+        raise
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """Returns a new empty file next to `path`, and a handle that holds it: while it is open, the file is in use."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _cleared:
+        # Once a process: a folder may hold many thousands of pictures.
+        _cleared.add(path.parent)
+        clear_leftovers(path.parent)
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f"{_WRITING}{path.suffix}")
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have taken it for a leftover before it was held.
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what `atomic` was writing in a folder when its process was killed."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f".*{_WRITING}*"):
+            if _LEFTOVER.fullmatch(path.name):
+                _remove_unless_held(path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    # Where a disk knows no locks this fails, and the file stays.
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names of a folder's files are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield temporary
-        os.chmod(temporary, mode & ~_umask())
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        if path.is_dir():
-            raise UserError(f"cannot write {path}: it is a folder")
-        os.replace(temporary, path)
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
 from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes, on_grid
 from methods.core.release import Release
+
+# Takes what makes an answer; returns it, or the one that this use was given before.
+Keep = Callable[[Callable[[], torch.Tensor]], torch.Tensor]
 
 
 class UnaccountedAccess(Exception):
@@ -19,13 +22,15 @@ class Grant:
     """Permission to read private data and to release at most one answer, as one Release describes it.
 
     Made by the ledger alone. It is `open` from entering `ledger.charge` or `ledger.internal` until the block ends or
-    the answer is released. Noise and clip come from the release, never from the caller.
+    the answer is released. Noise and clip come from the release, never from the caller. With `keep`, the answer passes
+    through it before the caller sees it.
     """
 
-    def __init__(self, release: Release | None, noise: NoiseSource, use: int) -> None:
+    def __init__(self, release: Release | None, noise: NoiseSource, use: int, keep: Keep | None = None) -> None:
         self._release = release
         self._noise = noise
         self._use = use
+        self._keep = keep
         self._open = True
         self._answered = False
 
@@ -73,9 +78,7 @@ class Grant:
         release = self._claim("function")
         _check_rows(release, rows, len(rows))
         self.close()
-        if release.kind == "none":
-            return rows.detach()
-        return self._noisy(clip_rows(rows, release.clip, release.kind))
+        return self._noisy(rows.detach() if release.kind == "none" else clip_rows(rows, release.clip, release.kind))
 
     def sum(
         self, chunks: Iterable[torch.Tensor], width: int | None = None, device: torch.device | str | None = None
@@ -131,6 +134,11 @@ class Grant:
 
     def _noisy(self, answer: torch.Tensor) -> torch.Tensor:
         """Returns the answer plus noise, added in float64 and rounded to the release's grid, in its own precision."""
+        if self._keep is None:
+            return self._with_noise(answer)
+        return self._keep(lambda: self._with_noise(answer)).to(answer)
+
+    def _with_noise(self, answer: torch.Tensor) -> torch.Tensor:
         release = self._release
         if not release.scale:
             return answer

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 
 from methods.core.method import Method
 from workflow.common.errors import UserError
-from workflow.common.files import atomic
+from workflow.common.files import atomic, cannot_write
 
 GENERATOR = "generator.safetensors"
+# Adam has two moments for each number that it trains, from its first step on.
+_GROWTH = 3
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -21,19 +26,34 @@ def checkpoint_path(folder: Path) -> Path:
 
 
 def save(
-    folder: Path, method: Method, step: int, seconds: float, log: list[dict[str, float]], hyper: dict[str, Any]
+    folder: Path, method: Method, step: int, seconds: float, log: list[dict[str, float]], about: dict[str, Any]
 ) -> None:
-    """Stores both states after `step` steps; log, seconds spent so far and hyper-parameters travel with them."""
+    """Stores both states after `step` steps; log, seconds spent so far and what `about` says of the run go with them.
+
+    Raises UserError for a disk that does not take it; the checkpoint before stays.
+    """
     content = {
         "step": step,
         "seconds": seconds,
         "log": log,
-        "hyper": hyper,
+        "about": about,
         "public": method.public_state(),
         "private": method.private_state(),
     }
     with atomic(checkpoint_path(folder)) as temporary:
-        torch.save(content, temporary)
+        _store(content, temporary)
+
+
+def check_room(folder: Path) -> None:
+    """Raises UserError unless the disk can take the checkpoint after the first step, the largest that there will be."""
+    path = checkpoint_path(folder)
+    try:
+        # Without a name, so that nothing is left of it.
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, _GROWTH * path.stat().st_size)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise cannot_write(path, error) from None
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -52,7 +72,7 @@ def save_generator(folder: Path, method: Method) -> None:
     """Writes generator.safetensors, the only trained tensors a run releases."""
     state = {name: value.detach().cpu().contiguous() for name, value in method.public_state().items()}
     with atomic(folder / GENERATOR) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(safetensors.torch.save(state))
 
 
 def load_generator(folder: Path) -> dict[str, torch.Tensor]:
@@ -60,4 +80,16 @@ def load_generator(folder: Path) -> dict[str, torch.Tensor]:
     path = folder / GENERATOR
     if not path.exists():
         raise UserError(f"no {path}: train the run first")
-    return load_file(path)
+    return safetensors.torch.load_file(path)
+
+
+def _store(content: dict[str, Any], path: Path) -> None:
+    """Writes with torch, whose writer hides why a disk refused."""
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            reason = error
+            while reason is not None and not isinstance(reason, OSError):
+                reason = reason.__context__
+            raise reason or OSError(errno.EIO, str(error).splitlines()[0]) from None

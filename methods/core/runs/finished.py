@@ -1,31 +1,28 @@
 """A finished run is final: its folder is trained again only by an explicit word, and what it spent stays on record.
 
-A run is finished when its ledger is published and no working copy of it is left under private/. That is said by the
-ledger and not by run.json, which Snakemake deletes before it makes it anew.
+A run is finished when its ledger is published and no run is in progress. That is said by the ledger and not by
+run.json, which Snakemake deletes before it makes it anew.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from methods.core.accounting.calibration import COUNTS, epsilon
+from methods.core.privacy import ledger_lines
 from methods.core.release import Release
-from methods.core.runs import noise_key
-from methods.core.runs.checkpoint import checkpoint_path
+from methods.core.runs import outputs
+from methods.core.runs.folder import LEDGER, RECORD
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
+from workflow.common.files import sync_folder
 
-LEDGER = "ledger.jsonl"
-RECORD = "run.json"
 _KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
 
@@ -46,34 +43,18 @@ class Spent:
         return f"epsilon {costs} at delta {self.delta:g}"
 
 
-def working_ledger(folder: Path) -> Path:
-    """Returns where a run in progress keeps its ledger."""
-    return folder / "private" / LEDGER
-
-
-def is_begun(folder: Path) -> bool:
-    """Returns whether a run is in progress: its working ledger holds at least a plan."""
-    path = working_ledger(folder)
-    return path.exists() and path.stat().st_size > 0
-
-
-def is_complete(folder: Path) -> bool:
-    """Returns whether a folder holds a whole run, and none is in progress there."""
-    return (folder / RECORD).exists() and not is_begun(folder)
-
-
 def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> None:
     """Readies a folder, in which no run is in progress, for a new ledger; a folder never trained is left alone.
 
     A finished run's ledger gets the next free name ledger-N.jsonl, after one line on stderr says what it spent. Raises
-    UserError without `again` for a finished run, and for a checkpoint whose ledger is gone.
+    UserError without `again` for a finished run.
     """
-    if (folder / LEDGER).exists():
-        sweep(folder)
-    if checkpoint_path(folder).exists():
-        raise UserError(f"{folder} has a checkpoint whose ledger is gone; remove the folder to start again")
+    # A first line alone, and what a kill left of a run before that.
+    outputs.sweep(folder)
+    outputs.put_back_ledger(folder)
     earlier = _ledgers(folder)
     if not earlier:
+        outputs.forget(folder)
         return
     before = _total([spent(path) for path in earlier])
     cost = f"charges the same records once more, {before + _of(plan)} in all by basic composition"
@@ -85,6 +66,7 @@ def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> 
     # Before anything is done about it.
     print(f"notice: {folder} is a finished run that spent {before}; --again {cost}; {_noise(secret_noise)}",
           file=sys.stderr)  # fmt: skip
+    outputs.forget(folder)
     _keep(folder)
 
 
@@ -107,37 +89,23 @@ def spent(path: Path) -> Spent:
     Raises UserError for a file that is not a ledger, or whose cost is not known.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        header = json.loads(first)
+        lines = ledger_lines.read(path.read_bytes())
+        if lines.broken is not None:
+            raise UserError(f"it was changed: line {lines.broken} does not follow from those before it")
+        header, *records = lines.records
         releases = {fields["name"]: Release.from_dict(fields) for fields in header["plan"]}
-        delta, uses = header["budget"]["delta"], _uses(releases, lines)
-        used = [release.used(uses[name]) for name, release in releases.items()]
+        delta, uses = header["budget"]["delta"], ledger_lines.uses(releases, records, boot=None)
+        used = [release.used(min(uses[name], release.max_uses)) for name, release in releases.items()]
         return Spent({count: epsilon(used, delta, count) for count in COUNTS}, delta)
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"cannot tell what {path} spent ({error}); use another folder") from None
-
-
-def publish(folder: Path) -> None:
-    """Ends a run whose outputs are all there: from the moment that its working ledger is gone, the run is final."""
-    working_ledger(folder).unlink()
-    sweep(folder)
-
-
-def sweep(folder: Path) -> None:
-    """Removes what a finished run needs no more, where a kill came before that."""
-    checkpoint_path(folder).unlink(missing_ok=True)
-    noise_key.forget(folder)
 
 
 def _keep(folder: Path) -> None:
     if (folder / LEDGER).exists():
         # One step, so that the ledger has either name; on disk before there is a working ledger to be published.
         (folder / LEDGER).rename(folder / f"ledger-{max(_kept(folder), default=0) + 1}.jsonl")
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder)
     # A run is complete exactly when its run.json is there.
     (folder / RECORD).unlink(missing_ok=True)
 
@@ -151,30 +119,6 @@ def _ledgers(folder: Path) -> list[Path]:
 def _kept(folder: Path) -> dict[int, Path]:
     matches = ((_KEPT.fullmatch(path.name), path) for path in folder.glob("ledger-*.jsonl"))
     return {int(match[1]): path for match, path in matches if match}
-
-
-def _uses(releases: Mapping[str, Release], lines: Iterable[str]) -> Counter[str]:
-    """Returns the uses of each release that a ledger's lines after its first have spent; see Ledger."""
-    charged: Counter[str] = Counter()
-    named: Counter[str] = Counter()
-    for record in map(_parsed, lines):
-        name = record.get("charge", record.get("reserve"))
-        if name in releases:
-            charged[name] += "charge" in record
-            named[name] = max(named[name], record["use"])
-        elif "internal" not in record:
-            # A line cut short was a charge of some release.
-            charged.update(releases.keys())
-    uses = charged | named
-    return Counter({name: min(uses[name], release.max_uses) for name, release in releases.items()})
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _of(plan: Plan) -> Spent:

@@ -13,10 +13,14 @@ from tqdm import tqdm
 
 from methods.core.accounting.calibration import check_plan
 from methods.core.method import Method
+from methods.core.privacy.answers import unsaved
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
+from methods.core.privacy.ledger_lines import Position
 from methods.core.privacy.private_data import PrivateData
-from methods.core.runs import checkpoint, finished, noise_key
-from methods.core.runs.finished import LEDGER
+from methods.core.release import Release
+from methods.core.runs import begun, checkpoint, finished, noise_key, outputs
+from methods.core.runs.begun import Begun
+from methods.core.runs.folder import LEDGER, LOG, answers, end, held, is_begun, working_ledger
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
@@ -41,41 +45,87 @@ def train(
     """Trains to the plan's last step or the end of its budget, writes the run's files and returns run.json's content.
 
     A folder with a checkpoint continues from it. Ledger lines written after that checkpoint stay spent, so a crash
-    shortens a run. With `secret_noise` the noise cannot be repeated; else it follows from plan and records. `again`
-    trains a finished folder once more, which charges its records once more and keeps the earlier ledger; it changes
-    nothing elsewhere. Raises UserError for a finished folder without it, and for a ledger of another plan.
+    shortens a run, by a twentieth at most. With `secret_noise` the noise cannot be repeated; else it follows from plan
+    and records. `again` trains a finished folder once more, which charges its records once more and keeps the earlier
+    ledger; it changes nothing elsewhere. A finished run that lacks outputs gets them back instead.
+
+    Raises UserError for a finished folder without `again`, for one that was begun with another plan or other records,
+    for a ledger that is behind its checkpoint or was changed, and for a disk that fails. Nothing is charged then, and
+    the same call continues.
     """
-    # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a failure.
-    ledger_path, resume = finished.working_ledger(folder), finished.is_begun(folder)
     # Before the records give the key: a plan over its budget reads nothing.
     check_plan(plan.releases, plan.budget)
-    if not resume:
-        finished.begin(plan, folder, again, secret_noise)
-    key = noise_key.noise_key(plan, data, folder, secret_noise)
-    with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key) as ledger:
-        method = plan.build(device)
-        loop = TrainingLoop(plan, method, folder, checkpoint_seconds)
-        stored = checkpoint.load(folder, device)
-        with _Signals() as signals:
-            if stored is None:
-                loop.prepare(data, ledger, warm_start)
-            else:
-                loop.restore(stored, data, ledger, warm_start)
-            loop.run(data, ledger, signals)
-        record = _finish(plan, method, loop, ledger, folder, device)
+    key = noise_key.of_records(plan, data)
+    begins = Begun.of(plan, noise_key.fingerprint(key), "secret" if secret_noise else "reproducible")
+    with held(folder):
+        if record := outputs.ended(folder, plan, begins):
+            return record
+        resume, stored, since = is_begun(folder), None, None
+        if resume:
+            stored, since = _stored(folder, begins, device)
+        else:
+            finished.begin(plan, folder, again, secret_noise)
+        # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
+        # failure.
+        ledger_path = working_ledger(folder)
+        with Ledger.open(
+            ledger_path, plan.releases, plan.budget, resume, noise_key.fresh() if secret_noise else key,
+            run=plan.digest, since=since, answers=answers(folder, not secret_noise),
+        ) as ledger:  # fmt: skip
+            if not resume:
+                begun.write(folder, begins, ledger.position())
+            method = plan.build(device)
+            loop = TrainingLoop(plan, method, folder, begins, checkpoint_seconds)
+            with _Signals() as signals:
+                if stored is None:
+                    loop.prepare(data, ledger, warm_start)
+                else:
+                    loop.restore(stored, data, ledger, warm_start)
+                loop.run(data, ledger, signals)
+            record = _finish(plan, method, loop, ledger, folder, device)
         record["noise"] = noise_key.SECRET if secret_noise else noise_key.REPRODUCIBLE
-    _publish(folder, ledger_path, record)
+        outputs.conclude(folder, plan, begins, record)
+        outputs.publish(folder)
     return record
+
+
+def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[dict[str, Any] | None, Position]:
+    """Returns the checkpoint of a run in progress, if it has one, and what its ledger held then.
+
+    Raises UserError unless all that is there belongs to one run, and that is the one which `begins`.
+    """
+    before, since = begun.read(folder)
+    before.check(begins, folder)
+    if not working_ledger(folder).exists():
+        raise UserError(
+            f"{folder} holds a run whose ledger is gone; restore it, or remove the folder to start again, which spends"
+            " the budget on these records a second time"
+        )
+    if (folder / LEDGER).exists():
+        raise UserError(
+            f"{folder} holds the {LEDGER} of a finished run beside one in progress, such as an older copy of private/"
+            " that was put back: remove private/, and the finished run is as it was"
+        )
+    stored = checkpoint.load(folder, device)
+    if stored is None:
+        return None, since
+    if stored.get("about", {}).get("run") != begins.digest:
+        raise UserError(
+            f"{checkpoint.checkpoint_path(folder)} is of another run than the one begun there, or of another version;"
+            " restore the one that belongs to it, or remove the folder to start again"
+        )
+    return stored, Position(**stored["about"]["ledger"])
 
 
 class TrainingLoop:
     """Steps of a method, and what they must remember across a kill."""
 
-    def __init__(self, plan: Plan, method: Method, folder: Path, checkpoint_seconds: float) -> None:
+    def __init__(self, plan: Plan, method: Method, folder: Path, begins: Begun, checkpoint_seconds: float) -> None:
         self.method, self.folder, self.checkpoint_seconds = method, folder, checkpoint_seconds
-        self.hyper = plan.setting()["hyper"]
+        self.releases, self.run_digest = plan.releases, begins.digest
         self.step, self.before, self.log = 0, 0.0, []
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
+        self.saved_uses: dict[str, int] = {}
 
     @property
     def seconds(self) -> float:
@@ -86,53 +136,73 @@ class TrainingLoop:
         """Does the method's work before step 0."""
         try:
             self.method.prepare(data, ledger, warm_start)
-        except BudgetExhausted as end:
-            self._stop_early(end)
+        except BudgetExhausted as spent:
+            self._stop_early(spent)
         # What preparing released cannot be released again, so it must not be lost.
-        self._save()
+        self._save(ledger)
+        checkpoint.check_room(self.folder)
 
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
-        """Continues from a checkpoint. Raises UserError if other hyper-parameters made it."""
-        if stored["hyper"] != self.hyper:
-            raise UserError(f"{self.folder} was begun with other hyper-parameters; use those, or remove the folder")
+        """Continues from a checkpoint."""
         self.method.resume(data, ledger, warm_start)
         self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
+        # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing. The answers of
+        # later uses are still to come.
+        self._store(ledger)
+        if self.step == 0:
+            checkpoint.check_room(self.folder)
         print(f"continuing after step {self.step} of {self.method.num_steps}", file=sys.stderr)
 
     def run(self, data: PrivateData, ledger: Ledger, signals: _Signals) -> None:
         """Trains to the last step or the end of the budget."""
-        total, saved = self.method.num_steps, time.monotonic()
+        total = self.method.num_steps
         every = max(1, total // LOG_ROWS)
         with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar:
             while self.step < total:
                 try:
                     values = self.method.step(self.step, data, ledger)
-                except BudgetExhausted as end:
-                    self._stop_early(end)
+                except BudgetExhausted as spent:
+                    self._stop_early(spent)
+                    self._save(ledger)
                     return
                 if self.step % every == 0 or self.step + 1 == total:
                     self.log.append({"step": self.step, **values})
                 self.step += 1
                 bar.update()
-                if signals.received or time.monotonic() - saved > self.checkpoint_seconds:
-                    self._save()
-                    saved = time.monotonic()
+                # The last one too: what follows may fail and be called again, and the spent budget would not train a
+                # second time.
+                if signals.received or self.step == total or self._is_due(ledger):
+                    self._save(ledger)
                 if signals.received:
                     raise SystemExit(128 + signals.received)
-        # What follows may fail and be called again; the spent budget would not train a second time.
-        self._save()
 
-    def _stop_early(self, end: BudgetExhausted) -> None:
+    def _is_due(self, ledger: Ledger) -> bool:
+        """Returns whether a kill would cost much: time, or of a release more than it may."""
+        return time.monotonic() - self.saved > self.checkpoint_seconds or any(
+            self._unsaved(release, ledger) >= max(1, unsaved(release)) for release in self.releases
+        )
+
+    def _unsaved(self, release: Release, ledger: Ledger) -> int:
+        return ledger.uses(release.name) - self.saved_uses[release.name]
+
+    def _stop_early(self, spent: BudgetExhausted) -> None:
         if self.step == 0:
             raise UserError(
-                f"{end}, by a run that was killed before its first checkpoint; remove {self.folder} to start again,"
+                f"{spent}, by a run that was killed before its first checkpoint; remove {self.folder} to start again,"
                 " which spends the budget on these records a second time"
             ) from None
-        print(f"stopped at step {self.step} of {self.method.num_steps}: {end}", file=sys.stderr)
+        print(f"stopped at step {self.step} of {self.method.num_steps}: {spent}", file=sys.stderr)
 
-    def _save(self) -> None:
-        checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, self.hyper)
+    def _save(self, ledger: Ledger) -> None:
+        self._store(ledger)
+        answers(self.folder).clear()
+
+    def _store(self, ledger: Ledger) -> None:
+        about = {"run": self.run_digest, "ledger": ledger.position().to_dict()}
+        checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, about)
+        self.saved = time.monotonic()
+        self.saved_uses = {release.name: ledger.uses(release.name) for release in self.releases}
 
 
 class _Signals:
@@ -156,8 +226,8 @@ class _Signals:
 def _finish(
     plan: Plan, method: Method, loop: TrainingLoop, ledger: Ledger, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    checkpoint.save_generator(folder, method)
-    write_text(folder / "log.csv", _log_csv(loop.log))
+    checkpoint.save_generator(end(folder), method)
+    write_text(end(folder) / LOG, _log_csv(loop.log))
     private = folder / "private" / PRIVATE_REPORT
     private.unlink(missing_ok=True)
     if figures := method.private_report(plan.budget.delta):
@@ -175,13 +245,6 @@ def _finish(
         **finished.earlier_runs(folder),
         "provenance": provenance(),
     }
-
-
-def _publish(folder: Path, ledger_path: Path, record: dict[str, Any]) -> None:
-    write_text(folder / LEDGER, ledger_path.read_text(encoding="utf-8"))
-    # After the ledger: a run is complete exactly when its run.json is there.
-    write_json(folder / finished.RECORD, record)
-    finished.publish(folder)
 
 
 def _log_csv(rows: list[dict[str, float]]) -> str:

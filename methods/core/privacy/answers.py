@@ -1,0 +1,104 @@
+"""Answers of releases that have few uses, kept until a checkpoint holds what came of them.
+
+Where a kill between a charge and the next checkpoint would lose a twentieth of a release or more, the noisy answer is
+on disk, and the ledger says so, before the method sees it. A run that continues is then given that same answer, which
+is post-processing. A charge that has no such line was never answered to anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.core.privacy.grant import Keep
+from methods.core.release import Release
+from workflow.common.files import atomic, sync_folder
+
+# A kill costs at most one part of these of a release's uses, or what was released since a checkpoint is kept.
+SHARE = 25
+
+
+def unsaved(release: Release) -> int:
+    """Returns how many uses of a release may at most be lost in a kill; 0 where each answer is kept."""
+    return release.max_uses // SHARE
+
+
+class Answers:
+    """The answers kept in `folder`, one file a use.
+
+    `repeatable` says that the run's noise and draws follow from its key, so that a use which was charged and never
+    answered would be answered the same.
+    """
+
+    def __init__(self, folder: Path, repeatable: bool) -> None:
+        self._folder = folder
+        self._repeatable = repeatable
+        self._answered: dict[tuple[str, int], str] = {}
+
+    def recall(self, records: Iterable[Mapping[str, Any] | None]) -> None:
+        """Notes which uses the records of a ledger call answered."""
+        kept = [record for record in records if record and "answered" in record]
+        self._answered = {(record["answered"], record["use"]): record["digest"] for record in kept}
+
+    def may_grant_again(self, release: Release, use: int) -> bool:
+        """Returns whether a use that a killed process charged can be answered without being answered twice.
+
+        Where the ledger calls it answered, only with the answer that is kept. Else nobody has seen an answer, and there
+        may be a first one: for a run that is not repeatable, unless records are drawn, since a new draw could depend on
+        why the process ended, such as memory; of fresh noise no kill knows.
+        """
+        stored, digest = self._stored(release, use), self._answered.get((release.name, use))
+        if digest is not None:
+            return stored is not None and stored[1] == digest
+        return stored is not None or self._repeatable or release.sampling == "all"
+
+    def keep(self, release: Release, use: int, note: Callable[[dict[str, Any]], None]) -> Keep:
+        """Returns what gives the answer of a use that is kept, and else keeps the one that it makes.
+
+        Either is on disk, and the ledger has a `note` of it, before the caller sees it.
+        """
+
+        def kept(make: Callable[[], torch.Tensor]) -> torch.Tensor:
+            answer, digest = self._stored(release, use) or self._store(release, use, make())
+            if (release.name, use) not in self._answered:
+                note({"answered": release.name, "use": use, "digest": digest})
+                self._answered[release.name, use] = digest
+            return answer
+
+        return kept
+
+    def clear(self) -> None:
+        """Removes all answers: a checkpoint holds what came of them, or a run has ended."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._folder)
+
+    def _store(self, release: Release, use: int, answer: torch.Tensor) -> tuple[torch.Tensor, str]:
+        text = io.BytesIO()
+        torch.save(answer.detach().cpu(), text)
+        with atomic(self._path(release, use)) as temporary:
+            temporary.write_bytes(text.getbuffer())
+        sync_folder(self._folder)
+        return answer, _digest(text.getvalue())
+
+    def _stored(self, release: Release, use: int) -> tuple[torch.Tensor, str] | None:
+        try:
+            text = self._path(release, use).read_bytes()
+            return torch.load(io.BytesIO(text), weights_only=True), _digest(text)
+        # The library names no type for what is not its file.
+        except Exception:
+            return None
+
+    def _path(self, release: Release, use: int) -> Path:
+        # A release's name may hold anything.
+        return self._folder / f"{_digest(release.name.encode())}-{use}.pt"
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -1,0 +1,103 @@
+"""What a run was begun with, in private/begun.json before its first charge: nothing else may continue it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from methods.core.privacy.ledger_lines import Position
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+from workflow.common.files import read_json, write_json
+
+# What follows from the settings, so it is named only where no setting differs.
+_DERIVED = ("releases", "eps_published", "eps_sound")
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run's plan as JSON values, the fingerprint of its records (see noise_key; private), and its kind of noise."""
+
+    plan: Mapping[str, Any]
+    records: str
+    noise: str
+
+    @classmethod
+    def of(cls, plan: Plan, records: str, noise: str) -> Begun:
+        """Returns what a run of `plan` begins with."""
+        return cls(json.loads(json.dumps(plan.to_dict())), records, noise)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it, in hexadecimal: what is stored of a run bears it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def check(self, now: Begun, folder: Path) -> None:
+        """Raises UserError, which names what differs, unless `now` is the same as what the run in `folder` began with.
+
+        The fingerprint covers the plan, so records are compared only under equal plans.
+        """
+        if differing := list(_differences(self.plan, now.plan)):
+            settings = [text for name, text in differing if name not in _DERIVED] or [text for _, text in differing]
+            more = f" and {len(settings) - _MOST} more" if len(settings) > _MOST else ""
+            raise UserError(f"{folder} was begun with {', '.join(settings[:_MOST])}{more}: {_WAYS}")
+        if self.noise != now.noise:
+            raise UserError(f"{folder} was begun with {self.noise} noise, now {now.noise}: {_WAYS}")
+        if self.records != now.records:
+            raise UserError(f"{folder} was begun with other training records, as many and of the same shape: {_WAYS}")
+
+
+_WAYS = "continue it as it was begun, or use another folder"
+
+
+def begun_path(folder: Path) -> Path:
+    """Returns where a run in progress keeps what it was begun with."""
+    return folder / "private" / "begun.json"
+
+
+def write(folder: Path, begun: Begun, ledger: Position) -> None:
+    """Stores what a run begins with, and its ledger's first line as it stands on disk."""
+    write_json(begun_path(folder), {**asdict(begun), "ledger": ledger.to_dict()})
+
+
+def read(folder: Path) -> tuple[Begun, Position]:
+    """Returns what `write` stored. Raises UserError for a file that is missing or holds anything else."""
+    path = begun_path(folder)
+    if not path.exists():
+        raise UserError(
+            f"{folder} holds a run whose {path.name} is gone, or that another version began: restore that file, or"
+            " remove the folder to start again, which spends the budget on these records a second time"
+        )
+    content = read_json(path)
+    try:
+        begun = Begun(**{field.name: content[field.name] for field in fields(Begun)})
+        return begun, Position(**content["ledger"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say what was begun ({error}); restore it, or use another folder") from None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the top name and words "name X, now Y" for each value that differs."""
+    for name in dict.fromkeys((*before, *now)):
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from ((name, f"{name}.{text}") for _, text in _differences(one, other))
+        elif name == "releases" and one != other:
+            yield name, _releases(one, other)
+        elif one != other:
+            yield name, f"{name} {_word(one)}, now {_word(other)}"
+
+
+def _releases(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    pairs = zip(before, now, strict=False)
+    found = (f"release {one.get('name')} of {text}" for one, other in pairs for _, text in _differences(one, other))
+    return next(found, f"{len(before)} releases, now {len(now)}")
+
+
+def _word(value: Any) -> str:
+    return "not given" if value is None else json.dumps(value)

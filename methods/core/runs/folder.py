@@ -1,0 +1,80 @@
+"""The folder of a run: its files' names, whether a run is in progress there, and the hold on it of one process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from methods.core.privacy.answers import Answers
+from methods.core.runs.begun import begun_path
+from methods.core.runs.checkpoint import checkpoint_path
+from workflow.common.errors import UserError
+from workflow.common.files import cannot_write, clear_leftovers
+
+LEDGER, RECORD, LOG = "ledger.jsonl", "run.json", "log.csv"
+
+
+def working_ledger(folder: Path) -> Path:
+    """Returns where a run in progress keeps its ledger."""
+    return folder / "private" / LEDGER
+
+
+def answers(folder: Path, repeatable: bool = False) -> Answers:
+    """Returns where a run in progress keeps the answers that no checkpoint holds yet."""
+    return Answers(folder / "private" / "answers", repeatable)
+
+
+def end(folder: Path) -> Path:
+    """Returns where a run that ends gathers its outputs."""
+    return folder / "private" / "end"
+
+
+def is_begun(folder: Path) -> bool:
+    """Returns whether a run is in progress: it may have charged, or it has ended and is not yet published whole."""
+    # What a kill of an earlier version left of a finished run is not in progress.
+    stored = checkpoint_path(folder).exists() and not (folder / LEDGER).exists()
+    return begun_path(folder).exists() or stored or _has_charges(working_ledger(folder))
+
+
+def is_complete(folder: Path) -> bool:
+    """Returns whether a folder holds a whole run, and none is in progress there."""
+    return (folder / RECORD).exists() and not is_begun(folder)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a run's folder against a second process, and removes what killed ones were writing there.
+
+    Raises UserError where it is held, or cannot be made.
+    """
+    private = folder / "private"
+    try:
+        private.mkdir(parents=True, exist_ok=True)
+        handle = os.open(private, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(private, error) from None
+    try:
+        _lock(handle, folder)
+        for place in (folder, private, end(folder)):
+            clear_leftovers(place)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Where a disk does not lock folders, the ledger's own lock is left.
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise UserError(f"{folder} is in use by another process; wait for it to end") from None
+
+
+def _has_charges(ledger: Path) -> bool:
+    """Returns whether anything follows a ledger's first line, which is there before what the run was begun with."""
+    return ledger.exists() and bool(ledger.read_bytes().partition(b"\n")[2])
