@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,13 @@ import pytest
 from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_images, toy_records
 
 from methods.__main__ import main
+from methods.core.accounting import calibration
+from methods.core.accounting.calibration import epsilon
+from methods.core.privacy import ledger as ledger_module
 from methods.core.privacy.ledger import Ledger
-from methods.core.release import Budget
-from methods.core.runs import finished, train
+from methods.core.release import Budget, Release
+from methods.core.runs import finished, outputs, train
+from methods.core.runs.folder import is_begun, is_complete
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_npz
@@ -27,6 +33,22 @@ DECLARED = ("run.json", "log.csv", "generator.safetensors")
 
 def planned(**overrides) -> Plan:
     return Plan.make("gs_wgan", "run", TINY_GAN | overrides, TOY, Budget(10.0, 1e-5, "published"), seed=0)
+
+
+@pytest.fixture(autouse=True)
+def each_cost_is_counted_once(monkeypatch):
+    """Or most of the time would go into epsilons of the same uses."""
+    for module in (calibration, ledger_module, finished):
+        monkeypatch.setattr(module, "epsilon", counted)
+
+
+@functools.cache
+def _counted(releases: tuple[Release, ...], delta: float, accounting: str) -> float:
+    return epsilon(releases, delta, accounting)
+
+
+def counted(releases: Iterable[Release], delta: float, accounting: str) -> float:
+    return _counted(tuple(releases), delta, accounting)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +87,8 @@ def test_training_a_finished_folder_is_refused_in_one_line_that_names_the_cost_a
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize("deleted", [(), DECLARED])
-def test_with_the_word_the_run_is_trained_again_and_both_ledgers_are_there(folder, capsys, deleted):
+def test_with_the_word_the_run_is_trained_again_and_both_ledgers_are_there(folder, capsys):
     first, spent = (folder / "ledger.jsonl").read_bytes(), json.loads((folder / "run.json").read_text())
-    for name in deleted:
-        (folder / name).unlink()
     assert command(folder) == 2
     assert command(folder, "--again") == 0
     (notice,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("notice: ")]
@@ -81,6 +100,33 @@ def test_with_the_word_the_run_is_trained_again_and_both_ledgers_are_there(folde
     assert (record["earlier_runs"], record["steps_done"]) == (1, 4)
     assert record["earlier_eps_published"] == pytest.approx([spent["eps_published"]])
     assert record["earlier_eps_sound"] == pytest.approx([spent["eps_sound"]])
+
+
+@pytest.mark.parametrize("deleted", [DECLARED, ("run.json",), ("ledger.jsonl", "log.csv")])
+@pytest.mark.parametrize("more", [(), ("--again",)])
+def test_a_finished_run_that_lacks_outputs_gets_them_back_and_charges_nothing(folder, capsys, deleted, more):
+    """Snakemake deletes the outputs of a job that it did not see end, and calls it again."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for name in deleted:
+        (folder / name).unlink()
+    assert command(folder, *more) == 0
+    assert "nothing is trained or charged" in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert not list(folder.glob("ledger-*"))
+
+
+@pytest.mark.parametrize("changed", ["plan", "records", "code"])
+def test_other_settings_records_or_code_train_anew_and_count_the_ledger_that_was_deleted(folder, monkeypatch, changed):
+    spent = json.loads((folder / "run.json").read_text())
+    for name in (*DECLARED, "ledger.jsonl"):
+        (folder / name).unlink()
+    if changed == "code":
+        monkeypatch.setattr(outputs, "_CORE", folder)
+    plan, data = planned(steps=4 - (changed == "plan")), toy_records(changed=3 if changed == "records" else None)
+    with pytest.raises(UserError, match="finished run"):
+        train.train(plan, data, folder, CPU)
+    record = train.train(plan, data, folder, CPU, again=True)
+    assert record["earlier_eps_sound"] == [spent["eps_sound"]]
 
 
 def test_a_folder_never_trained_takes_the_word_without_a_notice(tmp_path, capsys):
@@ -153,6 +199,7 @@ def deadly():
 
 def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_path, monkeypatch, deadly):
     monkeypatch.setattr(train, "provenance", dict)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     first, kills = (once / "ledger.jsonl").read_bytes(), 0
     for operation in range(100):
         folder = Path(shutil.copytree(once, tmp_path / f"{operation}"))
@@ -168,7 +215,7 @@ def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_p
         if reached:
             break
         kills += 1
-        if not finished.is_begun(folder):
+        if not is_begun(folder):
             with pytest.raises(UserError, match="finished run"):
                 train.train(planned(), toy_records(), folder, CPU)
         record = again(folder)
@@ -179,6 +226,7 @@ def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_p
 
 def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_final(tmp_path, monkeypatch, deadly):
     monkeypatch.setattr(train, "provenance", dict)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(train, "_finish", _stop)
         train.train(planned(), toy_records(), tmp_path / "before", CPU, secret_noise=True)
@@ -190,17 +238,17 @@ def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_fi
             train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
         reached = not deadly.dead
         deadly.watch(None)
-        if not finished.is_complete(folder):
+        if not is_complete(folder):
             train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
         with pytest.raises(UserError, match="finished run"):
             train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
-        # Neither checkpoint nor key; a dead process leaves half-written files, whose names begin with a dot.
-        assert not [path for path in (folder / "private").iterdir() if not path.name.startswith(".")]
+        # Neither checkpoint nor answers, nor what a dead process had half written.
+        assert [path.name for path in (folder / "private").iterdir()] == ["end"]
         assert (folder / "ledger.jsonl").read_text().count('"charge"') == 4
         if reached:
             break
         kills += 1
-    assert reached and kills > 5
+    assert reached and kills > 20
 
 
 def _stop(*_):
@@ -239,8 +287,25 @@ def test_uses_that_a_ledger_reserved_count_as_spent(tmp_path):
     budget = Budget(1e6, 1e-5, "published")
     with Ledger.open(tmp_path / "a.jsonl", releases, budget) as ledger, ledger.charge(releases[0].name):
         pass
-    _, *lines = (tmp_path / "a.jsonl").read_text().splitlines()
-    assert finished._uses({releases[0].name: releases[0]}, lines) == {releases[0].name: 5}
+    five = epsilon([releases[0].used(5)], 1e-5, "sound")
+    assert finished.spent(tmp_path / "a.jsonl").costs["sound"] == five
+
+
+def test_a_published_ledger_that_was_changed_is_not_believed(folder):
+    """A charge taken out of the middle would be a refund."""
+    path = folder / "ledger.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:2] + whole[3:]))
+    with pytest.raises(UserError, match="line 3 does not follow"):
+        finished.spent(path)
+
+
+def test_a_published_ledger_of_an_earlier_version_is_still_counted(folder):
+    """Its lines carry no digests."""
+    path, costs = folder / "ledger.jsonl", finished.spent(folder / "ledger.jsonl").costs
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "chain"}) + "\n" for one in records))
+    assert finished.spent(path).costs == costs
 
 
 def test_a_file_that_is_no_ledger_is_not_taken_for_a_free_run(folder):
@@ -256,12 +321,3 @@ def test_a_run_without_a_budget_says_that_no_epsilon_holds(tmp_path, capsys):
     record = train.train(plan, toy_records(), tmp_path, CPU, again=True)
     assert record["earlier_eps_sound"] == ["inf"]
     assert "epsilon inf (published) and inf (sound)" in capsys.readouterr().err
-
-
-def test_the_mark_of_secret_noise_left_behind_by_a_kill_goes_with_the_next_call(tmp_path):
-    train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
-    left = tmp_path / "private" / "secret-noise"
-    left.write_bytes(b"")
-    with pytest.raises(UserError, match="finished run"):
-        train.train(planned(), toy_records(), tmp_path, CPU, secret_noise=True)
-    assert not left.exists()

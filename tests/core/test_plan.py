@@ -13,7 +13,7 @@ from toys import CPU, TINY_DPAC, TOY, toy_images, toy_records
 from methods.core.accounting.calibration import epsilon
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget
-from methods.core.runs.noise_key import noise_key
+from methods.core.runs.noise_key import of_records
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
@@ -40,19 +40,19 @@ def test_the_digest_of_a_known_plan_never_changes():
     assert known.digest == "babce1ec216de38d901e0e68d690745a0336629509c2b7418d1952ab4fd79d4e"
 
 
-def test_every_part_of_a_plan_and_every_record_changes_the_noise(tmp_path):
+def test_every_part_of_a_plan_and_every_record_changes_the_noise():
     base = plan()
     others = [
         plan(seed=1), plan(critic_steps=2), plan(Budget(9.0, 1e-5, "sound")), dataclasses.replace(base, run="b_run"),
         dataclasses.replace(base, public=dataclasses.replace(TOY, dataset="other")),
         dataclasses.replace(base, releases=(base.releases[0].used(3),)),
     ]  # fmt: skip
-    keys = {noise_key(one, toy_records(), tmp_path, secret=False) for one in (base, *others)}
+    keys = {of_records(one, toy_records()) for one in (base, *others)}
     assert len(keys) == len(others) + 1
     relabelled = PrivateData(toy_images(), (torch.arange(60) % 10).roll(1))
     for data in (toy_records(changed=59), relabelled):
-        assert noise_key(base, data, tmp_path, secret=False) not in keys
-    assert noise_key(plan(), toy_records(), tmp_path, secret=False) in keys
+        assert of_records(base, data) not in keys
+    assert of_records(plan(), toy_records()) in keys
 
 
 def test_the_costs_are_those_of_the_releases_by_both_counts():

@@ -120,9 +120,9 @@ def test_nothing_given_away_holds_a_seed_a_key_or_a_word_of_where_it_was_made(tm
     for module, function in ((socket, "gethostname"), (platform, "node"), (getpass, "getuser")):
         monkeypatch.setattr(module, function, lambda: "nightshift@ward-computer")
 
-    def opened(path, releases, budget, resume, key):
+    def opened(path, releases, budget, resume, key, **run):
         keys.append(key)
-        return whole(path, releases, budget, resume, key)
+        return whole(path, releases, budget, resume, key, **run)
 
     def planned(*arguments):
         seeds.append(arguments[-1])
@@ -146,9 +146,9 @@ def test_nothing_given_away_holds_a_seed_a_key_or_a_word_of_where_it_was_made(tm
 def test_the_key_of_the_noise_is_the_operating_systems_and_no_function_of_the_plan(tmp_path, data, monkeypatch):
     keys, given, whole = [], bytes(range(50, 82)), Ledger.open
 
-    def opened(path, releases, budget, resume, key):
+    def opened(path, releases, budget, resume, key, **run):
         keys.append(key)
-        return whole(path, releases, budget, resume, key)
+        return whole(path, releases, budget, resume, key, **run)
 
     monkeypatch.setattr(Ledger, "open", opened)
     monkeypatch.setattr(noise_key.secrets, "token_bytes", lambda count: given[:count])

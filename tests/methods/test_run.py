@@ -14,7 +14,8 @@ from toys import TINY_GAN, Killed, killed_at
 from methods.__main__ import main
 from methods.commands import run as whole_run
 from methods.core import registry
-from methods.core.runs import finished
+from methods.core.runs import outputs
+from methods.core.runs.folder import is_begun, is_complete
 from workflow.common.contracts import load_images
 from workflow.common.files import write_json, write_npz
 
@@ -125,19 +126,21 @@ def test_a_run_killed_before_its_working_ledger_was_gone_ends_with_the_next_call
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(finished, "publish", killed)
+        patch.setattr(outputs, "publish", killed)
         call(data, tmp_path / "run")
-    assert finished.is_begun(tmp_path / "run")
+    assert is_begun(tmp_path / "run")
     assert call(data, tmp_path / "run") == 0
-    assert finished.is_complete(tmp_path / "run") and (tmp_path / "run" / "samples-000.npz").exists()
+    assert is_complete(tmp_path / "run") and (tmp_path / "run" / "samples-000.npz").exists()
     assert (tmp_path / "run" / "ledger.jsonl").read_text().count('"charge"') == 12
 
 
 def test_a_finished_run_whose_record_is_gone_is_not_trained_again(tmp_path, data, capsys):
     call(data, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
     (tmp_path / "run" / "run.json").unlink()
-    assert call(data, tmp_path / "run") == 2
-    assert "is a finished run" in capsys.readouterr().err
+    assert call(data, tmp_path / "run") == 0
+    assert "put back" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):

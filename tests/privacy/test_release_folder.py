@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
 
+from methods.core import registry
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import PrivateData
@@ -86,9 +87,9 @@ def keys_of(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Returns a list that gets the key of each ledger from now on."""
     keys, whole = [], Ledger.open
 
-    def watched(path, releases, budget, resume, key):
+    def watched(path, releases, budget, resume, key, **run):
         keys.append(key)
-        return whole(path, releases, budget, resume, key)
+        return whole(path, releases, budget, resume, key, **run)
 
     monkeypatch.setattr(Ledger, "open", watched)
     return keys
@@ -109,7 +110,7 @@ def test_a_secret_key_is_never_written_nor_shown(tmp_path, monkeypatch, capfd):
     texts.append((shown.out + shown.err).encode())
     assert len(set(keys)) == 2 and len(texts) > 6
     assert not [form for key in keys for form in forms(key) for content in texts if form in content]
-    assert not list((tmp_path / "private").iterdir())
+    assert [path.name for path in (tmp_path / "private").iterdir()] == ["end"]
 
 
 def test_a_secret_run_that_continues_answers_no_use_again(tmp_path, monkeypatch):
@@ -121,25 +122,30 @@ def test_a_secret_run_that_continues_answers_no_use_again(tmp_path, monkeypatch)
         return draw(source, kind, shape, scale, name, use)
 
     monkeypatch.setattr(NoiseSource, "draw", watched)
-    plan = a_plan("gs_wgan")
+    plan, step = a_plan("gs_wgan"), registry.load("gs_wgan").step
+
+    def killed_after(method, t, *rest):
+        values = step(method, t, *rest)
+        if t == 1:
+            raise Killed
+        return values
+
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        killed_at(patch, "gs_wgan", 1)
-        # No checkpoint after the first step: its use is spent and lost.
+        # No checkpoint after the second step: its answer is on disk, and is used once more.
+        patch.setattr(registry.load("gs_wgan"), "step", killed_after)
         train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=1e9, secret_noise=True)
     record = train(plan, toy_records(), tmp_path, CPU, secret_noise=True)
-    assert len(answered) == len(set(answered)) == 2 and record["steps_done"] == 1
+    assert len(answered) == len(set(answered)) == 2 and record["steps_done"] == 2
 
 
-def test_a_copy_of_a_secret_run_that_continues_on_changed_records_meets_other_noise(tmp_path, monkeypatch):
+def test_a_copy_of_a_secret_run_does_not_continue_on_changed_records(tmp_path, monkeypatch):
     plan = a_plan("gs_wgan")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 1)
         train(plan, toy_records(), tmp_path / "a", CPU, checkpoint_seconds=0, secret_noise=True)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    keys = keys_of(monkeypatch)
-    for name, data in (("a", toy_records()), ("b", toy_records(changed=CHANGED))):
-        train(plan, data, tmp_path / name, CPU, secret_noise=True)
-    assert len(set(keys)) == 2
+    with pytest.raises(UserError, match="other training records"):
+        train(plan, toy_records(changed=CHANGED), tmp_path / "b", CPU, secret_noise=True)
 
 
 @pytest.mark.parametrize("secret", [True, False])

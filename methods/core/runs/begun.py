@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,23 @@ _MOST = 3
 
 @dataclass(frozen=True)
 class Begun:
-    """A run's plan as JSON values, the fingerprint of its records (see noise_key; private), and its kind of noise."""
+    """A run's plan, the fingerprint of its records (see noise_key; private), and its noise: reproducible or secret."""
 
-    plan: Mapping[str, Any]
+    plan: Plan
     records: str
     noise: str
-
-    @classmethod
-    def of(cls, plan: Plan, records: str, noise: str) -> Begun:
-        """Returns what a run of `plan` begins with."""
-        return cls(json.loads(json.dumps(plan.to_dict())), records, noise)
 
     @property
     def digest(self) -> str:
         """SHA-256 of all of it, in hexadecimal: what is stored of a run bears it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256("/".join((self.plan.digest, self.records, self.noise)).encode()).hexdigest()
 
     def check(self, now: Begun, folder: Path) -> None:
         """Raises UserError, which names what differs, unless `now` is the same as what the run in `folder` began with.
 
         The fingerprint covers the plan, so records are compared only under equal plans.
         """
-        if differing := list(_differences(self.plan, now.plan)):
+        if differing := list(_differences(_values(self.plan), _values(now.plan))):
             settings = [text for name, text in differing if name not in _DERIVED] or [text for _, text in differing]
             more = f" and {len(settings) - _MOST} more" if len(settings) > _MOST else ""
             raise UserError(f"{folder} was begun with {', '.join(settings[:_MOST])}{more}: {_WAYS}")
@@ -62,7 +57,8 @@ def begun_path(folder: Path) -> Path:
 
 def write(folder: Path, begun: Begun, ledger: Position) -> None:
     """Stores what a run begins with, and its ledger's first line as it stands on disk."""
-    write_json(begun_path(folder), {**asdict(begun), "ledger": ledger.to_dict()})
+    content = {"plan": begun.plan.to_dict(), "records": begun.records, "noise": begun.noise}
+    write_json(begun_path(folder), {**content, "ledger": ledger.to_dict()})
 
 
 def read(folder: Path) -> tuple[Begun, Position]:
@@ -75,10 +71,14 @@ def read(folder: Path) -> tuple[Begun, Position]:
         )
     content = read_json(path)
     try:
-        begun = Begun(**{field.name: content[field.name] for field in fields(Begun)})
+        begun = Begun(Plan.from_dict(content["plan"]), content["records"], content["noise"])
         return begun, Position(**content["ledger"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not say what was begun ({error}); restore it, or use another folder") from None
+
+
+def _values(plan: Plan) -> dict[str, Any]:
+    return json.loads(json.dumps(plan.to_dict()))
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -56,7 +56,7 @@ def train(
     # Before the records give the key: a plan over its budget reads nothing.
     check_plan(plan.releases, plan.budget)
     key = noise_key.of_records(plan, data)
-    begins = Begun.of(plan, noise_key.fingerprint(key), "secret" if secret_noise else "reproducible")
+    begins = Begun(plan, noise_key.fingerprint(key), "secret" if secret_noise else "reproducible")
     with held(folder):
         if record := outputs.ended(folder, plan, begins):
             return record
@@ -68,10 +68,9 @@ def train(
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
         ledger_path = working_ledger(folder)
-        with Ledger.open(
-            ledger_path, plan.releases, plan.budget, resume, noise_key.fresh() if secret_noise else key,
-            run=plan.digest, since=since, answers=answers(folder, not secret_noise),
-        ) as ledger:  # fmt: skip
+        about = {"run": plan.digest, "since": since, "answers": answers(folder, not secret_noise)}
+        key = noise_key.fresh() if secret_noise else key
+        with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key, **about) as ledger:
             if not resume:
                 begun.write(folder, begins, ledger.position())
             method = plan.build(device)
@@ -147,8 +146,8 @@ class TrainingLoop:
         self.method.resume(data, ledger, warm_start)
         self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
-        # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing. The answers of
-        # later uses are still to come.
+        # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing. Answers that
+        # are kept stay, for their uses are still to come.
         self._store(ledger)
         if self.step == 0:
             checkpoint.check_room(self.folder)
