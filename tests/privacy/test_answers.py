@@ -1,0 +1,252 @@
+"""A kill loses at most a twentieth of a release's uses, and no use is ever answered twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import CPU, TINY_GAN, TOY, Killed, toy_records
+
+from methods.core import registry
+from methods.core.privacy.answers import SHARE, Answers, unsaved
+from methods.core.privacy.ledger import BudgetExhausted, Ledger
+from methods.core.privacy.noise import NoiseSource
+from methods.core.release import NO_BUDGET, Budget, Release
+from methods.core.runs import checkpoint, train
+from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
+
+FEW = Release(
+    name="few", kind="gaussian", clip=1.0, noise=1.0, bounded="function", rows=2, rate=1.0, sampling="all", max_uses=3
+)
+DRAWN = dataclasses.replace(FEW, name="drawn", bounded="sum", rate=0.5, sampling="poisson")
+ROWS = torch.zeros(2, 3)
+MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}
+
+
+def merf() -> Plan:
+    return Plan.make("dp_merf", "run", MERF, TOY, Budget(10.0, 1e-5, "sound"), seed=0)
+
+
+def gan(steps: int) -> Plan:
+    return Plan.make("gs_wgan", "run", TINY_GAN | {"steps": steps}, TOY, Budget(10.0, 1e-5, "published"), seed=0)
+
+
+class Life:
+    """One process after another on a ledger and its kept answers; `since` is where the first one's ledger stood."""
+
+    def __init__(self, folder: Path, release: Release, repeatable: bool = False) -> None:
+        self.path, self.folder, self.release, self.repeatable = folder / "l.jsonl", folder / "a", release, repeatable
+        with self.open(resume=False) as ledger:
+            self.since = ledger.position()
+
+    def open(self, resume: bool = True) -> Ledger:
+        """Opens the ledger in a process of its own, whose noise is another unless it is repeatable."""
+        answers = Answers(self.folder, self.repeatable)
+        key = b"repeatable" if self.repeatable else None
+        since = self.since if resume else None
+        return Ledger.open(self.path, [self.release], NO_BUDGET, resume, key, since=since, answers=answers)
+
+    def answer(self, ledger: Ledger) -> torch.Tensor:
+        with ledger.charge(self.release.name) as grant:
+            if self.release.sampling == "poisson":
+                grant.poisson_batch(50)
+            return grant.rows(ROWS) if self.release.bounded == "function" else grant.sum([ROWS])
+
+    def charges(self) -> int:
+        return self.path.read_text().count('"charge"')
+
+
+def killed_before_storing(life: Life) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed), life.open() as ledger:
+        patch.setattr(Answers, "_store", stop)
+        life.answer(ledger)
+
+
+def stop(*_):
+    raise Killed
+
+
+@pytest.mark.parametrize("release", [FEW, DRAWN])
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_a_kept_answer_is_given_again_and_neither_charged_nor_made_again(tmp_path, monkeypatch, release, repeatable):
+    life, drawn = Life(tmp_path, release, repeatable), []
+    with life.open() as ledger:
+        first = [life.answer(ledger) for _ in range(2)]
+    monkeypatch.setattr(NoiseSource, "draw", lambda *given: drawn.append(given) or torch.zeros(3))
+    with life.open() as ledger:
+        assert all(torch.equal(life.answer(ledger), answer) for answer in first)
+        assert ledger.uses(release.name) == life.charges() == 2 and not drawn
+        life.answer(ledger)
+        assert ledger.uses(release.name) == life.charges() == 3 and len(drawn) == 1
+        with pytest.raises(BudgetExhausted):
+            life.answer(ledger)
+
+
+def test_the_answer_is_on_disk_and_noted_before_anybody_sees_it(tmp_path):
+    life = Life(tmp_path, FEW)
+    with life.open() as ledger:
+        answer = life.answer(ledger)
+        (kept,) = life.folder.iterdir()
+        assert torch.equal(torch.load(kept, weights_only=True), answer)
+        assert '"answered": "few", "use": 1' in life.path.read_text().splitlines()[-1]
+
+
+def test_a_charge_that_nobody_had_an_answer_of_is_answered_under_its_number(tmp_path):
+    life = Life(tmp_path, FEW)
+    killed_before_storing(life)
+    with life.open() as ledger:
+        life.answer(ledger)
+        assert ledger.uses("few") == life.charges() == 1
+
+
+@pytest.mark.parametrize(("repeatable", "uses"), [(True, 1), (False, 2)])
+def test_a_draw_of_records_is_not_made_anew_unless_it_is_the_same(tmp_path, repeatable, uses):
+    """What killed the process may have depended on how many records it drew."""
+    life = Life(tmp_path, DRAWN, repeatable)
+    killed_before_storing(life)
+    with life.open() as ledger:
+        life.answer(ledger)
+        assert ledger.uses("drawn") == life.charges() == uses
+
+
+def test_a_kill_between_the_file_and_its_line_gives_the_answer_of_the_file(tmp_path):
+    life = Life(tmp_path, FEW)
+    with life.open() as ledger:
+        answer = life.answer(ledger)
+    whole = life.path.read_bytes().splitlines(keepends=True)
+    life.path.write_bytes(b"".join(line for line in whole if b"answered" not in line))
+    with life.open() as ledger:
+        assert torch.equal(life.answer(ledger), answer)
+        assert '"answered"' in life.path.read_text()
+
+
+@pytest.mark.parametrize("damage", ["deleted", "changed", "emptied", "another use's"])
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_an_answer_that_was_seen_and_is_gone_stays_spent(tmp_path, damage, repeatable):
+    life = Life(tmp_path, FEW, repeatable)
+    with life.open() as ledger:
+        for _ in range(2):
+            life.answer(ledger)
+    first, second = sorted(life.folder.iterdir())
+    if damage == "deleted":
+        first.unlink()
+    elif damage == "changed":
+        torch.save(torch.ones(2, 3), first)
+    elif damage == "emptied":
+        first.write_bytes(b"")
+    else:
+        shutil.copy(second, first)
+    seen = []
+    with life.open() as ledger:
+        with pytest.raises(BudgetExhausted):
+            while True:
+                seen.append(life.answer(ledger))
+        assert ledger.uses("few") == life.charges() == 3
+    assert len(seen) == 2
+
+
+def test_a_release_of_many_uses_keeps_no_answers_and_grants_none_again(tmp_path):
+    life = Life(tmp_path, dataclasses.replace(FEW, max_uses=SHARE))
+    with life.open() as ledger:
+        life.answer(ledger)
+    with life.open() as ledger:
+        life.answer(ledger)
+        assert ledger.uses("few") == life.charges() == 2
+    assert not life.folder.exists()
+
+
+@pytest.mark.parametrize("uses", [1, 2, 19, 20, 24, 25, 26, 49, 50, 640, 8000, 10**6])
+def test_what_a_kill_may_lose_is_a_twentieth_at_most(uses):
+    assert unsaved(FEW.used(uses)) <= uses / 20
+
+
+@pytest.mark.parametrize("secret", [False, True])
+@pytest.mark.parametrize("where", [(Answers, "_store"), (checkpoint, "save")])
+def test_a_run_of_one_release_outlives_a_kill_between_its_charge_and_its_checkpoint(tmp_path, where, secret):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*where, stop)
+        train.train(merf(), toy_records(), tmp_path / "run", CPU, secret_noise=secret)
+    record = train.train(merf(), toy_records(), tmp_path / "run", CPU, secret_noise=secret)
+    assert record["steps_done"] == record["steps_planned"] == 3
+    assert (tmp_path / "run" / "ledger.jsonl").read_text().count('"charge"') == 1
+    assert not (tmp_path / "run" / "private" / "answers").exists()
+    if not secret:
+        train.train(merf(), toy_records(), tmp_path / "straight", CPU)
+        generators = [(tmp_path / name / "generator.safetensors").read_bytes() for name in ("run", "straight")]
+        assert generators[0] == generators[1]
+
+
+def test_a_run_whose_one_answer_is_deleted_is_not_given_another(tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "save", stop)
+        train.train(merf(), toy_records(), tmp_path, CPU, secret_noise=True)
+    shutil.rmtree(tmp_path / "private" / "answers")
+    for _ in range(2):
+        with pytest.raises(UserError, match="start again"):
+            train.train(merf(), toy_records(), tmp_path, CPU, secret_noise=True)
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(("steps", "secret"), [(4, False), (4, True), (30, False), (60, True)])
+def test_kills_at_any_charge_lose_a_twentieth_each_and_repeat_no_answer(tmp_path, monkeypatch, steps, secret):
+    """Three processes are killed while they answer; all answers of a use that any of them saw are equal."""
+    seen: dict[int, list[np.ndarray]] = {}
+    cls, kills = registry.load("gs_wgan"), 0
+    whole = cls.step
+
+    def watched(self, t, data, ledger):
+        charge = ledger.charge
+
+        def recorded(name):
+            return Recorded(charge(name), seen)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "charge", recorded)
+            values = whole(self, t, data, ledger)
+        if t + 1 in deaths:
+            deaths.remove(t + 1)
+            raise Killed
+        return values
+
+    monkeypatch.setattr(cls, "step", watched)
+    deaths = [steps // 4, steps // 2, steps * 3 // 4]
+    while True:
+        try:
+            record = train.train(gan(steps), toy_records(), tmp_path, CPU, secret_noise=secret)
+            break
+        except Killed:
+            kills += 1
+    assert kills == 3
+    assert steps - record["steps_done"] <= 3 * steps / 20
+    assert all(np.array_equal(each[0], other) for each in seen.values() for other in each)
+    charged = Counter(line for line in (tmp_path / "ledger.jsonl").read_text().split('"') if line == "charge")
+    assert charged["charge"] == steps and set(seen) <= set(range(1, steps + 1))
+
+
+class Recorded:
+    """A grant's context that notes each answer by the number of its use."""
+
+    def __init__(self, context, seen: dict[int, list[np.ndarray]]) -> None:
+        self.context, self.seen = context, seen
+
+    def __enter__(self):
+        grant = self.context.__enter__()
+        noisy: Callable[[torch.Tensor], torch.Tensor] = grant._noisy
+
+        def noted(answer: torch.Tensor) -> torch.Tensor:
+            given = noisy(answer)
+            self.seen.setdefault(grant._use, []).append(given.numpy().copy())
+            return given
+
+        grant._noisy = noted
+        return grant
+
+    def __exit__(self, *error):
+        return self.context.__exit__(*error)
