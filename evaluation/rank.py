@@ -32,7 +32,7 @@ from evaluation.standings import (
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import csv_text, read_json, sha256, write_text
-from workflow.common.metrics import METRICS
+from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
 
 DEFAULT_METRICS = ("g2r_cnn", "g2r_mlp", "r2g_cnn", "fid_classifier", "fid_inception", "precision", "recall")
 COLUMNS = (
@@ -95,7 +95,8 @@ def _costs(one: Contender) -> list[str]:
 
 
 def _name(one: Contender) -> str:
-    return f"{one.method} ({one.bar})" if one.bar else one.method
+    words = [one.bar] * bool(one.bar) + [ENDED_SHORT] * bool(one.values.get("steps_share"))
+    return f"{one.method} ({', '.join(words)})" if words else one.method
 
 
 def _head(metric: str) -> str:
@@ -153,7 +154,13 @@ def _group_text(group: Group, metrics: Sequence[str], with_preset: bool) -> str:
         "" if math.isinf(group.epsilon) else _table(["Metric", "Best within noise"], found, words=2),
         _one_seed(tables),
         _barred(group),
+        _short(group),
     )
+
+
+def _short(group: Group) -> str:
+    shares = [share for one in group.contenders for share in one.values.get("steps_share", ())]
+    return ended_short_note(min(shares)) if shares else ""
 
 
 def _barred(group: Group) -> str:

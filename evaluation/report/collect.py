@@ -69,7 +69,16 @@ def collect_run(folder: RunFolder, preset: str) -> list[Score]:
                 scores.append(Score(*key, metric, _number(folder.path / name, metric, content[metric]), "measured"))
             except UserError as error:
                 raise UserError(f"{folder.path / name}: {error}") from None
+    if (share := _share(run)) is not None:
+        scores.append(Score(*key, "steps_share", share, "measured"))
     return scores
+
+
+def _share(run: dict[str, Any] | None) -> float | None:
+    """Returns which share of its steps a run did, None if that is all of them or not known."""
+    done, planned = (run or {}).get("steps_done"), (run or {}).get("steps_planned")
+    counted = all(isinstance(steps, int) and steps >= 0 for steps in (done, planned))
+    return done / planned if counted and done < planned else None
 
 
 @command

@@ -13,9 +13,10 @@ from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, lay
 from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import command
-from workflow.common.metrics import METRICS
+from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
 
 LEDGER_METRICS = ("eps_published", "eps_sound")
+SHARE = "steps_share"
 
 
 @dataclass
@@ -119,8 +120,10 @@ def _published(place: Place, dataset: str, metric: str, numbers: Numbers) -> tup
     return (score.value,) if score else ()
 
 
-def _label(place: Place) -> str:
-    return f"{place.spec.label} (reference)" if place.reference else place.spec.label
+def _label(place: Place, datasets: Iterable[str], numbers: Numbers) -> str:
+    short = any(_values(place, dataset, SHARE, numbers) for dataset in datasets)
+    words = ["reference"] * place.reference + [ENDED_SHORT] * short
+    return f"{place.spec.label} ({', '.join(words)})" if words else place.spec.label
 
 
 def _column(layout: Layout, dataset: str | None, metric: str, source: str) -> Column:
@@ -132,10 +135,10 @@ def _column(layout: Layout, dataset: str | None, metric: str, source: str) -> Co
 def _wide(table: TableSpec, datasets: list[str], places: list[Place], layout: Layout, numbers: Numbers) -> Table:
     """Rows are runs; columns are each data set's metrics, published next to measured."""
     ledger = [_column(layout, None, metric, "measured") for metric in LEDGER_METRICS]
-    columns, rows = list(ledger), [
-        Row(_label(p), None, p.epsilon, p.accounting, [_largest(p, datasets, c.metric, numbers) for c in ledger])
-        for p in places
-    ]  # fmt: skip
+    columns, rows = list(ledger), []
+    for p in places:
+        spent = [_largest(p, datasets, column.metric, numbers) for column in ledger]
+        rows.append(Row(_label(p, datasets, numbers), None, p.epsilon, p.accounting, spent))
     for dataset in datasets:
         for metric in table.metrics:
             paper = [_published(place, dataset, metric, numbers) for place in places]
@@ -158,7 +161,7 @@ def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: La
             cells = [_values(p, dataset, metric, numbers) for metric in table.metrics]
             if any(cells):
                 label = layout.dataset_label(dataset)
-                rows.append(Row(_label(p), label, p.epsilon, p.accounting, cells))
+                rows.append(Row(_label(p, [dataset], numbers), label, p.epsilon, p.accounting, cells))
     return Table(table.title, columns, rows, [])
 
 
@@ -180,6 +183,9 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | str | None, with_p
         "counted, sound = the ledger's proved bound, none = not private. ε published and ε sound are what that run "
         "spent under each count" + ("." if table.has_datasets else ", the largest over the data sets and seeds shown.")
     )
+    shares = [value for key, values in numbers.measured.items() if key[-1] == SHARE for value in values]
+    if shares and any(ENDED_SHORT in row.label for row in table.rows):
+        notes.append(ended_short_note(min(shares)))
     if with_paper and any(column.metric.startswith("fid") for column in table.columns):
         notes.append(
             "The paper's FID uses Inception features. FID on a classifier trained on the real training images is "

@@ -49,6 +49,16 @@ def test_a_run_gives_one_row_per_metric_and_nothing_else(tmp_path, collect):
     )
 
 
+@pytest.mark.parametrize(("done", "share"), [(612, ["0.95625"]), (0, ["0"]), (640, []), (None, []), ("612", [])])
+def test_a_run_that_ended_short_has_the_share_of_its_steps_and_no_other_has(tmp_path, collect, done, share):
+    run = {"accounting": "sound", "steps_done": done, "steps_planned": 640}
+    make_run(tmp_path, "dpac", run=run, utility={"g2r_cnn": 0.5})
+    code, text = collect()
+    assert code == 0
+    lines = [line.split(",") for line in text.splitlines()]
+    assert [line[7] for line in lines if line[6] == "steps_share"] == share
+
+
 def test_real_data_has_no_run_json_and_no_accounting(tmp_path, collect):
     folder = make_run(tmp_path, "real", math.inf, utility={"g2r_mlp": 0.97})
     code, text = collect(folder)

@@ -57,6 +57,13 @@ def four(metric: str = "g2r_cnn") -> list[Score]:
     return [score for method, values in named.items() for score in run(method, metric, values)]
 
 
+def test_a_run_that_ended_short_is_named_so():
+    lead = run("lead", "g2r_cnn", LEAD)
+    text = markdown([*lead, *run("far", "g2r_cnn", FAR), *run("lead", "steps_share", (0.5,))])
+    assert "| lead (ended short) |" in text and "at 50.0% of them" in text and "far (" not in text
+    assert "ended short" not in markdown(lead)
+
+
 def verdicts(scores: list[Score], metric: str = "g2r_cnn") -> list[tuple[str, int | None, str]]:
     (group,) = groups(scores)
     return [(s.contender.method, s.place, s.verdict) for s in standings(group, metric)]

@@ -63,6 +63,22 @@ def test_published_and_measured_stand_side_by_side_and_the_missing_is_marked(tab
     assert row(folder, "table2", "DP-GAN-DPAC")["MNIST gen2real MLP ↑ paper"] == NOT_REPORTED  # the illegible cell
 
 
+def test_a_run_that_ended_short_is_marked_in_its_row_of_every_table_and_explained_under_it(tables):
+    metrics = ("is", "g2r_cnn", "r2g_cnn", "precision", "eps_sound")
+    scores = [score(method, metric, 0.5) for method in ("dpac", "gs_wgan") for metric in metrics]
+    folder = tables(*scores, score("dpac", "steps_share", 0.956), score("dpac", "steps_share", 0.975, seed=1))
+    shown = 0
+    for path in sorted(folder.glob("table*.md")):
+        short = [cells["Method"] for cells in rows(folder, path.stem) if "(ended short)" in cells["Method"]]
+        assert set(short) <= {"DP-GAN-DPAC (ended short)", "Full DP-GAN-DPAC (ended short)"}
+        text = path.with_suffix(".tex").read_text()
+        assert ("at 95.6% of them or more" in path.read_text()) == ("(ended short)" in text) == bool(short)
+        assert bool(short) == any("ended short" in cells["method"] for cells in read_csv(path.with_suffix(".csv")))
+        shown += bool(short)
+    # All but the ablation, which is of another data set.
+    assert shown == 4
+
+
 def test_the_paper_s_rows_are_shown_without_any_measurement(tables):
     folder = tables()
     assert [len(rows(folder, f"table{n}")) for n in (1, 2, 3, 4)] == [8, 7, 2, 6]

@@ -45,6 +45,20 @@ METRICS = {
         Metric("eps_published", "ε published", False, "0.001", 2, arrow=False),
         Metric("eps_sound", "ε sound", False, "0.001", 2, arrow=False),
         Metric("train_seconds", "training (s)", False, "25%", 0, published_decimals=0, arrow=False, regresses=False),
+        # Of the planned ones; only of a run that ended short.
+        Metric("steps_share", "share of steps", True, "0.01", 3, arrow=False, regresses=False),
     )
 }
 ORDER = tuple(METRICS)
+
+# What tables call the row of a run that has a `steps_share`, and say of it.
+ENDED_SHORT = "ended short"
+
+
+def ended_short_note(share: float) -> str:
+    """Returns the sentence under a table with such rows, of which the shortest did `share` of its steps."""
+    return (
+        f"{ENDED_SHORT.capitalize()}: killed processes had spent what was left of the run's privacy budget, so it"
+        f" stopped before its last planned step, at {share:.1%} of them or more. It spent no more than its budget;"
+        " another run, in a folder of its own, would tell what all steps give."
+    )
