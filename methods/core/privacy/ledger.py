@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import json
@@ -245,8 +244,9 @@ class Ledger:
         self._chain.add(line)
 
     def _write(self, line: bytes) -> None:
-        if self._file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # A write that is cut short says why with the next one.
+        while line:
+            line = line[self._file.write(line) :]
 
     def _header(self) -> dict[str, Any]:
         plan = [release.to_dict() for release in self._releases.values()]
