@@ -27,11 +27,16 @@ MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4
 class Disk:
     """Fails each operation of a kind on files below a folder from the n-th on, until it is mended."""
 
+    hooked: Disk | None = None
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.kind, self.left, self.error, self.hit = folder, None, 0, 0, False
         for name in ("open", "fsync", "replace", "rename", "mkdir", "posix_fallocate", "link"):
             monkeypatch.setattr(os, name, self._failing("rename" if name == "replace" else name, getattr(os, name)))
-        sys.addaudithook(self._hook)
+        # A hook stays for the process's life.
+        if Disk.hooked is None:
+            sys.addaudithook(lambda *event: Disk.hooked._hook(*event))
+        Disk.hooked = self
 
     def breaks(self, kind: str | None, after: int = 0, error: int = errno.ENOSPC) -> None:
         self.kind, self.left, self.error, self.hit = kind, after, error, False

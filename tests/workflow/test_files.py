@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
 import pytest
 
-from workflow.common.errors import UserError
-from workflow.common.files import csv_text, json_or_path, read_csv, write_csv
+from workflow.common import files
+from workflow.common.errors import UserError, command
+from workflow.common.files import atomic, csv_text, json_or_path, read_csv, write_csv, write_text
 
 
 def test_json_is_taken_inline_or_from_a_file(tmp_path):
@@ -66,3 +74,88 @@ def test_a_csv_file_that_is_missing_or_of_another_shape_is_named(tmp_path, text,
 def test_a_header_alone_is_no_rows(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
     assert read_csv(tmp_path / "t.csv", ["a"]) == []
+
+
+def stored(folder, text: str) -> None:
+    """Writes a file as the next call does, in a process that has not looked at the folder yet."""
+    files._cleared.clear()
+    write_text(folder / "run.json", text)
+
+
+def killed_while_writing(folder, name: str) -> Path:
+    """Leaves what a process leaves that is killed while it writes a file; returns that."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        with atomic(folder / name) as temporary:
+            temporary.write_text("half")
+            os.write(writes, os.fsencode(temporary.name) + b"\n")
+            time.sleep(60)
+        os._exit(1)
+    os.close(writes)
+    with os.fdopen(reads) as said:
+        left = folder / said.readline().strip()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert left.read_text() == "half"
+    return left
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_write_to_the_folder(tmp_path):
+    left = [killed_while_writing(tmp_path, name) for name in ("run.json", "samples.npz", "no_suffix", "a.b.csv")]
+    stored(tmp_path, "whole")
+    assert not any(path.exists() for path in left)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_what_another_process_is_writing_and_files_of_the_users_stay(tmp_path):
+    names = (".hidden.json", ".run.abcdefgh.json", ".writing", "run.abcdefgh.writing.json")
+    users = [tmp_path / name for name in names]
+    for path in users:
+        path.write_text("mine")
+    with atomic(tmp_path / "run.json") as temporary:
+        temporary.write_text("first")
+        stored(tmp_path, "second")
+        assert temporary.exists()
+    assert (tmp_path / "run.json").read_text() == "first"
+    assert all(path.read_text() == "mine" for path in users)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_while_a_file_is_written_is_named_with_what_is_free_and_the_old_file_stays(tmp_path, number):
+    write_text(tmp_path / "run.json", "old")
+    with pytest.raises(UserError) as error, atomic(tmp_path / "run.json"):
+        raise OSError(number, os.strerror(number))
+    assert re.fullmatch(
+        rf"cannot write {re.escape(str(tmp_path))}/run.json: {os.strerror(number)} \(\d+\.\d GiB free on its disk\); "
+        "the same command continues once that is mended",
+        str(error.value),
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert (tmp_path / "run.json").read_text() == "old"
+
+
+def test_a_file_that_a_block_reads_is_not_taken_for_the_one_it_writes(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "run.json"):
+        (tmp_path / "source").read_text()
+    with pytest.raises(ConnectionResetError), atomic(tmp_path / "run.json"):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "in_the_way/run.json", "a\udcff.json"])
+def test_a_name_that_cannot_be_is_one_line(tmp_path, name):
+    (tmp_path / "in_the_way").write_text("a file")
+    if "udcff" in ascii(name):
+        write_text(tmp_path / name, "bytes that are no text are a name all the same")
+        return
+    with pytest.raises(UserError, match=r"cannot write .*free on its disk"):
+        write_text(tmp_path / name, "text")
+
+
+def test_whatever_the_system_refuses_a_command_is_one_line(capsys):
+    @command
+    def main(argv=None):
+        os.rename("/nowhere/a", "/nowhere/b")
+
+    assert main([]) == 2
+    assert capsys.readouterr().err == "error: /nowhere/a -> /nowhere/b: No such file or directory\n"
