@@ -50,7 +50,7 @@ def killed(folder: Path, plan: Plan, step: int | None, secret: bool = False) -> 
             patch.setattr(checkpoint, "save", lambda *_: (_ for _ in ()).throw(Killed))
         else:
             killed_at(patch, "gs_wgan", step)
-        train.train(plan, toy_records(), folder, CPU, secret_noise=secret)
+        train.train(plan, toy_records(), folder, CPU, checkpoint_seconds=0, secret_noise=secret)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.__main__ import main
 from methods.core import registry
+from methods.core.privacy import answers
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import Budget
 from methods.core.runs import train
@@ -72,6 +73,7 @@ def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_stra
 
 
 def test_uses_after_the_last_checkpoint_stay_spent_and_shorten_the_run_by_a_25th_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "FEW", 74)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 35)
         train.train(planned(steps=75), toy_records(), tmp_path, CPU)

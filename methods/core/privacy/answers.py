@@ -1,8 +1,9 @@
 """Answers of releases that have few uses, kept until a checkpoint holds what came of them.
 
-Where a kill between a charge and the next checkpoint would lose a twentieth of a release or more, the noisy answer is
-on disk, and the ledger says so, before the method sees it. A run that continues is then given that same answer, which
-is post-processing. A charge that has no such line was never answered to anybody.
+Where a kill between two checkpoints would lose too much of a release, or as many checkpoints as it takes would cost too
+much time, the noisy answer is in a file, and the ledger says so, before the method sees it. A run that continues is
+then given that same answer, which is post-processing. A charge that has no such line was never answered to anybody: a
+machine that went down and lost the line has lost all that ever saw the answer, for nothing leaves a run before its end.
 """
 
 from __future__ import annotations
@@ -19,28 +20,30 @@ import torch
 
 from methods.core.privacy.grant import Keep
 from methods.core.release import Release
-from workflow.common.files import atomic, sync_folder
+from workflow.common.files import cannot_write
 
-# A kill costs at most one part of these of a release's uses, or what was released since a checkpoint is kept.
-SHARE = 25
+# Answers of releases of more uses are not kept: a checkpoint at each of so many parts of them costs less.
+FEW, PARTS = 1000, 25
+_DIGITS = 16
 
 
 def unsaved(release: Release) -> int:
     """Returns how many uses of a release may at most be lost in a kill; 0 where each answer is kept."""
-    return release.max_uses // SHARE
+    return release.max_uses // PARTS if release.max_uses > FEW else 0
 
 
 class Answers:
     """The answers kept in `folder`, one file a use.
 
     `repeatable` says that the run's noise and draws follow from its key, so that a use which was charged and never
-    answered would be answered the same.
+    answered would be answered the same. `size` counts the bytes that this process has kept and not cleared.
     """
 
     def __init__(self, folder: Path, repeatable: bool) -> None:
         self._folder = folder
         self._repeatable = repeatable
         self._answered: dict[tuple[str, int], str] = {}
+        self.size = 0
 
     def recall(self, records: Iterable[Mapping[str, Any] | None]) -> None:
         """Notes which uses the records of a ledger call answered."""
@@ -62,7 +65,7 @@ class Answers:
     def keep(self, release: Release, use: int, note: Callable[[dict[str, Any]], None]) -> Keep:
         """Returns what gives the answer of a use that is kept, and else keeps the one that it makes.
 
-        Either is on disk, and the ledger has a `note` of it, before the caller sees it.
+        Either is in its file, and the ledger has a `note` of it, before the caller sees it.
         """
 
         def kept(make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -76,24 +79,32 @@ class Answers:
 
     def clear(self) -> None:
         """Removes all answers: a checkpoint holds what came of them, or a run has ended."""
+        self.size = 0
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._folder)
 
     def _store(self, release: Release, use: int, answer: torch.Tensor) -> tuple[torch.Tensor, str]:
         text = io.BytesIO()
         torch.save(answer.detach().cpu(), text)
-        with atomic(self._path(release, use)) as temporary:
-            temporary.write_bytes(text.getbuffer())
-        sync_folder(self._folder)
-        return answer, _digest(text.getvalue())
+        path, content, digest = self._path(release, use), text.getvalue(), _digest(text.getvalue())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Not waited for: what a machine that goes down loses of it, the digest tells.
+            whole = path.with_suffix(".new")
+            whole.write_bytes(digest.encode() + content)
+            whole.replace(path)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        self.size += len(content)
+        return answer, digest
 
     def _stored(self, release: Release, use: int) -> tuple[torch.Tensor, str] | None:
         try:
-            text = self._path(release, use).read_bytes()
-            return torch.load(io.BytesIO(text), weights_only=True), _digest(text)
-        # The library names no type for what is not its file.
-        except Exception:
+            content = self._path(release, use).read_bytes()
+        except OSError:
             return None
+        digest, text = content[:_DIGITS].decode("latin-1"), content[_DIGITS:]
+        return (torch.load(io.BytesIO(text), weights_only=True), digest) if digest == _digest(text) else None
 
     def _path(self, release: Release, use: int) -> Path:
         # A release's name may hold anything.
@@ -101,4 +112,4 @@ class Answers:
 
 
 def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:16]
+    return hashlib.sha256(text).hexdigest()[:_DIGITS]

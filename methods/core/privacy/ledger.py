@@ -213,7 +213,7 @@ class Ledger:
     @contextlib.contextmanager
     def _lend(self, release: Release | None, use: int) -> Iterator[Grant]:
         kept = release is not None and self._answers is not None and not unsaved(release)
-        note = functools.partial(self._append, durable=True)
+        note = functools.partial(self._append, durable=False)
         grant = Grant(release, self._noise, use, self._answers.keep(release, use, note) if kept else None)
         try:
             yield grant

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workflow.common.errors import UserError
+from workflow.common.files import cannot_write
 
 FILE = "spent.jsonl"
 _MEND = "mend the line, for it says what was spent on these pictures"
@@ -29,7 +30,7 @@ def record(folder: Path, entry: Mapping[str, Any]) -> None:
         with (folder / FILE).open("ab+") as file:
             _append(file, line)
     except OSError as error:
-        raise UserError(f"cannot write {folder / FILE}, where releases are recorded: {error.strerror}") from None
+        raise cannot_write(folder / FILE, error) from None
 
 
 def _append(file: BinaryIO, line: bytes) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from methods.core.accounting.calibration import check_plan
 from methods.core.method import Method
-from methods.core.privacy.answers import unsaved
+from methods.core.privacy.answers import Answers, unsaved
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.ledger_lines import Position
 from methods.core.privacy.private_data import PrivateData
@@ -30,6 +30,7 @@ from workflow.common.provenance import provenance
 PRIVATE_REPORT = "report.json"
 CHECKPOINT_SECONDS = 120.0
 LOG_ROWS = 200
+_KEPT_BYTES = 2**28
 
 
 def train(
@@ -68,13 +69,14 @@ def train(
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
         ledger_path = working_ledger(folder)
-        about = {"run": plan.digest, "since": since, "answers": answers(folder, not secret_noise)}
+        kept = answers(folder, repeatable=not secret_noise)
+        about = {"run": plan.digest, "since": since, "answers": kept}
         key = noise_key.fresh() if secret_noise else key
         with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key, **about) as ledger:
             if not resume:
                 begun.write(folder, begins, ledger.position())
             method = plan.build(device)
-            loop = TrainingLoop(plan, method, folder, begins, checkpoint_seconds)
+            loop = TrainingLoop(plan, method, folder, begins, kept, checkpoint_seconds)
             with _Signals() as signals:
                 if stored is None:
                     loop.prepare(data, ledger, warm_start)
@@ -119,7 +121,10 @@ def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[dict[str
 class TrainingLoop:
     """Steps of a method, and what they must remember across a kill."""
 
-    def __init__(self, plan: Plan, method: Method, folder: Path, begins: Begun, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, plan: Plan, method: Method, folder: Path, begins: Begun, kept: Answers, checkpoint_seconds: float
+    ) -> None:
+        self.answers = kept
         self.method, self.folder, self.checkpoint_seconds = method, folder, checkpoint_seconds
         self.releases, self.run_digest = plan.releases, begins.digest
         self.step, self.before, self.log = 0, 0.0, []
@@ -177,13 +182,12 @@ class TrainingLoop:
                     raise SystemExit(128 + signals.received)
 
     def _is_due(self, ledger: Ledger) -> bool:
-        """Returns whether a kill would cost much: time, or of a release more than it may."""
-        return time.monotonic() - self.saved > self.checkpoint_seconds or any(
-            self._unsaved(release, ledger) >= max(1, unsaved(release)) for release in self.releases
-        )
+        """Returns whether a kill would cost much: time, or of a release as much as it may; or too much is kept."""
+        late = time.monotonic() - self.saved > self.checkpoint_seconds
+        return late or self.answers.size > _KEPT_BYTES or any(self._is_spent(one, ledger) for one in self.releases)
 
-    def _unsaved(self, release: Release, ledger: Ledger) -> int:
-        return ledger.uses(release.name) - self.saved_uses[release.name]
+    def _is_spent(self, release: Release, ledger: Ledger) -> bool:
+        return 0 < unsaved(release) <= ledger.uses(release.name) - self.saved_uses[release.name]
 
     def _stop_early(self, spent: BudgetExhausted) -> None:
         if self.step == 0:
@@ -195,7 +199,7 @@ class TrainingLoop:
 
     def _save(self, ledger: Ledger) -> None:
         self._store(ledger)
-        answers(self.folder).clear()
+        self.answers.clear()
 
     def _store(self, ledger: Ledger) -> None:
         about = {"run": self.run_digest, "ledger": ledger.position().to_dict()}

@@ -16,7 +16,8 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs.plan import Plan
-from workflow.common.files import read_json, write_json
+from workflow.common.errors import UserError
+from workflow.common.files import clear_leftovers, read_json, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
 
@@ -65,9 +66,20 @@ def make(
 
 
 def _discard_others(out: Path, source: dict[str, Any]) -> None:
-    """Empties the folder of what was begun from other data or settings, and notes what this one is made from."""
+    """Empties the folder of what was begun from other data or settings, and notes what this one is made from.
+
+    Raises UserError for a folder of other things.
+    """
     note = out / "source.json"
-    if out.exists() and (not note.exists() or read_json(note) != source):
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(out)
+    there = list(out.iterdir()) if out.exists() else []
+    if there and not note.exists():
+        raise UserError(f"{out} holds {there[0].name}, which no warm start left there; choose another folder")
+    if there and read_json(note) != source:
+        # The note stays until it is written anew: without it nothing here would be known for what it is.
+        for path in there:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != note:
+                path.unlink()
     write_json(note, source)
