@@ -57,8 +57,8 @@ class PATEGAN(TeacherGAN):
         teacher_steps: int = with_default("teacher_steps", 5)
         pretrain_steps: int = with_default("pretrain_steps", 0)
         labels: str = setting("majority", "of the student: majority (0 or 1), or share", choices=("majority", "share"))
-        student_steps: int = setting(5, "student updates per round, on the round's images", low=1)
-        student_rate: float = setting(1e-4, "student's learning rate (Adam)", low=1e-9)
+        student_steps: int = setting(5, "student updates per round, on the round's images", low=1, high=10_000)
+        student_rate: float = setting(1e-4, "student's learning rate (Adam)", low=1e-9, high=10)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {}
 

@@ -19,6 +19,7 @@ from methods.core.runs import checkpoint, finished, noise_key
 from methods.core.runs.finished import LEDGER
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
+from methods.core.runs.rehearsal import rehearse
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
 from workflow.common.provenance import provenance
@@ -50,6 +51,7 @@ def train(
     # Before the records give the key: a plan over its budget reads nothing.
     check_plan(plan.releases, plan.budget)
     if not resume:
+        rehearse(plan, device, warm_start)
         finished.begin(plan, folder, again, secret_noise)
     key = noise_key.noise_key(plan, data, folder, secret_noise)
     with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key) as ledger:

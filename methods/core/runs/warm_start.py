@@ -16,6 +16,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
@@ -24,6 +25,23 @@ from workflow.common.provenance import provenance
 def wanted(plan: Plan) -> dict[str, Any] | None:
     """Returns the settings of the warm start that a plan's run begins from, None where it needs none."""
     return plan.method_class.warm_start(plan.hyper)
+
+
+def check(plan: Plan, folder: Path | None) -> None:
+    """Raises UserError unless `folder` is the whole warm start that a plan's run begins from."""
+    settings = wanted(plan)
+    if settings is None:
+        return
+    how = "make it by python -m methods warm-start"
+    if folder is None:
+        raise UserError(f"{plan.method} starts from a warm start with these settings and no folder was given; {how}")
+    if not (folder / "done.json").exists():
+        raise UserError(f"{folder} holds no whole warm start: it has no done.json; {how}")
+    done = read_json(folder / "done.json")
+    for name, asked in (("settings", settings), ("seed", plan.seed)):
+        made = done.get(name) if isinstance(done, dict) else None
+        if made != asked:
+            raise UserError(f"{folder} is a warm start of other {name}, {made}, not {asked}; {how}")
 
 
 def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
