@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,10 @@ class PATEGAN(TeacherGAN):
     @functools.cached_property
     def _student_optimizer(self) -> torch.optim.Adam:
         return adam(self._student.parameters(), self.hp.student_rate, (0.5, 0.999))
+
+    @classmethod
+    def rehearsal(cls, hp: Hyper) -> Hyper:
+        return replace(super().rehearsal(hp), student_steps=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

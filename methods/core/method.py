@@ -147,6 +147,11 @@ class Method(ABC):
         return None
 
     @classmethod
+    def check_warm_start(cls, settings: Mapping[str, Any], public: PublicSpec) -> None:
+        """Raises UserError for settings that `make_warm_start` cannot do; called before anything is made or removed."""
+        raise UserError(f"method {cls.__module__.removeprefix('methods.')} has no warm start")
+
+    @classmethod
     def make_warm_start(
         cls, settings: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
     ) -> None:

@@ -18,8 +18,9 @@ class UnaccountedAccess(Exception):
 class Grant:
     """Permission to read private data and to release at most one answer, as one Release describes it.
 
-    Made by the ledger alone. It is `open` from entering `ledger.charge` or `ledger.internal` until the block ends or
-    the answer is released. Noise and clip come from the release, never from the caller.
+    Made by the ledger alone, and for random records by a rehearsal. It is `open` from entering `ledger.charge` or
+    `ledger.internal` until the block ends or the answer is released. Noise and clip come from the release, never from
+    the caller.
     """
 
     def __init__(self, release: Release | None, noise: NoiseSource, use: int) -> None:

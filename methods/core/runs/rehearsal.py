@@ -5,25 +5,28 @@ What cannot work, such as a network that does not fit the images, then ends in o
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 
 from methods.core import registry
 from methods.core.method import Context, Method
 from methods.core.privacy.grant import Grant
-from methods.core.privacy.ledger import BudgetExhausted, Ledger
+from methods.core.privacy.ledger import BudgetExhausted
+from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import Index, PrivateData
-from methods.core.release import NO_BUDGET, PublicSpec, Release
+from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng
-from methods.core.runs import checkpoint, warm_start
+from methods.core.runs import warm_start
 from methods.core.runs.plan import Plan
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, unknown
 
 _STEPS = 2
 # Different random images; more records than these are the same again.
@@ -35,17 +38,17 @@ _PLAIN = (type(None), bool, int, float, str)
 def rehearse(plan: Plan, device: torch.device, critics: Path | None = None) -> None:
     """Goes through building, preparing, the first steps, storing and sampling of a plan's run, on random images.
 
-    No private data is read and nothing is charged or written but in a temporary folder; the random streams of torch
-    stay as they were. Steps have their real sizes, and are those of `Method.rehearsal`. `critics` is the folder of the
-    run's warm start, if it has one: it is checked, not used.
+    No private data is read, nothing is charged or written, and torch's random streams stay as they were. Steps have
+    their real sizes, and are those of `Method.rehearsal`. `critics` is the folder of the run's warm start, if it has
+    one: it is checked, not used.
 
     Raises UserError with the method, the shape, the library's words and the place for whatever goes wrong.
     """
     warm_start.check(plan, critics)
     cuda = [device] if device.type == "cuda" else []
     try:
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=cuda):
-            _go_through(plan, device, Path(folder))
+        with torch.random.fork_rng(devices=cuda):
+            _go_through(plan, device)
     except UserError:
         raise
     except Exception as error:
@@ -83,15 +86,53 @@ class RandomRecords:
         return self._few.read(grant, where % len(self._few))
 
 
-def _go_through(plan: Plan, device: torch.device, folder: Path) -> None:
+class FreeLedger:
+    """Stands in for the Ledger: it grants the same uses, in memory, for records that are nobody's."""
+
+    def __init__(self, releases: Sequence[Release]) -> None:
+        self._releases = {release.name: release for release in releases}
+        self._noise, self._uses = NoiseSource(b"rehearsal"), Counter()
+
+    @contextlib.contextmanager
+    def charge(self, name: str) -> Iterator[Grant]:
+        """Yields the grant of the next use of a release, and raises as the Ledger does."""
+        if name not in self._releases:
+            raise unknown("release", name, self._releases)
+        if self._uses[name] >= self._releases[name].max_uses:
+            raise BudgetExhausted(f"all uses of release {name} are spent")
+        with self._lend(name, self._releases[name]) as grant:
+            yield grant
+
+    @contextlib.contextmanager
+    def internal(self, reason: str) -> Iterator[Grant]:
+        """Yields a grant that reads but releases nothing."""
+        with self._lend(f"internal {reason}", None) as grant:
+            yield grant
+
+    def uses(self, name: str) -> int:
+        """Returns how many uses of a release are spent."""
+        return self._uses[name]
+
+    @contextlib.contextmanager
+    def _lend(self, name: str, release: Release | None) -> Iterator[Grant]:
+        self._uses[name] += 1
+        grant = Grant(release, self._noise, self._uses[name])
+        try:
+            yield grant
+        finally:
+            grant.close()
+
+
+def _go_through(plan: Plan, device: torch.device) -> None:
     hyper = plan.method_class.rehearsal(plan.hyper)
     context = Context(plan.public, _releases(plan, hyper), plan.seed, device)
     method = plan.method_class(hyper, context)
-    _train(method, plan, folder)
+    _train(method, RandomRecords(plan), FreeLedger(context.releases))
     _check_private(method.private_state(), "private_state")
-    checkpoint.save_generator(folder, method)
+    stored = save({name: value.detach().cpu().contiguous() for name, value in method.public_state().items()})
+    # Two at once would take more memory than the run itself.
     del method
-    _sample(plan.method_class(hyper, context), plan, checkpoint.load_generator(folder))
+    _sample(plan.method_class(hyper, context), plan, load(stored))
 
 
 def _releases(plan: Plan, hyper: Any) -> tuple[Release, ...]:
@@ -103,16 +144,14 @@ def _releases(plan: Plan, hyper: Any) -> tuple[Release, ...]:
     return tuple(release.without_noise() for release in releases) if free else releases
 
 
-def _train(method: Method, plan: Plan, folder: Path) -> None:
-    data = RandomRecords(plan)
-    with Ledger.open(folder / "ledger.jsonl", method.context.releases, NO_BUDGET, noise_key=b"rehearsal") as ledger:
-        try:
-            method.prepare(data, ledger)
-            for t in range(min(_STEPS, method.num_steps)):
-                method.step(t, data, ledger)
-        except BudgetExhausted:
-            # Which ends a run in good order.
-            return
+def _train(method: Method, data: RandomRecords, ledger: FreeLedger) -> None:
+    try:
+        method.prepare(data, ledger)
+        for t in range(min(_STEPS, method.num_steps)):
+            method.step(t, data, ledger)
+    except BudgetExhausted:
+        # Which ends a run in good order.
+        return
 
 
 def _sample(method: Method, plan: Plan, state: Mapping[str, torch.Tensor]) -> None:

@@ -68,9 +68,11 @@ def make(
     """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
 
     `settings` may hold numbers that follow the data (see PerRecord). `data_digest` names the training file: what was
-    begun from another one is discarded. Raises UserError for a method without a warm start.
+    begun from another one is discarded. Raises UserError, before that, for settings that cannot be, or a method without
+    a warm start.
     """
     settings = {name: settled(value, public.num_train) for name, value in settings.items()}
+    registry.load(method).check_warm_start(settings, public)
     _discard_others(out, {"settings": settings, "seed": seed, "train": data_digest})
     started = time.monotonic()
     # An empty plan: nothing of this step may leave it, so every read is internal.

@@ -126,6 +126,10 @@ class ShardedGAN(Method):
         return {name: getattr(hp, name) for name in shared}
 
     @classmethod
+    def check_warm_start(cls, settings_: Mapping[str, Any], public: PublicSpec) -> None:
+        ShardedGAN.check(settings.parse(ShardedHyper, settings_, "warm-start setting"), public)
+
+    @classmethod
     def make_warm_start(
         cls, settings_: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
     ) -> None:

@@ -139,9 +139,9 @@ class TeacherGAN(Method):
 
     @classmethod
     def rehearsal(cls, hp: Any) -> Any:
-        """Leaves out what a round does again and again; see Method."""
-        again = ("pretrain_steps", "teacher_steps", "generator_steps", "student_steps")
-        return replace(hp, **{name: min(1, getattr(hp, name)) for name in again if hasattr(hp, name)})
+        """Leaves one round, as all are alike, and of what it does again and again one time each; see Method."""
+        once = {name: min(1, getattr(hp, name)) for name in ("teacher_steps", "generator_steps")}
+        return replace(hp, steps=1, pretrain_steps=0 if hp.teacher_steps else min(1, hp.pretrain_steps), **once)
 
     @property
     def num_steps(self) -> int:
