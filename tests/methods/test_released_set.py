@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from toys import Killed, killed_at
+from toys import Killed, killed_at, unrehearsed
 
 from methods.__main__ import main
 from methods.commands import release
@@ -423,6 +423,7 @@ def test_the_noise_of_a_release_is_that_of_its_plan(tmp_path, data, monkeypatch)
         return noisy(self, answer)
 
     monkeypatch.setattr(Grant, "_noisy", watched)
+    unrehearsed(monkeypatch)
     call(data, "out")
     stated = json.loads((tmp_path / "out" / "privacy.json").read_text())
     (scale,) = scales
