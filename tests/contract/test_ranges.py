@@ -14,6 +14,7 @@ from methods.core.method import Method
 from methods.core.release import Budget, PublicSpec
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
+from methods.core.runs.warm_start import wanted
 from workflow.common.errors import UserError
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ LEAST = {
 # What else must then be so, and why a number may end before its range does: see each method's `check`.
 WITH = {
     "generator_every": lambda value: {"steps": max(2, value)},
-    "shards_per_step": lambda value: {"num_shards": max(2, math.ceil(value)), "spectral_norm": not value},
+    "shards_per_step": lambda value: {"num_shards": math.ceil(value), "spectral_norm": False} if value else {},
     "top_k": lambda value: {"top_k": min(value, 784)},
     "projected": lambda value: {"projected": min(value, 784)},
 }  # fmt: skip
@@ -43,15 +44,14 @@ NUMBERS = numbers()
 IDS = [f"{name}.{field.name}" for name, field in NUMBERS]
 
 
-def budget(name: str) -> Budget:
-    return Budget(math.inf, 1e-5, "none") if name == "nonprivate" else Budget(10.0, 1e-5, "published")
+FREE, PRIVATE = Budget(math.inf, 1e-5, "none"), Budget(10.0, 1e-5, "published")
 
 
-def plan(name: str, field: str, value: float) -> Plan:
+def plan(name: str, field: str, value: float, budget: Budget = FREE) -> Plan:
     """Returns a plan for as many records as `value` needs, at the end of one number's range."""
     settings = harness.sizes(name, harness.TINY | LEAST) | {field: value} | WITH.get(field, lambda _: {})(value)
     records = max(60, math.ceil(value)) if field in FOLLOWING else 60
-    return Plan.make(name, name, settings, PublicSpec("toy", (1, 28, 28), 10, records), budget(name), 0)
+    return Plan.make(name, name, settings, PublicSpec("toy", (1, 28, 28), 10, records), budget, 0)
 
 
 @pytest.mark.parametrize(("name", "field"), NUMBERS, ids=IDS)
@@ -65,16 +65,23 @@ def test_both_ends_are_stated_and_just_outside_is_refused(name: str, field: data
         assert len(str(refusal.value)) < 300
 
 
-@pytest.mark.parametrize(("name", "field"), NUMBERS, ids=IDS)
-def test_the_smallest_value_is_planned_and_rehearsed(name: str, field: dataclasses.Field) -> None:
-    rehearse(plan(name, field.name, field.metadata["low"]), CPU)
+def test_the_smallest_values_all_together_are_planned_and_rehearsed(name: str) -> None:
+    fields = {field.name: field.metadata["low"] for other, field in NUMBERS if other == name}
+    # Of two weights one must be above 0.
+    fields |= {"critic_weight": 1.0} if "critic_weight" in fields else {}
+    settings = harness.sizes(name, LEAST) | fields
+    rehearse(Plan.make(name, name, settings, PublicSpec("toy", (1, 28, 28), 10, 60), FREE, 0), CPU)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "field"), NUMBERS, ids=IDS)
-def test_the_largest_value_is_planned_and_rehearsed(name: str, field: dataclasses.Field) -> None:
-    if field.name not in ("warm_start_steps", "warm_start_width"):
-        rehearse(plan(name, field.name, field.metadata["high"]), CPU)
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_either_end_is_planned_with_its_noise_and_rehearsed(name: str, field: dataclasses.Field, end: str) -> None:
+    if (name, field.name, end) == ("nonprivate", "shards_per_step", "high"):
+        pytest.skip("it draws no shards")
+    one = plan(name, field.name, field.metadata[end], FREE if name == "nonprivate" else PRIVATE)
+    if wanted(one) is None:
+        rehearse(one, CPU)
 
 
 def test_a_method_says_what_it_rehearses_in_sizes_of_its_own(name: str) -> None:
