@@ -40,10 +40,10 @@ class DataLens(TeacherGAN):
     class Hyper(TeacherHyper):
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10."""
 
-        top_k: int = setting(300, "entries of each image's gradient that a teacher keeps", low=1)
+        top_k: int = setting(300, "entries of each image's gradient that a teacher keeps", low=1, high=65_536)
         threshold: float = setting(0.2, "least noisy sum that counts, as a share of teachers", low=0, high=1)
         max_gradient: float = setting(
-            1e-5, "entries this large have a sure sign; 0: the largest entry of the image", low=0
+            1e-5, "entries this large have a sure sign; 0: the largest entry of the image", low=0, high=1e6
         )
         step_size: float = setting(1e-3, "how far a vote moves a pixel's target, in [0, 1]", low=1e-9, high=1)
 

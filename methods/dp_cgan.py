@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog, check_records
+from methods.core.method import Context, Method, StepLog, check_records, check_steps
 from methods.core.optimisers import adam, blend, descend, restore, states
 from methods.core.privacy import dp_sgd
 from methods.core.privacy.ledger import Ledger
@@ -52,20 +52,20 @@ class DPCGAN(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for MNIST."""
 
-        steps: int = setting(30000, "discriminator steps, each one release", low=1)
-        batch_size: int = setting(600, "expected private records per step; as many fakes", low=1)
-        clip: float = setting(1.1, "L2 bound of a per-example gradient, all tensors at once", low=1e-9)
-        generator_every: int = setting(1, "discriminator steps per generator step", low=1)
+        steps: int = setting(30000, "discriminator steps, each one release", low=1, high=10_000_000)
+        batch_size: int = setting(600, "expected private records per step; as many fakes", low=1, high=65_536)
+        clip: float = setting(1.1, "L2 bound of a per-example gradient, all tensors at once", low=1e-9, high=1e6)
+        generator_every: int = setting(1, "discriminator steps per generator step", low=1, high=100_000)
         optimizer: str = setting("sgd", "optimiser of the discriminator", choices=("sgd", "adam"))
-        learning_rate: float = setting(0.1, "discriminator learning rate at the start", low=0)
-        learning_rate_end: float = setting(0.052, "the same when the decay ends", low=0)
+        learning_rate: float = setting(0.1, "discriminator learning rate at the start", low=0, high=10)
+        learning_rate_end: float = setting(0.052, "the same when the decay ends", low=0, high=10)
         decay_share: float = setting(1 / 3, "part of the run over which it falls linearly", low=0, high=1)
-        generator_rate: float = setting(1e-3, "generator learning rate (Adam)", low=0)
+        generator_rate: float = setting(1e-3, "generator learning rate (Adam)", low=0, high=10)
         beta1: float = setting(0.9, "first Adam decay rate, of both networks", low=0, high=0.999)
-        latent: int = setting(100, "size of the latent, uniform in (-1, 1)", low=1)
-        hidden: int = setting(128, "hidden units of each network", low=1)
+        latent: int = setting(100, "size of the latent, uniform in (-1, 1)", low=1, high=4096)
+        hidden: int = setting(128, "hidden units of each network", low=1, high=16_384)
         leak: float = setting(0.0, "slope below zero of the discriminator's hidden layer", low=0, high=1)
-        label_scale: float = setting(1.0, "hot entry of the discriminator's label input", low=0)
+        label_scale: float = setting(1.0, "hot entry of the discriminator's label input", low=0, high=1e6)
         ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
@@ -95,6 +95,11 @@ class DPCGAN(Method):
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
         super().check(hp, public)
         check_records("dp_cgan.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
+        check_steps("dp_cgan.generator_every", hp.generator_every, hp.steps)
+
+    @classmethod
+    def rehearsal(cls, hp: Hyper) -> Hyper:
+        return replace(hp, generator_every=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

@@ -21,10 +21,12 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.upsampling import doubled_bilinearly
+from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 _RELEASE = "embedding"
 _BLOCK = 500
+_LEAST_SCALE = 1e-6
 # Numbers in one slab of per-record embeddings: small enough for a processor's cache.
 _SLAB = 1 << 18
 
@@ -51,19 +53,21 @@ class DPMERF(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for 28x28 images."""
 
-        features: int = setting(10000, "random features, cosines and sines in pairs: of an odd number, one less", low=2)
-        length_scale: float = setting(
-            0.0, "squared length scale of the Gaussian kernel, in pixel units [0, 1]; 0: entries / 7.5", low=0
+        features: int = setting(
+            10000, "random features, cosines and sines in pairs: of an odd number, one less", low=2, high=100_000
         )
-        steps: int = setting(3000, "generator steps", low=1)
+        length_scale: float = setting(
+            0.0, "squared length scale of the Gaussian kernel, in pixel units [0, 1]; 0: entries / 7.5", low=0, high=1e6
+        )
+        steps: int = setting(3000, "generator steps", low=1, high=10_000_000)
         # Batch norm needs two images.
-        batch_size: int = setting(100, "generated images per step", low=2)
-        learning_rate: float = setting(0.01, "Adam learning rate at the start", low=1e-9)
+        batch_size: int = setting(100, "generated images per step", low=2, high=16_384)
+        learning_rate: float = setting(0.01, "Adam learning rate at the start", low=1e-9, high=10)
         decay: float = setting(0.9, "learning-rate factor at each of the decays", low=0, high=1)
-        decays: int = setting(5, "equal parts of the run, a decay after each", low=0)
-        latent: int = setting(5, "size of the Gaussian latent", low=1)
-        hidden: int = setting(200, "units of the first layer", low=1)
-        channels: int = setting(16, "channels before the first convolution", low=1)
+        decays: int = setting(5, "equal parts of the run, a decay after each", low=0, high=1000)
+        latent: int = setting(5, "size of the Gaussian latent", low=1, high=4096)
+        hidden: int = setting(200, "units of the first layer", low=1, high=8192)
+        channels: int = setting(16, "channels before the first convolution", low=1, high=1024)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 1.0): {"length_scale": 105.0},
@@ -87,6 +91,11 @@ class DPMERF(Method):
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
         super().check(hp, public)
         check_quarters("dp_merf", public)
+        if 0 < hp.length_scale < _LEAST_SCALE:
+            raise UserError(
+                f"dp_merf.length_scale must be 0, or at least {_LEAST_SCALE:g}: below it no two images have anything in"
+                f" common; got {hp.length_scale:g}"
+            )
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
@@ -182,9 +191,7 @@ class _Generator(nn.Module):
             nn.Linear(hp.hidden, size), nn.BatchNorm1d(size),
         )  # fmt: skip
         widths = [max(1, hp.channels >> i) for i in range(doublings)] + [shape[0]]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 5, padding=2) for before, after in pairwise(widths)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 5, padding=2) for before, after in pairwise(widths))
         laid_out(self.convolutions)
 
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -70,25 +70,27 @@ class DPSinkhorn(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10. Pixels lie in [-1, 1]."""
 
-        steps: int = setting(3446400, "generator steps, each one release", low=1)
-        batch_size: int = setting(50, "expected private records per step", low=1)
-        generated: int = setting(50, "generated images per step", low=1)
+        steps: int = setting(3446400, "generator steps, each one release", low=1, high=10_000_000)
+        batch_size: int = setting(50, "expected private records per step", low=1, high=65_536)
+        generated: int = setting(50, "generated images per step", low=1, high=4096)
         alternates: float = setting(
             0.2, "share of the self-term's images that are fresh; 0 is twice the Sinkhorn divergence", low=0, high=1
         )
-        clip: float = setting(0.5, "L2 bound of the whole generated batch's gradient", low=1e-9)
-        l1_weight: float = setting(1.0, "weight of the L1 distance next to the squared L2 one", low=0)
-        label_scale: float = setting(15.0, "hot entry of the label next to the pixels", low=0)
+        clip: float = setting(0.5, "L2 bound of the whole generated batch's gradient", low=1e-9, high=1e6)
+        l1_weight: float = setting(1.0, "weight of the L1 distance next to the squared L2 one", low=0, high=1e6)
+        label_scale: float = setting(15.0, "hot entry of the label next to the pixels", low=0, high=1e6)
         match_classes: bool = setting(False, "weight records so that each class has the mass of the generated one")
-        regularization: float = setting(0.05, "entropic regularisation, in units of the cost", low=1e-9)
-        iterations: int = setting(30, "Sinkhorn iterations; the regularisation falls during the first half", low=1)
+        regularization: float = setting(0.05, "entropic regularisation, in units of the cost", low=1e-9, high=1e9)
+        iterations: int = setting(
+            30, "Sinkhorn iterations; the regularisation falls during the first half", low=1, high=10_000
+        )
         balanced_labels: bool = setting(False, "generated labels in turn, not at random")
-        latent: int = setting(16, "size of the latent", low=1)
+        latent: int = setting(16, "size of the latent", low=1, high=4096)
         latent_law: str = setting("uniform", "of each entry: uniform in [0, 1], or gaussian", choices=_LATENTS)
-        width: int = setting(64, "base channels of the generator; 64 is the paper's", low=1)
-        learning_rate: float = setting(1e-5, "Adam learning rate at the start", low=1e-9)
-        learning_rate_end: float = setting(1e-5, "the same at the end; it falls linearly", low=0)
-        weight_decay: float = setting(1e-5, "Adam's L2 penalty", low=0)
+        width: int = setting(64, "base channels of the generator; 64 is the paper's", low=1, high=512)
+        learning_rate: float = setting(1e-5, "Adam learning rate at the start", low=1e-9, high=10)
+        learning_rate_end: float = setting(1e-5, "the same at the end; it falls linearly", low=0, high=10)
+        weight_decay: float = setting(1e-5, "Adam's L2 penalty", low=0, high=1)
         ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=1)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
@@ -113,6 +115,10 @@ class DPSinkhorn(Method):
         super().check(hp, public)
         check_records("dp_sinkhorn.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
         check_size("dp_sinkhorn makes", _SIZES, public)
+
+    @classmethod
+    def rehearsal(cls, hp: Hyper) -> Hyper:
+        return replace(hp, iterations=min(2, hp.iterations))
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

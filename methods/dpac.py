@@ -33,17 +33,21 @@ class Hyper(ShardedHyper):
     r2g: bool = setting(True, "the classifier's real phase (real2gen); false is the ablation w/o r2g")
     mix_phases: bool = setting(False, "one mixed phase of fakes and reals instead of fakes, then reals: a w/o seq")
     fresh_classifier: bool = setting(True, "a new classifier each step; false keeps one per shard: w/o init")
-    classifier_start: int = setting(6000, "generator steps before the classifier joins; 0 is another w/o seq", 0)
-    classifier_fake_steps: int = setting(10, "classifier updates on fakes each generator step", 0)
-    classifier_real_steps: int = setting(10, "classifier updates on records each generator step", 0)
-    fakes_per_class: int = setting(100, "fakes per class in the classifier's fake phase", 1)
-    critic_weight: float = setting(0.8, "weight of the critic's image gradient once the classifier has joined", 0)
-    classifier_weight: float = setting(0.2, "weight of the classifier's image gradient, relative to the critic's", 0)
+    classifier_start: int = setting(
+        6000, "generator steps before the classifier joins; 0 is another w/o seq", 0, 10_000_000
+    )
+    classifier_fake_steps: int = setting(10, "classifier updates on fakes each generator step", 0, 1000)
+    classifier_real_steps: int = setting(10, "classifier updates on records each generator step", 0, 1000)
+    fakes_per_class: int = setting(100, "fakes per class in the classifier's fake phase", 1, 4096)
+    critic_weight: float = setting(0.8, "weight of the critic's image gradient once the classifier has joined", 0, 1e6)
+    classifier_weight: float = setting(
+        0.2, "weight of the classifier's image gradient, relative to the critic's", 0, 1e6
+    )
     as_released: bool = setting(
         False, "release what the authors' code does, at the noise of what they count: costs more than the budget"
     )
     released_batch: int = setting(
-        1000, "with as_released, generated images per step once the classifier has joined", 1
+        1000, "with as_released, generated images per step once the classifier has joined", 1, 16_384
     )
 
 
@@ -106,6 +110,13 @@ class DPAC(ShardedGAN):
             raise UserError("shards_per_step needs two phases of its classifier: leave mix_phases and as_released off")
         if hp.critic_weight + hp.classifier_weight == 0:
             raise UserError("critic_weight and classifier_weight must not both be 0")
+
+    @classmethod
+    def rehearsal(cls, hp: Any) -> Any:
+        """Lets the classifier join in the second step, if the run gets there, and learn once a step."""
+        start = min(1, hp.classifier_start) if hp.classifier_start < hp.steps else hp.classifier_start
+        once = {name: min(1, getattr(hp, name)) for name in ("classifier_fake_steps", "classifier_real_steps")}
+        return replace(super().rehearsal(hp), classifier_start=start, **once)
 
     @classmethod
     def counted(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:

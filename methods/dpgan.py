@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog, check_records, check_size
+from methods.core.method import Context, Method, StepLog, check_records, check_size, check_steps
 from methods.core.optimisers import adam, blend, descend, restore, states
 from methods.core.privacy import dp_sgd
 from methods.core.privacy.ledger import Ledger
@@ -64,26 +64,28 @@ class DPGAN(Method):
     class Hyper:
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10, adaptive."""
 
-        steps: int = setting(174000, "discriminator steps, each one release", low=1)
-        batch_size: int = setting(512, "expected private records per step", low=1)
-        fakes: int = setting(0, "generated examples per step, which count batch_size in all; 0: batch_size", low=0)
-        clip: float = setting(1.0, "L2 bound of a per-example gradient, all tensors at once", low=1e-9)
+        steps: int = setting(174000, "discriminator steps, each one release", low=1, high=10_000_000)
+        batch_size: int = setting(512, "expected private records per step", low=1, high=65_536)
+        fakes: int = setting(
+            0, "generated examples per step, which count batch_size in all; 0: batch_size", low=0, high=65_536
+        )
+        clip: float = setting(1.0, "L2 bound of a per-example gradient, all tensors at once", low=1e-9, high=1e6)
         generator_every: int = setting(
-            0, "discriminator steps per generator step; 0: adaptive, 1, 2, 5, 10, 20 ...", low=0
+            0, "discriminator steps per generator step; 0: adaptive, 1, 2, 5, 10, 20 ...", low=0, high=100_000
         )
         threshold: float = setting(
             0.6, "discriminator's accuracy on fakes at which the adaptive number is raised", low=0, high=1
         )
-        patience: int = setting(200, "generator steps at least between two raises", low=1)
-        learning_rate: float = setting(2e-4, "discriminator learning rate (Adam)", low=0)
-        generator_rate: float = setting(2e-4, "generator learning rate (Adam)", low=0)
+        patience: int = setting(200, "generator steps at least between two raises", low=1, high=10_000_000)
+        learning_rate: float = setting(2e-4, "discriminator learning rate (Adam)", low=0, high=10)
+        generator_rate: float = setting(2e-4, "generator learning rate (Adam)", low=0, high=10)
         rate_end: float = setting(
             1.0, "part of both learning rates left at the last step, after a linear fall", low=0, high=1
         )
         beta1: float = setting(0.5, "first Adam decay rate, of both networks", low=0, high=0.999)
-        latent: int = setting(128, "size of the Gaussian latent", low=1)
-        dim: int = setting(128, "width of the networks: channels of the first maps", low=2)
-        label_scale: float = setting(1.0, "hot entry of both networks' label inputs", low=0)
+        latent: int = setting(128, "size of the Gaussian latent", low=1, high=4096)
+        dim: int = setting(128, "width of the networks: channels of the first maps", low=2, high=512)
+        label_scale: float = setting(1.0, "hot entry of both networks' label inputs", low=0, high=1e6)
         unit_gain: bool = setting(False, "initial weights that keep the signal's size; false: torch's")
         ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
         precision: str = setting(
@@ -132,7 +134,12 @@ class DPGAN(Method):
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
         super().check(hp, public)
         check_records("dpgan.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
+        check_steps("dpgan.generator_every", hp.generator_every, hp.steps)
         check_size("dpgan makes", _SIZES, public)
+
+    @classmethod
+    def rehearsal(cls, hp: Hyper) -> Hyper:
+        return replace(hp, generator_every=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

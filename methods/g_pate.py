@@ -47,13 +47,13 @@ class GPATE(TeacherGAN):
         teacher_steps: int = with_default("teacher_steps", 1)
         pretrain_steps: int = with_default("pretrain_steps", 0)
         latent: int = with_default("latent", 100)
-        projected: int = setting(10, "dimensions that an image's gradient is projected to", low=1)
-        bins: int = setting(10, "equal bins of each projected dimension", low=2)
+        projected: int = setting(10, "dimensions that an image's gradient is projected to", low=1, high=4096)
+        bins: int = setting(10, "equal bins of each projected dimension", low=2, high=1024)
         step_size: float = setting(
-            1e-4, "projected gradients beyond +- this fall in the outer bins; pixels in [0, 1]", low=1e-9
+            1e-4, "projected gradients beyond +- this fall in the outer bins; pixels in [0, 1]", low=1e-9, high=1e3
         )
         threshold: float = setting(0.5, "least noisy count of a winner, as a share of teachers", low=0, high=1)
-        scale: float = setting(1.0, "factor on the aggregated gradient that moves a target", low=1e-9)
+        scale: float = setting(1.0, "factor on the aggregated gradient that moves a target", low=1e-9, high=1e6)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {},

@@ -17,8 +17,8 @@ from workflow.common.settings import setting
 class Hyper(ShardedHyper):
     """The gradient-sanitised GAN's hyper-parameters with one shard that holds every record."""
 
-    num_shards: int = setting(1, "1: one critic sees every record", 1)
-    warm_start_steps: int = setting(0, "0: the only critic trains with the generator", 0)
+    num_shards: int = setting(1, "1: one critic sees every record", 1, 1)
+    warm_start_steps: int = setting(0, "0: the only critic trains with the generator", 0, 1_000_000)
 
 
 class NonPrivate(ShardedGAN):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,8 +57,8 @@ class PATEGAN(TeacherGAN):
         teacher_steps: int = with_default("teacher_steps", 5)
         pretrain_steps: int = with_default("pretrain_steps", 0)
         labels: str = setting("majority", "of the student: majority (0 or 1), or share", choices=("majority", "share"))
-        student_steps: int = setting(5, "student updates per round, on the round's images", low=1)
-        student_rate: float = setting(1e-4, "student's learning rate (Adam)", low=1e-9)
+        student_steps: int = setting(5, "student updates per round, on the round's images", low=1, high=10_000)
+        student_rate: float = setting(1e-4, "student's learning rate (Adam)", low=1e-9, high=10)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {}
 
@@ -70,6 +70,10 @@ class PATEGAN(TeacherGAN):
     @functools.cached_property
     def _student_optimizer(self) -> torch.optim.Adam:
         return adam(self._student.parameters(), self.hp.student_rate, (0.5, 0.999))
+
+    @classmethod
+    def rehearsal(cls, hp: Hyper) -> Hyper:
+        return replace(super().rehearsal(hp), student_steps=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:

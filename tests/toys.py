@@ -17,6 +17,7 @@ from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec
+from methods.core.runs import train
 from workflow import datasets, presets
 from workflow.common.contracts import LabelledImages
 from workflow.grid import Config
@@ -65,6 +66,7 @@ class Killed(Exception):
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
     """Lets each run of `method` die when it comes to `step`."""
+    unrehearsed(monkeypatch)
     cls = registry.load(method)
     whole = cls.step
 
@@ -74,6 +76,11 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
         return whole(self, t, data, ledger)
 
     monkeypatch.setattr(cls, "step", stop)
+
+
+def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets runs begin without a rehearsal, for what is to happen to their own steps."""
+    monkeypatch.setattr(train, "rehearse", lambda *_: None)
 
 
 def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from methods.commands.arguments import add_settings, assignments, overrides
+from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_delta
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
 from methods.core.release import Budget, PublicSpec, Release
 from methods.core.runs import prepared
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError
+from workflow.common.options import number, whole
 
 # Image shape, classes and training records of the data sets that the methods' authors used.
 DATASETS = {
@@ -30,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--preset", help="take the settings of a preset's row, such as own's")
     parser.add_argument("--epsilon", default="10", help="budgets to find the noise for, as 10,1 (default 10)")
-    parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
-    parser.add_argument("--noise", type=float, help="noise multiplier of every release: adds what that costs")
+    add_delta(parser)
+    parser.add_argument(
+        "--noise", type=number("--noise", 0, 1e6), help="noise multiplier of every release: adds what that costs"
+    )
     add_settings(parser)
 
 
@@ -47,6 +50,7 @@ def report(arguments: argparse.Namespace) -> str:
     """
     public = public_facts(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
+    warn_of_delta(arguments.delta, public.num_train)
     if math.inf in budgets:
         raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
     method, settings = _settings(arguments, public.dataset, budgets[0])
@@ -80,7 +84,7 @@ def add_data(parser: Any) -> None:
         "--dataset", default="mnist", help=f"{', '.join(DATASETS)} (default mnist); or a card.json, its folder, or the"
         " name of a set under results/*/data",
     )  # fmt: skip
-    parser.add_argument("--records", type=int, help="training records, if other than the data set's")
+    parser.add_argument("--records", type=whole("--records"), help="training records, if other than the data set's")
 
 
 def public_facts(arguments: argparse.Namespace) -> PublicSpec:
@@ -88,8 +92,6 @@ def public_facts(arguments: argparse.Namespace) -> PublicSpec:
     public = DATASETS.get(arguments.dataset) or prepared.facts(arguments.dataset, DATASETS)
     if arguments.records is None:
         return public
-    if arguments.records < 1:
-        raise UserError(f"--records must be at least 1, got {arguments.records}")
     return dataclasses.replace(public, num_train=arguments.records)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ import torch
 
 from methods.core import registry
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import Budget, PublicSpec
-from methods.core.runs.plan import Plan
+from methods.core.release import MOST_DELTA, Budget, PublicSpec
+from methods.core.runs.plan import MOST_SEED, Plan
 from methods.core.speed.choices import CHOICES
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path
-from workflow.common.options import whole
+from workflow.common.options import number, whole
+
+# Their pixels are held in memory at once.
+MOST_IMAGES = 10_000_000
 
 
 def read_plan(text: str | Path) -> Plan:
@@ -60,9 +65,40 @@ def add_budget(parser: Any, epsilon: str | None = "10") -> None:
     parser.add_argument(
         "--epsilon", default=epsilon, required=epsilon is None, help=f"a number above 0, or inf{default}"
     )
-    parser.add_argument("--delta", type=float, default=1e-5, help="default 1e-5")
+    add_delta(parser)
     parser.add_argument("--accounting", default="sound", help=f"{', '.join(ACCOUNTINGS)} (default sound)")
     parser.add_argument("--over-budget", action="store_true", help="allow a plan that costs more than epsilon")
+
+
+def add_delta(parser: Any, default: float | None = 1e-5, help: str = "default 1e-5") -> None:
+    """Adds --delta."""
+    parser.add_argument("--delta", type=number("--delta", 0, MOST_DELTA, open_low=True), default=default, help=help)
+
+
+def add_seed(parser: Any, option: str = "--seed", help: str = "root seed (default 0)") -> None:
+    """Adds --seed, or another option that takes a seed."""
+    parser.add_argument(option, type=whole(option, 0, MOST_SEED), default=0, help=help)
+
+
+def add_num(parser: Any, help: str, default: int | None = None, required: bool = False) -> None:
+    """Adds --num."""
+    count = whole("--num", 1, MOST_IMAGES)
+    parser.add_argument("--num", type=count, default=default, required=required, help=help)
+
+
+def largest_delta(records: int) -> float:
+    """Returns the largest power of ten below 1 / records."""
+    return 10.0 ** (math.ceil(-math.log10(records)) - 1)
+
+
+def warn_of_delta(delta: float, records: int) -> None:
+    """Says on stderr why a delta that is not below 1 / records is too large, if it is."""
+    if delta * records >= 1:
+        print(
+            f"warning: delta {delta:g} is not below 1 / records = {1 / records:g}: it allows giving one record away"
+            f" whole; use {largest_delta(records):g}, or less",
+            file=sys.stderr,
+        )
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:
@@ -97,7 +133,8 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set takes KEY=VALUE, got {text!r}")
         try:
             values[key] = json.loads(value)
-        except json.JSONDecodeError:
+        # Not JSON alone: a number of thousands of digits, or lists in lists without end.
+        except (ValueError, RecursionError):
             values[key] = _mapping(value) if value.startswith("{") else value
     return values
 
@@ -109,7 +146,7 @@ def _mapping(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -124,7 +161,7 @@ def add_secret_noise(parser: argparse.ArgumentParser) -> None:
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Adds --threads and --device."""
-    parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
+    parser.add_argument("--threads", type=whole("--threads", 1, 1024), default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
 
 

@@ -13,8 +13,10 @@ import torch
 
 from methods.commands.account import add_data, public_facts
 from methods.commands.arguments import (
+    MOST_IMAGES,
     add_budget,
     add_machine,
+    add_seed,
     add_settings,
     budget_of,
     overrides,
@@ -30,6 +32,7 @@ from methods.core.runs.plan import Plan
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
+from workflow.common.options import number, whole
 
 ATTACKS = ("mechanism", "non_finite", "training")
 COLUMNS = (
@@ -47,13 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget(group)
     add_settings(group)
     parser.add_argument("--attack", default="mechanism", choices=ATTACKS, help="default mechanism")
-    parser.add_argument("--seconds", type=float, default=10.0, help="nominal work a plan (default 10)")
-    parser.add_argument("--uses", type=int, help="most uses audited of each release (default: as many as pay)")
-    parser.add_argument("--canaries", type=int, help="coins (default: what --seconds pays for; training 200)")
-    parser.add_argument("--samples", type=int, default=2000, help="training attack: images drawn (default 2000)")
+    parser.add_argument(
+        "--seconds",
+        type=number("--seconds", 0, 1e6, open_low=True),
+        default=10.0,
+        help="nominal work a plan (default 10)",
+    )
+    parser.add_argument(
+        "--uses", type=whole("--uses"), help="most uses audited of each release (default: as many as pay)"
+    )
+    parser.add_argument(
+        "--canaries", type=whole("--canaries", 1, 10**7), help="coins (default: what --seconds pays for; training 200)"
+    )
+    parser.add_argument(
+        "--samples", type=whole("--samples", 1, MOST_IMAGES), default=2000,
+        help="training attack: images drawn (default 2000)",
+    )  # fmt: skip
     parser.add_argument("--data", help="training attack: train.npz of the data set")
     parser.add_argument("--confidence", type=float, default=CONFIDENCE, help=f"default {CONFIDENCE}")
-    parser.add_argument("--audit-seed", type=int, default=0, help="of coins, canaries, draws and noise (default 0)")
+    add_seed(parser, "--audit-seed", "of coins, canaries, draws and noise (default 0)")
     parser.add_argument("--out", type=Path, help="file to write, .csv or .json (default: csv on stdout)")
     add_machine(parser)
 
@@ -83,12 +98,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("give either --plan FILE ... or the name of a method")
     if not 0 < arguments.confidence < 1:
         raise UserError(f"--confidence must lie strictly between 0 and 1, got {arguments.confidence}")
-    if not arguments.seconds > 0:
-        raise UserError(f"--seconds must be positive, got {arguments.seconds}")
-    for option in ("uses", "canaries", "samples"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise UserError(f"--{option} must be at least 1, got {value}")
     if (arguments.attack == "training") != bool(arguments.data):
         raise UserError("--attack training needs --data train.npz, and no other attack takes it")
     if arguments.out and arguments.out.suffix not in (".csv", ".json"):

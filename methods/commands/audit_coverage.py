@@ -7,22 +7,22 @@ import sys
 from typing import Any
 
 from methods.core.audit import coverage
-from workflow.common.errors import UserError
 from workflow.common.files import csv_text
+from workflow.common.options import whole
 
 COLUMNS = ("mechanism", "attack", "canaries", "epsilon", "audits", "median_lower", "above", "share_above", "limit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--audits", type=int, default=200, help="audits of each mechanism (default 200)")
+    parser.add_argument(
+        "--audits", type=whole("--audits", 1, 10**6), default=200, help="audits of each mechanism (default 200)"
+    )
     parser.add_argument("--attack", nargs="+", default=coverage.ATTACKS, choices=coverage.ATTACKS, help="default all")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table as csv, and returns 1 if any share lies above its limit. Raises UserError for no audits."""
-    if arguments.audits < 1:
-        raise UserError(f"--audits must be at least 1, got {arguments.audits}")
+    """Prints the table as csv, and returns 1 if any share lies above its limit."""
     rows = []
     for case in coverage.cases(arguments.attack):
         print(f"auditing {case.mechanism} by {case.attack}, {arguments.audits} times", file=sys.stderr)

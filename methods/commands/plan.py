@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from methods.commands.arguments import add_budget, budget_of, read_public
+from methods.commands.arguments import add_budget, add_seed, budget_of, read_public, warn_of_delta
 from methods.core import registry
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import format_epsilon
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paper", action="store_true", help="start from the published settings for the data set")
     parser.add_argument("--card", required=True, help="card.json of the data set")
     add_budget(parser, epsilon=None)
-    parser.add_argument("--seed", type=int, default=0, help="root seed of the run (default 0)")
+    add_seed(parser, help="root seed of the run (default 0)")
     parser.add_argument("--out", required=True, help="plan.json to write")
 
 
@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     hyper = published | json_or_path(arguments.hyper)
     plan = Plan.make(method, arguments.run or method, hyper, public, budget, arguments.seed)
     write_json(arguments.out, plan.to_dict())
+    if plan.costs:
+        warn_of_delta(budget.delta, public.num_train)
     costs = ", ".join(f"eps_{count} {cost:.4f}" for count, cost in plan.costs.items())
     about = f"{plan.run} on {public.dataset}: epsilon {format_epsilon(budget.epsilon)}"
     print(f"{about} ({costs})" if costs else about)

@@ -18,7 +18,15 @@ from typing import Any
 
 import torch
 
-from methods.commands.arguments import add_machine, assignments, read_private, use_machine
+from methods.commands.arguments import (
+    add_delta,
+    add_machine,
+    add_num,
+    assignments,
+    largest_delta,
+    read_private,
+    use_machine,
+)
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.released.workplace import Begun, Workplace
@@ -32,7 +40,6 @@ from methods.core.runs.train import train
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import read_json
-from workflow.common.options import whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that `python -m workflow.datasets` made")
     parser.add_argument("--out", type=Path, required=True, help="the folder to give away; must not exist yet")
     parser.add_argument("--epsilon", help="privacy budget by the sound count (default: the row's, 10 in preset own)")
-    parser.add_argument("--delta", type=float, help="default: the preset's, or less: below 1 / records")
+    add_delta(parser, None, "default: the preset's, or less: below 1 / records")
     parser.add_argument("--preset", default="own", help="whose row it is (default own)")
     parser.add_argument("--configfile", type=Path, help="a configuration of your own, in place of --preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter that differs; repeatable"
     )
-    parser.add_argument("--num", type=whole("--num"), help="images to draw (default: as many as there are records)")
+    add_num(parser, "images to draw (default: as many as there are records)")
     parser.add_argument("--parquet", action="store_true", help="also as Parquet, for Hugging Face `datasets`")
     add_machine(parser)
 
@@ -119,9 +126,7 @@ def _say_deduced(card: dict[str, Any]) -> None:
         )
 
 
-def _begun(
-    arguments: argparse.Namespace, row: Configured, public: PublicSpec, digest: str, place: Workplace
-) -> Begun:
+def _begun(arguments: argparse.Namespace, row: Configured, public: PublicSpec, digest: str, place: Workplace) -> Begun:
     """Returns the release begun before, or begins one with the plan that the command asks for."""
     before = place.begun()
     hyper = {**row.hyper, **assignments(arguments.set)}
@@ -146,7 +151,7 @@ def _budget(arguments: argparse.Namespace, row: Configured, records: int) -> Bud
     epsilon = row.epsilons[0] if arguments.epsilon is None else parse_epsilon(arguments.epsilon)
     if math.isinf(epsilon):
         raise UserError("--epsilon inf protects nobody: a release needs a finite one, such as 10 or 1")
-    below = 10.0 ** (math.ceil(-math.log10(records)) - 1)
+    below = largest_delta(records)
     delta = min(row.delta, below) if arguments.delta is None else arguments.delta
     if delta * records >= 1:
         raise UserError(

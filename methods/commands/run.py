@@ -22,7 +22,9 @@ import torch
 from methods.commands.arguments import (
     add_budget,
     add_machine,
+    add_num,
     add_secret_noise,
+    add_seed,
     add_settings,
     budget_of,
     overrides,
@@ -30,6 +32,7 @@ from methods.commands.arguments import (
     read_private,
     read_public,
     use_machine,
+    warn_of_delta,
 )
 from methods.core.runs import checkpoint, outputs, warm_start
 from methods.core.runs.folder import is_complete
@@ -38,7 +41,6 @@ from methods.core.runs.sample import draw
 from methods.core.runs.train import train
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json, write_npz
-from workflow.common.options import whole
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
@@ -54,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget(parser)
     add_settings(parser)
     parser.add_argument("--run", help="name of the run (default: the method)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num", type=whole("--num"), default=60_000, help="images to draw (default 60000)")
+    add_seed(parser)
+    add_num(parser, "images to draw (default 60000)", 60_000)
     parser.add_argument("--minutes", type=float, help="stop after so long, at exit code 75; the same call continues")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     add_secret_noise(parser)
@@ -88,6 +90,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
     plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
     path = arguments.out / "plan.json"
+    if plan.costs:
+        warn_of_delta(budget.delta, public.num_train)
     if not path.exists():
         write_json(path, plan.to_dict())
     elif read_plan(path) != plan:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from methods.commands.arguments import add_machine, read_plan, use_machine
+from methods.commands.arguments import add_machine, add_num, read_plan, use_machine
 from methods.core.runs import checkpoint
 from methods.core.runs.sample import draw
 from workflow.common.files import write_npz
-from workflow.common.options import whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--num", type=whole("--num"), required=True, help="images to draw")
+    add_num(parser, "images to draw", required=True)
     parser.add_argument("--out", required=True, help="samples.npz to write")
     add_machine(parser)
 

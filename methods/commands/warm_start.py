@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from methods.commands.arguments import add_machine, read_private, use_machine
+from methods.commands.arguments import add_machine, add_seed, read_private, use_machine
 from methods.core.release import PublicSpec
 from methods.core.runs import warm_start
 from workflow.common.files import json_or_path
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="what Method.warm_start returned, as JSON or a path")
     parser.add_argument("--card", required=True, help="card.json of the data set")
     parser.add_argument("--data", required=True, help="train.npz of the data set")
-    parser.add_argument("--seed", type=int, default=0, help="root seed (default 0)")
+    add_seed(parser)
     parser.add_argument("--out", type=Path, required=True, help="a folder; done.json marks it complete")
     add_machine(parser)
 

@@ -50,6 +50,15 @@ def check_records(what: str, value: int, public: PublicSpec, example: str) -> No
         )
 
 
+def check_steps(what: str, value: int, steps: int) -> None:
+    """Raises UserError for a generator that would never be trained: `what` is how many steps it waits for each."""
+    if value > steps:
+        raise UserError(
+            f"{what} must be at most steps, {steps}, or the generator is never trained; got {value}: give a"
+            " smaller one, or more steps"
+        )
+
+
 def check_size(what: str, sizes: tuple[int, ...], public: PublicSpec) -> None:
     """Raises UserError unless images are square with a side among `sizes`; `what` begins it, as "dpgan makes"."""
     _, height, width = public.image_shape
@@ -138,11 +147,25 @@ class Method(ABC):
         return None
 
     @classmethod
+    def check_warm_start(cls, settings: Mapping[str, Any], public: PublicSpec) -> None:
+        """Raises UserError for settings that `make_warm_start` cannot do; called before anything is made or removed."""
+        raise UserError(f"method {cls.__module__.removeprefix('methods.')} has no warm start")
+
+    @classmethod
     def make_warm_start(
         cls, settings: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
     ) -> None:
         """Writes the artifact of `warm_start` into the folder `out`, reading data as `ledger.internal` only."""
         raise UserError(f"method {cls.__module__.removeprefix('methods.')} has no warm start")
+
+    @classmethod
+    def rehearsal(cls, hp: Any) -> Any:
+        """Returns hyper-parameters of the same sizes whose first two steps are of every kind that the run has.
+
+        They are tried on random images before anything is charged, so work that repeats itself is best left out. A warm
+        start is not there. The default is `hp` itself.
+        """
+        return hp
 
     @property
     @abstractmethod

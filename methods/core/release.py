@@ -21,6 +21,12 @@ _CHOICES = {
 }
 
 
+# No promise is left beyond it, however many records there are.
+MOST_DELTA = 0.1
+# Beyond what any network here can hold: channels, pixels of a side, classes; and records that can be dealt to shards.
+_MOST = (16, 1024, 1024, 10_000, 10**8)
+
+
 @dataclass(frozen=True)
 class PublicSpec:
     """What is public by assumption: image_shape is (C, H, W), num_train the number of training records."""
@@ -32,10 +38,18 @@ class PublicSpec:
 
     def __post_init__(self) -> None:
         numbers = (*self.image_shape, self.num_classes, self.num_train)
-        if len(numbers) != 5 or not all(isinstance(number, int) and number > 0 for number in numbers):
+        if not isinstance(self.dataset, str) or not self.dataset:
+            raise UserError(f"a data set's name must be a text, got {self.dataset!r}; make its card again")
+        if len(numbers) != 5 or not all(type(number) is int and number > 0 for number in numbers):
             raise UserError(
                 f"data set {self.dataset} needs image_shape [C, H, W], num_classes and a count of training records, all"
                 f" whole numbers above 0; got {list(self.image_shape)}, {self.num_classes!r} and {self.num_train!r}"
+            )
+        if any(number > most for number, most in zip(numbers, _MOST, strict=True)):
+            raise UserError(
+                f"data set {self.dataset} is too large: at most {_MOST[0]} channels, {_MOST[1]}x{_MOST[2]} pixels,"
+                f" {_MOST[3]} classes and {_MOST[4]} training records; got {list(self.image_shape)}, {self.num_classes}"
+                f" and {self.num_train}"
             )
 
     @classmethod
@@ -43,11 +57,14 @@ class PublicSpec:
         """Returns the public facts of a data set card. Raises UserError naming the missing field."""
         try:
             shape, count = tuple(card["image_shape"]), card["splits"]["train"]["count"]
-            return cls(card["dataset"], shape, card["num_classes"], count)
+            public = cls(card["dataset"], shape, card["num_classes"], count)
         except KeyError as error:
             raise UserError(f"the data set card lacks {error}; make it again by python -m workflow.datasets") from None
         except TypeError as error:
             raise UserError(f"not a data set card ({error}); make it again by python -m workflow.datasets") from None
+        if shape[0] not in (1, 3):
+            raise UserError(f"images are grey (1 channel) or colour (3), those of {public.dataset} have {shape[0]}")
+        return public
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,8 @@ class Budget:
 
     `accounting` is "published" (the method's authors' count), "sound", or "none", which is for epsilon infinity and
     for that alone. `over_budget` lets a plan cost more than epsilon, which then names the run's setting and not what
-    it spends. Raises UserError for epsilon <= 0, delta outside (0, 1), an accounting that does not go with epsilon, or
-    over_budget without a finite epsilon.
+    it spends. Raises UserError for epsilon <= 0, delta outside (0, 1) or, of a finite epsilon, above 0.1, an accounting
+    that does not go with epsilon, or over_budget without a finite epsilon.
     """
 
     epsilon: float
@@ -72,6 +89,11 @@ class Budget:
             raise UserError(f"epsilon must be positive, got {self.epsilon}; use inf for a non-private run")
         if not 0 < self.delta < 1:
             raise UserError(f"delta must lie strictly between 0 and 1, got {self.delta}")
+        if self.accounting != "none" and self.delta > MOST_DELTA:
+            raise UserError(
+                f"delta must be at most {MOST_DELTA:g}, got {self.delta}: it is the share of records that may be given"
+                " away whole; take one well below 1 / records"
+            )
         if math.isinf(self.epsilon) != (self.accounting == "none"):
             raise UserError(
                 f"epsilon {self.epsilon} does not go with accounting {self.accounting!r}; "

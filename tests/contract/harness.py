@@ -52,8 +52,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 def tiny(name: str, **overrides: Any) -> Any:
     """Returns the method's Hyper with every field named in TINY shrunk."""
-    fields = {field.name for field in dataclasses.fields(registry.load(name).Hyper)}
-    return registry.hyper(name, {key: value for key, value in TINY.items() if key in fields} | overrides)
+    return registry.hyper(name, sizes(name) | overrides)
+
+
+def sizes(name: str, wanted: dict[str, Any] = TINY) -> dict[str, Any]:
+    """Returns those of the sizes `wanted` that a method has, but no more than it takes."""
+    most = {field.name: field.metadata["high"] for field in dataclasses.fields(registry.load(name).Hyper)}
+    return {
+        key: value if isinstance(value, str) or most[key] is None else min(value, most[key])
+        for key, value in wanted.items() if key in most
+    }  # fmt: skip
 
 
 def public(shape: str) -> PublicSpec:

@@ -8,7 +8,6 @@ import harness
 import pytest
 import torch
 
-from methods.core import registry
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
@@ -30,8 +29,7 @@ CLASSIFIER = {"classifier_start": 0, "classifier_fake_steps": 1, "classifier_rea
 
 def settings(name: str) -> dict:
     """The settings of a toy run of a method: of the contract's tests, and smaller still."""
-    fields = registry.fields(name)
-    return {key: value for key, value in (harness.TINY | SMALLER | CLASSIFIER).items() if key in fields}
+    return harness.sizes(name, harness.TINY | SMALLER | CLASSIFIER)
 
 
 def plan(name: str, spec: PublicSpec, **other: object) -> Plan:

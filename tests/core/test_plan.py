@@ -72,7 +72,7 @@ def test_a_method_is_built_from_the_plan_alone():
         (lambda content: content.pop("releases"), "not a plan: it lacks 'releases'"),
         (lambda content: content["public"].pop("num_train"), "not a plan"),
         (lambda content: content["releases"][0].update(colour="red"), "not a release"),
-        (lambda content: content["hyper"].update(steps=0), "dpac.steps must be at least 1, got 0"),
+        (lambda content: content["hyper"].update(steps=0), "dpac.steps must be 1 to 10000000, got 0"),
         (lambda content: content["hyper"].update(stepz=3), "unknown hyper-parameter of dpac 'stepz'"),
         (lambda content: content.update(method="dpca"), "did you mean 'dpac'?"),
         (lambda content: content.update(epsilon="ten"), "epsilon must be a number above 0"),

@@ -93,7 +93,7 @@ def test_a_plan_that_cannot_work_says_what_would(method, hyper, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_shard_for_every_record_is_not_for_the_noiseless_twin():
+def test_shards_are_not_for_the_noiseless_twin():
     public = PublicSpec("lesions", (1, 28, 28), 3, 50)
-    with pytest.raises(UserError, match="num_shards must be at most 50"):
+    with pytest.raises(UserError, match=r"nonprivate\.num_shards must be 1, got 51"):
         Plan.make("nonprivate", "r", {"num_shards": 51}, public, Budget(math.inf, 1e-5, "none"), 0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records, unrehearsed
 
 from methods.__main__ import main
 from methods.core import registry
@@ -90,6 +90,7 @@ def test_what_preparing_released_survives_a_kill_right_after_it(tmp_path, monkey
         def stop(*_):
             raise Killed
 
+        unrehearsed(patch)
         patch.setattr(cls, "step", stop)
         train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
     record = train.train(planned("dp_merf"), toy_records(), tmp_path, CPU)
@@ -178,7 +179,7 @@ def card(folder):
         (["--method", "gan"], "unknown method 'gan'; did you mean 'dpgan'? valid: "),
         (["--method", "dpac", "--epsilon", "0"], "epsilon must be a number above 0"),
         (["--method", "dpac", "--hyper", '{"stepps": 3}'], "hyper-parameter of dpac 'stepps'; did you mean 'steps'? "),
-        (["--method", "dpac", "--hyper", '{"steps": 0}'], "dpac.steps must be at least 1, got 0"),
+        (["--method", "dpac", "--hyper", '{"steps": 0}'], "dpac.steps must be 1 to 10000000, got 0"),
         (["--method", "dpac", "--paper"], "no published setting of dpac for toy at epsilon 10; valid: mnist"),
         (["--method", "dpac", "--hyper", '{"steps": "many"}'], "dpac.steps must be of type int, got 'many'"),
         (["--method", "dpac", "--accounting", "honest"], "unknown accounting 'honest'; valid: none, published, sound"),

@@ -96,7 +96,7 @@ def test_a_name_of_sets_with_other_facts_is_refused_with_their_paths(tmp_path, m
         (["dp_merf", "--records", "0"], "--records must be at least 1, got 0"),
         (["dp_merf", "--paper"], "dp_merf for mnist at epsilon 10; valid: mnist at epsilon 1, "),
         (["pate_gan", "--paper"], "valid: none, leave out --paper"),
-        (["dp_merf", "--noise", "-1"], "a noise >= 0, got 1.0 and -1.0"),
+        (["dp_merf", "--noise", "-1"], "--noise must be a number from 0 to 1e+06, got -1"),
         (["nonprivate"], "nonprivate has no privacy"),
     ],
 )

@@ -40,7 +40,7 @@ def test_list_names_every_method(capsys):
 def test_describe_gives_each_setting_its_default_range_and_meaning(capsys):
     assert main(["describe", "dpac"]) == 0
     text = capsys.readouterr().out
-    assert "batch_size (int, default 32, at least 1): generated images per generator step" in text
+    assert "batch_size (int, default 32, 1 to 16384): generated images per generator step" in text
     assert "generator (str, default 'resnet', resnet or dcgan): " in text
     assert "mnist, epsilon 10: the defaults" in text and "departure" in text
     for field in dataclasses.fields(registry.load("dpac").Hyper):

@@ -139,10 +139,10 @@ def test_a_doubling_and_its_convolution_are_torchs(shape: tuple[int, int, int]) 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"features": 0}, "features must be at least 2, got 0"),
-        ({"hidden": 0}, "hidden must be at least 1, got 0"),
-        ({"length_scale": -4.0}, "length_scale must be at least 0, got -4.0"),
-        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"features": 0}, "features must be 2 to 100000, got 0"),
+        ({"hidden": 0}, "hidden must be 1 to 8192, got 0"),
+        ({"length_scale": -4.0}, "length_scale must be 0 to 1e\\+06, got -4.0"),
+        ({"batch_size": 1}, "batch_size must be 2 to 16384, got 1"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(overrides: dict[str, float], message: str) -> None:

@@ -280,10 +280,10 @@ def test_the_average_is_what_is_sampled(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"latent_law": "cauchy"}, "valid: gaussian, uniform"),
-        ({"generated": 0}, "generated must be at least 1, got 0"),
-        ({"regularization": 0.0}, "regularization must be at least 1e-09, got 0"),
+        ({"generated": 0}, "generated must be 1 to 4096, got 0"),
+        ({"regularization": 0.0}, "regularization must be 1e-09 to 1e\\+09, got 0"),
         ({"alternates": 1.5}, "alternates must be 0 to 1, got 1.5"),
-        ({"l1_weight": -1.0}, "l1_weight must be at least 0, got -1"),
+        ({"l1_weight": -1.0}, "l1_weight must be 0 to 1e\\+06, got -1"),
         ({"public": PublicSpec("toy", (1, 8, 8), 10, 60)}, "28x28, 32x32, 64x64, toy has 8x8"),
     ],
 )

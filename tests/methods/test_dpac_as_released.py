@@ -84,7 +84,7 @@ def test_the_noise_is_that_of_the_plan_which_the_authors_count():
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(UserError, match="released_batch must be at least 1, got 0"):
+    with pytest.raises(UserError, match="released_batch must be 1 to 16384, got 0"):
         releases(released_batch=0)
 
 

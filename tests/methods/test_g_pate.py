@@ -149,9 +149,9 @@ def test_an_averaged_run_resumes(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"num_teachers": 25}, "num_teachers must be at most 24, the training records of toy; got 25"),
-        ({"bins": 1}, "bins must be at least 2, got 1"),
-        ({"projected": 0}, "projected must be at least 1, got 0"),
-        ({"step_size": 0.0}, "step_size must be at least 1e-09, got 0"),
+        ({"bins": 1}, "bins must be 2 to 1024, got 1"),
+        ({"projected": 0}, "projected must be 1 to 4096, got 0"),
+        ({"step_size": 0.0}, "step_size must be 1e-09 to 1000, got 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(overrides: dict, message: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from toys import Killed, killed_at
+from toys import Killed, killed_at, unrehearsed
 
 from methods.__main__ import main
 from methods.commands import release
@@ -303,7 +303,7 @@ def test_a_begun_release_continues_as_it_was_begun_or_not_at_all(tmp_path, data,
         (["--epsilon", "0"], "rows", "above 0"),
         (["--delta", "0.02"], "rows", "not below 1 / records"),
         (["--set", "stesp=3"], "rows", "did you mean 'steps'"),
-        (["--set", "features=0"], "rows", "at least 2"),
+        (["--set", "features=0"], "rows", "must be 2 to"),
         (["--num", "0"], "rows", "--num"),
         ([], "roes", "did you mean 'rows'"),
         ([], "loose", "not held to a sound epsilon"),
@@ -423,6 +423,7 @@ def test_the_noise_of_a_release_is_that_of_its_plan(tmp_path, data, monkeypatch)
         return noisy(self, answer)
 
     monkeypatch.setattr(Grant, "_noisy", watched)
+    unrehearsed(monkeypatch)
     call(data, "out")
     stated = json.loads((tmp_path / "out" / "privacy.json").read_text())
     (scale,) = scales

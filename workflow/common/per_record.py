@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from workflow.common.errors import UserError, unknown
 
 KEYS = ("one_per", "at_least", "at_most")
+# Far beyond any data set, and far within what a float can hold.
+_MOST = 1e12
 HELP = "a number may follow the training records: {one_per: 60, at_least: 4, at_most: 1000} is one per 60 records"
 
 
@@ -27,11 +28,13 @@ class PerRecord:
     def __post_init__(self) -> None:
         for key in KEYS:
             value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MOST
             if not number and (value is not None or key == "one_per"):
                 raise UserError(f"{key} must be a number, got {value!r}; {HELP}")
         if self.one_per <= 0:
             raise UserError(f"one_per must be above 0, got {self.one_per!r}; {HELP}")
+        if self.one_per < 1 / _MOST:
+            raise UserError(f"one_per must be at least {1 / _MOST:g}, got {self.one_per!r}; {HELP}")
         if None not in (self.at_least, self.at_most) and self.at_least > self.at_most:
             raise UserError(f"at_least {self.at_least:g} lies above at_most {self.at_most:g}; {HELP}")
 

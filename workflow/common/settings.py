@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 from workflow.common.errors import UserError, unknown
 from workflow.common.per_record import PerRecord
 
+_LONGEST = 80
+
 
 def setting(
     default: Any,
@@ -66,11 +68,13 @@ def range_of(field: dataclasses.Field) -> str:
     low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
     if choices is not None:
         return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    if low is not None and low == high:
+        return _limit(low)
     if low is not None and high is not None:
-        return f"{low:g} to {high:g}"
+        return f"{_limit(low)} to {_limit(high)}"
     if low is not None:
-        return f"at least {low:g}"
-    return "" if high is None else f"at most {high:g}"
+        return f"at least {_limit(low)}"
+    return "" if high is None else f"at most {_limit(high)}"
 
 
 def describe(cls: type) -> Iterator[str]:
@@ -79,6 +83,20 @@ def describe(cls: type) -> Iterator[str]:
     for field in dataclasses.fields(cls):
         facts = [hints[field.name].__name__, f"default {field.default!r}", range_of(field)]
         yield f"{field.name} ({', '.join(filter(None, facts))}): {field.metadata.get('help', '')}"
+
+
+def _limit(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def shown(value: Any) -> str:
+    """Returns a wrong value as an error quotes it: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to write thousands of digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _per_record(what: str, value: Any, kind: type, field: dataclasses.Field, records: int | None) -> Any:
@@ -104,17 +122,24 @@ def _per_record(what: str, value: Any, kind: type, field: dataclasses.Field, rec
 
 def _checked(what: str, value: Any, kind: type, field: dataclasses.Field) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _float(value)
     if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
-        raise UserError(f"{what} must be of type {kind.__name__}, got {value!r}")
+        raise UserError(f"{what} must be of type {kind.__name__}, got {shown(value)}")
     low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
     if choices is not None and value not in choices:
-        raise unknown(what, value, choices)
+        raise unknown(what, shown(value)[1:-1], choices)
     # Written so that NaN fails as well.
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
     endless = kind is float and not math.isfinite(value)
     if outside or endless:
         finite = "a finite number" if endless and high is None else ""
         wanted = " of ".join(filter(None, [finite, range_of(field)]))
-        raise UserError(f"{what} must be {wanted}, got {value!r}")
+        raise UserError(f"{what} must be {wanted}, got {shown(value)}")
     return value
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -21,9 +21,9 @@ class UnaccountedAccess(Exception):
 class Grant:
     """Permission to read private data and to release at most one answer, as one Release describes it.
 
-    Made by the ledger alone. It is `open` from entering `ledger.charge` or `ledger.internal` until the block ends or
-    the answer is released. Noise and clip come from the release, never from the caller. With `keep`, the answer passes
-    through it before the caller sees it.
+    Made by the ledger alone, and for random records by a rehearsal. It is `open` from entering `ledger.charge` or
+    `ledger.internal` until the block ends or the answer is released. Noise and clip come from the release, never from
+    the caller. With `keep`, the answer passes through it before the caller sees it.
     """
 
     def __init__(self, release: Release | None, noise: NoiseSource, use: int, keep: Keep | None = None) -> None:

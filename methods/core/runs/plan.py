@@ -18,7 +18,12 @@ from methods.core.accounting.calibration import COUNTS, check_plan, epsilon
 from methods.core.method import Context, Method
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, unknown
+from workflow.common.settings import shown
+
+# As many as named generators tell apart.
+MOST_SEED = 2**63 - 1
+_AGAIN = "make it again with python -m methods plan"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class Plan:
     seed: int
     costs: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int or not 0 <= self.seed <= MOST_SEED:
+            raise UserError(f"a seed must be a whole number from 0 to {MOST_SEED}, got {shown(self.seed)}")
+        if not isinstance(self.run, str) or not self.run.strip():
+            raise UserError(f"a run's name must be a text, got {shown(self.run)}")
+
     @classmethod
     def make(
         cls, method: str, run: str, hyper: Mapping[str, Any], public: PublicSpec, budget: Budget, seed: int
@@ -49,13 +60,17 @@ class Plan:
         """Returns the plan of a method with the overrides `hyper`, its noise found for the budget.
 
         A number in `hyper` that follows the data (see PerRecord) is what it is for `public`'s training records.
-        Raises UserError for unknown names or settings, or a plan that does not fit the budget and may not exceed it.
+        Raises UserError for unknown names or settings, values out of range or that do not go together or with the data,
+        a seed below 0, or a plan that does not fit the budget and may not exceed it.
         """
         hp = registry.hyper(method, hyper, public.num_train)
         releases = registry.load(method).plan(hp, public, budget)
         check_plan(releases, budget)
         counts = () if math.isinf(budget.epsilon) else COUNTS
         costs = {count: epsilon(releases, budget.delta, count) for count in counts}
+        for count, cost in costs.items():
+            if not math.isfinite(cost):
+                raise UserError(f"no {count} epsilon is known of {method} at delta {budget.delta:g}; use a larger one")
         return cls(run, method, hp, public, budget, releases, seed, costs)
 
     @property
@@ -103,24 +118,81 @@ class Plan:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
-        """Returns the plan that `to_dict` described. Raises UserError if it is not one."""
+        """Returns the plan that `to_dict` described.
+
+        Raises UserError if it is not one: for what `make` refuses, a missing or unknown field, or releases and costs
+        that are not those of its hyper-parameters.
+        """
         try:
+            _check_fields(content)
             public = PublicSpec(**{**content["public"], "image_shape": tuple(content["public"]["image_shape"])})
             budget = Budget(
                 parse_epsilon(content["epsilon"]), content["delta"], content["accounting"],
                 content.get("over_budget", False),
             )  # fmt: skip
+            hyper = registry.hyper(content["method"], content["hyper"], public.num_train)
+            stored = tuple(Release.from_dict(fields) for fields in content["releases"])
             return cls(
                 run=content["run"],
                 method=content["method"],
-                hyper=registry.hyper(content["method"], content["hyper"], public.num_train),
+                hyper=hyper,
                 public=public,
                 budget=budget,
-                releases=tuple(Release.from_dict(fields) for fields in content["releases"]),
+                releases=_planned(registry.load(content["method"]), hyper, public, budget, stored),
                 seed=content["seed"],
-                costs={count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content},
+                costs=_costs(content, budget),
             )
         except KeyError as error:
             raise UserError(f"not a plan: it lacks {error}; make one with python -m methods plan") from None
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise UserError(f"not a plan ({error}); make one with python -m methods plan") from None
+
+
+def _check_fields(content: Mapping[str, Any]) -> None:
+    costs = {f"eps_{count}" for count in COUNTS}
+    known = {"run", "method", "dataset", "seed", "epsilon", "delta", "accounting", "hyper", "public", "releases"}
+    for name in content:
+        if name not in known | costs | {"over_budget"}:
+            raise unknown("field of a plan", name, known | costs | {"over_budget"})
+    if content["dataset"] != content["public"]["dataset"]:
+        raise UserError(
+            f"not a plan: its dataset is {shown(content['dataset'])} and its public facts are of"
+            f" {shown(content['public']['dataset'])}; {_AGAIN}"
+        )
+    if type(content.get("over_budget", False)) is not bool:
+        raise UserError(f"not a plan: over_budget must be true or false, got {shown(content['over_budget'])}; {_AGAIN}")
+
+
+def _planned(
+    method: type[Method], hyper: Any, public: PublicSpec, budget: Budget, stored: tuple[Release, ...]
+) -> tuple[Release, ...]:
+    """Returns the releases of the hyper-parameters at the noise of `stored`. Raises UserError if these are others."""
+    method.check(hyper, public)
+    free = math.isinf(budget.epsilon)
+    noises = [release.noise for release in stored]
+    wanted = method.releases(hyper, public, 0.0 if free else max(noises, default=0.0))
+    wanted = [release.without_noise() if free else release for release in wanted]
+    if len(stored) != len(wanted):
+        raise UserError(f"not a plan: its settings give {len(wanted)} releases and it has {len(stored)}; {_AGAIN}")
+    # The noise is the plan's own; whether it suffices for the budget is checked where the ledger is opened.
+    same = [dataclasses.replace(release, noise=noise) for release, noise in zip(wanted, noises, strict=True)]
+    for release, other in zip(same, stored, strict=True):
+        for name, value in release.to_dict().items():
+            if getattr(other, name) != value:
+                raise UserError(
+                    f"not a plan: {name} of release {release.name} is {value!r} by its settings and"
+                    f" {shown(getattr(other, name))} in its releases; {_AGAIN}"
+                )
+    return tuple(same)
+
+
+def _costs(content: Mapping[str, Any], budget: Budget) -> dict[str, float]:
+    costs = {count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content}
+    wanted = () if math.isinf(budget.epsilon) else COUNTS
+    if set(costs) != set(wanted):
+        raise UserError(f"not a plan: it must have {' and '.join(f'eps_{count}' for count in COUNTS)} for a finite"
+                        f" epsilon, and neither without; {_AGAIN}")  # fmt: skip
+    for count, cost in costs.items():
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost < math.inf:
+            raise UserError(f"not a plan: eps_{count} must be a number from 0, got {shown(cost)}; {_AGAIN}")
+    return costs

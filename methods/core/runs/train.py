@@ -23,6 +23,7 @@ from methods.core.runs.begun import Begun
 from methods.core.runs.folder import LEDGER, LOG, answers, end, held, is_begun, working_ledger
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
+from methods.core.runs.rehearsal import rehearse
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
 from workflow.common.provenance import provenance
@@ -65,6 +66,7 @@ def train(
         if resume:
             stored, since = _stored(folder, begins, device)
         else:
+            rehearse(plan, device, warm_start)
             finished.begin(plan, folder, again, secret_noise)
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.

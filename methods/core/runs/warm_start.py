@@ -27,6 +27,23 @@ def wanted(plan: Plan) -> dict[str, Any] | None:
     return plan.method_class.warm_start(plan.hyper)
 
 
+def check(plan: Plan, folder: Path | None) -> None:
+    """Raises UserError unless `folder` is the whole warm start that a plan's run begins from."""
+    settings = wanted(plan)
+    if settings is None:
+        return
+    how = "make it by python -m methods warm-start"
+    if folder is None:
+        raise UserError(f"{plan.method} starts from a warm start with these settings and no folder was given; {how}")
+    if not (folder / "done.json").exists():
+        raise UserError(f"{folder} holds no whole warm start: it has no done.json; {how}")
+    done = read_json(folder / "done.json")
+    for name, asked in (("settings", settings), ("seed", plan.seed)):
+        made = done.get(name) if isinstance(done, dict) else None
+        if made != asked:
+            raise UserError(f"{folder} is a warm start of other {name}, {made}, not {asked}; {how}")
+
+
 def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
     """Returns the folder of a plan's warm start under `run`/private, made if need be; None where it needs none."""
     settings = wanted(plan)
@@ -51,9 +68,11 @@ def make(
     """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
 
     `settings` may hold numbers that follow the data (see PerRecord). `data_digest` names the training file: what was
-    begun from another one is discarded. Raises UserError for a method without a warm start.
+    begun from another one is discarded. Raises UserError, before that, for settings that cannot be, or a method without
+    a warm start.
     """
     settings = {name: settled(value, public.num_train) for name, value in settings.items()}
+    registry.load(method).check_warm_start(settings, public)
     _discard_others(out, {"settings": settings, "seed": seed, "train": data_digest})
     started = time.monotonic()
     # An empty plan: nothing of this step may leave it, so every read is internal.

@@ -9,7 +9,7 @@ folder. Source: GS-WGAN source/main.py, rewritten; departures are listed in SHAR
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,25 +41,28 @@ SAMPLE_BATCH = 500
 class ShardedHyper:
     """Hyper-parameters of the gradient-sanitised GAN; the defaults are GS-WGAN's for MNIST."""
 
-    steps: int = setting(20000, "generator steps", 1)
-    batch_size: int = setting(32, "generated images per generator step, each with its own noisy gradient", 1)
-    num_shards: int = setting(1000, "disjoint shards of the records, one critic each", 1)
+    steps: int = setting(20000, "generator steps", 1, 10_000_000)
+    batch_size: int = setting(32, "generated images per generator step, each with its own noisy gradient", 1, 16_384)
+    num_shards: int = setting(1000, "disjoint shards of the records, one critic each", 1, 10_000)
     shards_per_step: float = setting(
-        0.0, "expected shards per step, Poisson-drawn, their gradients summed; 0: exactly one, as the authors draw", 0
+        0.0, "expected shards per step, Poisson-drawn, their gradients summed; 0: exactly one, as the authors draw", 0,
+        10_000,
+    )  # fmt: skip
+    critic_batch: int = setting(32, "records per critic update", 1, 16_384)
+    critic_steps: int = setting(5, "critic updates before each generator step", 1, 1000)
+    warm_start_steps: int = setting(
+        2000, "private generator steps each critic is trained for beforehand; 0: none", 0, 1_000_000
     )
-    critic_batch: int = setting(32, "records per critic update", 1)
-    critic_steps: int = setting(5, "critic updates before each generator step", 1)
-    warm_start_steps: int = setting(2000, "private generator steps each critic is trained for beforehand; 0: none", 0)
-    warm_start_width: int = setting(64, "width of the throw-away warm-start generators; 64 is the paper's", 1)
+    warm_start_width: int = setting(64, "width of the throw-away warm-start generators; 64 is the paper's", 1, 256)
     generator: str = setting("resnet", "network of the generator", choices=GENERATORS)
-    generator_width: int = setting(64, "base channels of the generator; 64 is the paper's", 1)
-    critic_width: int = setting(64, "base channels of critic and classifier; 64 is the paper's", 1)
+    generator_width: int = setting(64, "base channels of the generator; 64 is the paper's", 1, 512)
+    critic_width: int = setting(64, "base channels of critic and classifier; 64 is the paper's", 1, 512)
     spectral_norm: bool = setting(True, "spectral normalisation of critic, classifier and resnet generator")
     generator_learning_rate: float = setting(1e-4, "Adam step size of the generator", 0, 10)
     critic_learning_rate: float = setting(1e-4, "Adam step size of critics and classifier", 0, 10)
-    clip: float = setting(1.0, "L2 bound on one image's gradient, in units of score per [0, 1] image", 1e-9)
-    gradient_penalty: float = setting(10.0, "weight of the gradient penalty", 0)
-    drift: float = setting(0.001, "weight of the mean squared score", 0)
+    clip: float = setting(1.0, "L2 bound on one image's gradient, in units of score per [0, 1] image", 1e-9, 1e6)
+    gradient_penalty: float = setting(10.0, "weight of the gradient penalty", 0, 1e6)
+    drift: float = setting(0.001, "weight of the mean squared score", 0, 1e6)
     average_decay: float = setting(
         0.999, "largest decay of the generator's running average, which samples", 0, 0.999999
     )
@@ -102,6 +105,11 @@ class ShardedGAN(Method):
         mechanism_of(hp).check(hp)
 
     @classmethod
+    def rehearsal(cls, hp: Any) -> Any:
+        """Starts from untrained critics, which learn once a step; see Method."""
+        return replace(hp, warm_start_steps=0, critic_steps=1)
+
+    @classmethod
     def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns the one release of a run: the image gradients of each step, as the mechanism answers."""
         return (mechanism_of(hp).release(hp, noise),)
@@ -116,6 +124,10 @@ class ShardedGAN(Method):
             "critic_width", "spectral_norm", "critic_learning_rate", "gradient_penalty", "drift", "precision",
         )  # fmt: skip
         return {name: getattr(hp, name) for name in shared}
+
+    @classmethod
+    def check_warm_start(cls, settings_: Mapping[str, Any], public: PublicSpec) -> None:
+        ShardedGAN.check(settings.parse(ShardedHyper, settings_, "warm-start setting"), public)
 
     @classmethod
     def make_warm_start(

@@ -26,6 +26,8 @@ from workflow.common.errors import UserError
 
 # Fakes of each class that a step makes; every critic update of the step picks from them.
 FAKES_PER_CLASS = 16
+# Fewer expected shards a step leave almost every step without any.
+_FEWEST = 0.01
 
 
 class PoissonShards(Mechanism):
@@ -35,6 +37,8 @@ class PoissonShards(Mechanism):
     def check(cls, hp: Any) -> None:
         if hp.shards_per_step > hp.num_shards:
             raise UserError(f"shards_per_step must be 0 to num_shards, {hp.num_shards}; got {hp.shards_per_step:g}")
+        if hp.shards_per_step < _FEWEST:
+            raise UserError(f"shards_per_step must be 0, or at least {_FEWEST:g}; got {hp.shards_per_step:g}")
         if hp.warm_start_steps or hp.spectral_norm:
             raise UserError(
                 "shards_per_step trains its critics as a batch, from the first step on: it needs warm_start_steps 0 and"

@@ -6,7 +6,7 @@ import copy
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,22 +34,22 @@ _BLOCK = 1000
 class TeacherHyper:
     """Hyper-parameters that the three methods share; defaults are DataLens' for MNIST at epsilon 10."""
 
-    steps: int = setting(109, "rounds: each trains the teachers and releases one vote", low=1)
+    steps: int = setting(109, "rounds: each trains the teachers and releases one vote", low=1, high=1_000_000)
     # Batch norm needs two images.
-    batch_size: int = setting(15, "generated images put to the vote per round", low=2)
-    num_teachers: int = setting(4000, "disjoint parts of the records, one teacher each", low=1)
+    batch_size: int = setting(15, "generated images put to the vote per round", low=2, high=4096)
+    num_teachers: int = setting(4000, "disjoint parts of the records, one teacher each", low=1, high=10_000)
     teacher_network: str = setting("conv", "of a teacher: conv (DCGAN), or mlp (one layer)", choices=DISCRIMINATORS)
-    hidden: int = setting(256, "units of a teacher's dense hidden layer", low=1)
-    channels: int = setting(32, "channels of a conv teacher's second layer, labels apart", low=1)
-    teacher_batch: int = setting(30, "records per teacher and update, at most its part", low=1)
-    teacher_steps: int = setting(2, "updates of each teacher per round", low=0)
-    pretrain_steps: int = setting(10, "updates of each teacher before the first round", low=0)
-    teacher_rate: float = setting(1e-3, "teachers' learning rate (Adam)", low=1e-9)
+    hidden: int = setting(256, "units of a teacher's dense hidden layer", low=1, high=8192)
+    channels: int = setting(32, "channels of a conv teacher's second layer, labels apart", low=1, high=1024)
+    teacher_batch: int = setting(30, "records per teacher and update, at most its part", low=1, high=65_536)
+    teacher_steps: int = setting(2, "updates of each teacher per round", low=0, high=1000)
+    pretrain_steps: int = setting(10, "updates of each teacher before the first round", low=0, high=100_000)
+    teacher_rate: float = setting(1e-3, "teachers' learning rate (Adam)", low=1e-9, high=10)
     teacher_decay: float = setting(0.0, "share of its weights a teacher loses per update", low=0, high=0.9999)
-    width: int = setting(128, "channels of the generator's feature maps", low=1)
-    latent: int = setting(50, "size of the latent, uniform in (-1, 1)", low=1)
-    learning_rate: float = setting(1e-3, "generator learning rate (Adam, betas 0.5, 0.999)", low=1e-9)
-    generator_steps: int = setting(1, "generator updates per round; they cost no privacy", low=1)
+    width: int = setting(128, "channels of the generator's feature maps", low=1, high=512)
+    latent: int = setting(50, "size of the latent, uniform in (-1, 1)", low=1, high=4096)
+    learning_rate: float = setting(1e-3, "generator learning rate (Adam, betas 0.5, 0.999)", low=1e-9, high=10)
+    generator_steps: int = setting(1, "generator updates per round; they cost no privacy", low=1, high=10_000)
     ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
 
 
@@ -136,6 +136,12 @@ class TeacherGAN(Method):
         super().check(hp, public)
         check_records(f"{cls.NAME}.num_teachers", hp.num_teachers, public, "{one_per: 30, at_least: 2}")
         check_quarters(cls.NAME, public)
+
+    @classmethod
+    def rehearsal(cls, hp: Any) -> Any:
+        """Leaves one round, as all are alike, and of what it does again and again one time each; see Method."""
+        once = {name: min(1, getattr(hp, name)) for name in ("teacher_steps", "generator_steps")}
+        return replace(hp, steps=1, pretrain_steps=0 if hp.teacher_steps else min(1, hp.pretrain_steps), **once)
 
     @property
     def num_steps(self) -> int:
