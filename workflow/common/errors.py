@@ -7,6 +7,8 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 
+from workflow.common import interrupts
+
 
 class UserError(Exception):
     """Bad input: one line saying what was wrong, the value, the valid choices and how to fix it."""
@@ -33,14 +35,40 @@ def print_error(error: Exception) -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2."""
+    """Decorates a command's `main(argv=None)`: however it ends, it ends in at most one line on stderr.
+
+    A UserError is that line and exit code 2; Ctrl-C is one and exit code 130; where the reader of its output has gone
+    (`| head`) it ends in silence with exit code 141.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            return main(argv) or 0
-        except UserError as error:
-            print_error(error)
-            return 2
+            with interrupts.raised():
+                return _reported(main, argv)
+        except KeyboardInterrupt:
+            print(interrupts.LINE, file=sys.stderr, flush=True)
+            return interrupts.INTERRUPTED
+        except BrokenPipeError:
+            if not any(map(interrupts.is_closed, (sys.stdout, sys.stderr))):
+                raise
+            interrupts.drop_output()
+            return interrupts.CLOSED_PIPE
 
     return wrapped
+
+
+def _reported(main: Callable[..., int | None], argv: list[str] | None) -> int:
+    try:
+        return main(argv) or 0
+    except UserError as error:
+        print_error(error)
+        return 2
+    except SystemExit as end:
+        # As training ends on Ctrl-C, after its checkpoint.
+        if end.code == interrupts.INTERRUPTED:
+            print(interrupts.LINE, file=sys.stderr)
+        raise
+    finally:
+        # What a closed pipe refuses is found out here and not in Python's own last act.
+        sys.stdout.flush()
