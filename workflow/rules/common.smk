@@ -43,8 +43,18 @@ NAME = r"[a-z][a-z0-9_]*"
 
 
 def requested_files():
-    """Returns the files under results/ that the command line names; Snakemake reads its targets only after this."""
-    return [argument for argument in sys.argv[1:] if len(Path(argument).parts) > 2 and argument.startswith("results/")]
+    """Returns the files under results/ that the command line names; Snakemake reads its targets only after this.
+
+    Raises UserError for one that is written in a longer way than the rules do.
+    """
+    found = []
+    for argument in sys.argv[1:]:
+        short = os.path.relpath(argument) if os.path.isabs(argument) else os.path.normpath(argument)
+        if len(Path(short).parts) > 2 and Path(short).parts[0] == "results":
+            if argument != short:
+                raise UserError(f"no rule makes {argument}; its name is {short}")
+            found.append(argument)
+    return found
 
 
 def config_files():
@@ -74,8 +84,20 @@ def check_requested(configuration):
             )
         if parts[2] == "data" and parts[3] not in configuration.datasets:
             raise unknown("data set", parts[3], configuration.datasets, f"add others by --config datasets=NAME or {GIVE}")
-        if parts[2] == "runs" and len(parts) > 7 and parts[4] != REAL_DATA:
-            configuration.job(RunFolder.parse(Path(*parts[:7])))
+        if parts[2] == "runs" and len(parts) > 7:
+            check_run(RunFolder.parse(Path(*parts[:7])), configuration)
+
+
+def check_run(folder, configuration):
+    """Raises UserError for a run folder that no job has."""
+    if folder.run != REAL_DATA:
+        configuration.job(folder)
+        return
+    if folder.dataset not in configuration.datasets:
+        raise unknown("data set", folder.dataset, configuration.datasets)
+    if (folder.epsilon, folder.seed) != (math.inf, 0):
+        raise UserError(f"real data have no epsilon and no seed: {folder.path} must be written "
+                        f"{REAL.format(dataset=folder.dataset)}")
 
 
 def missing_files(name, configuration):
