@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "workflow/merging.py": COMMON
     | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "jsonschema"},
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
+    "workflow/calls.py": COMMON | {"snakemake"},
+    "workflow/snakemake.py": {"snakemake"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON | {"workflow.grid", "workflow.merging", "workflow.overrides"},
     # From the ground floor up: what stands higher imports what stands lower, never the other way round.

@@ -38,11 +38,13 @@ def print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def end_quietly() -> None:
-    """Makes Ctrl-C end the process at once, where nothing is to be cleaned up: one line on stderr, exit code 130."""
+def end_quietly(again: bool = False) -> None:
+    """Makes Ctrl-C end the process at once, where nothing is to be cleaned up: one line on stderr, exit code 130.
+
+    Another handler than Python's own stays unless `again`: nohup and a shell's background jobs ignore the signal.
+    """
     global _quiet
-    # Another handler stays: nohup and a shell's background jobs ignore the signal.
-    if _handler() is signal.default_int_handler:
+    if again or _handler() is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
         _quiet = True
 

@@ -22,10 +22,15 @@ if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
 
 from snakemake.common.configfile import load_configfile
 
+from workflow.common import interrupts
+
+interrupts.print_anything()
+interrupts.end_quietly()
+
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import grid, merging, own_content, presets
+from workflow import calls, grid, merging, own_content, presets
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -48,7 +53,9 @@ def requested_files():
     Raises UserError for one that is written in a longer way than the rules do.
     """
     found = []
-    for argument in sys.argv[1:]:
+    for before, argument in zip(sys.argv, sys.argv[1:]):
+        if before.startswith("-") and before != "--" and before not in ("-n", "-np", "-p", "-F", "-f", "-q"):
+            continue  # An option's value.
         short = os.path.relpath(argument) if os.path.isabs(argument) else os.path.normpath(argument)
         if len(Path(short).parts) > 2 and Path(short).parts[0] == "results":
             if argument != short:
@@ -207,6 +214,7 @@ except UserError as error:
     fail(error)
 
 OUT = CONFIG.root
+calls.guard(workflow, OUT, fail)
 JOBS = CONFIG.jobs
 PROGRESS = Progress(CONFIG.cost, lambda wildcards: CONFIG.runs[wildcards.run].method)
 
@@ -223,7 +231,8 @@ def job(wildcards):
 
 def logged(command):
     """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails."""
-    show = "echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2"
+    # Nothing to show where Ctrl-C, or what it sends to the steps, ended it.
+    show = "case $status in 130|143) ;; *) echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2;; esac"
     return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ status=$?; {show}; exit $status; }}}}"
 
 
