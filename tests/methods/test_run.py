@@ -48,8 +48,8 @@ def call(data, out, *more: str, **settings) -> int:
 def test_a_run_leaves_its_release_and_keeps_the_rest_private(tmp_path, data):
     assert call(data, tmp_path / "run") == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    released = {"plan.json", "ledger.jsonl", "log.csv", "generator.safetensors", "run.json"} | {"samples.json", "samples-000.npz"}
-    assert names == released | {"private"}
+    released = {"plan.json", "ledger.jsonl", "log.csv", "generator.safetensors", "run.json"}
+    assert names == released | {"samples.json", "samples-000.npz", "private"}
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["steps_done"], record["device"]) == (12, "cpu")
     samples = load_images(tmp_path / "run" / "samples-000.npz")

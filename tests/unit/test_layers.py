@@ -28,6 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/merging.py": COMMON
     | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "jsonschema"},
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
+    "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
     "workflow/calls.py": COMMON | {"snakemake"},
     "workflow/snakemake.py": {"snakemake"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},

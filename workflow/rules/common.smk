@@ -30,7 +30,7 @@ interrupts.end_quietly()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, grid, merging, own_content, presets
+from workflow import calls, grid, merging, own_content, presets, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -183,6 +183,25 @@ def own_pictures(configuration):
     return found
 
 
+def raw_files(configuration):
+    """Returns data set -> what its images follow from, for the shipped sets that can be made anew.
+
+    One whose data are made and whose folder is gone is not among them, but in a notice: its data stay as they are.
+    """
+    found = {}
+    for name in [name for name in configuration.datasets if name not in configuration.own]:
+        folder = Path(configuration.root, "data", name)
+        made = all((folder / file).exists() for file in ("train.npz", "test.npz", "card.json"))
+        missing = [source for source in configuration.data_sources if not Path(source).expanduser().is_dir()]
+        if made and (missing or not dataset_stage.available(name, configuration.data_sources)):
+            where = f"folder {missing[0]} does not exist" if missing else "its raw files are not at hand"
+            print(f"notice: data set {name}: {where}; the images in {folder} are used", file=sys.stderr)
+            continue
+        cache = Path(configuration.root, "private", "sources", f"{name}.json")
+        found[name] = source_content.content(name, configuration.data_sources, cache)
+    return found
+
+
 def print_config():
     """Prints the merged settings and where each came from, and ends: nothing is made, and no data are needed."""
     keys = ("method", "accounting", "over_budget")
@@ -209,6 +228,7 @@ try:
     check_requested(CONFIG)
     CONFIG = leave_out_missing(CONFIG)
     PICTURES = own_pictures(CONFIG)
+    RAW_FILES = raw_files(CONFIG)
     tell_unpublished(CONFIG)
 except UserError as error:
     fail(error)

@@ -49,7 +49,7 @@ class Manifest:
         """Returns the manifest of a folder. Raises UserError if there is none, or parts overlap or leave gaps."""
         path = folder / MANIFEST
         if not path.is_file():
-            raise UserError(f"no {MANIFEST} in {folder}: without it nobody knows which samples belong together; {AGAIN}")
+            raise UserError(f"no {MANIFEST} in {folder}, which says what samples belong together; {AGAIN}")
         content = read_json(path)
         try:
             parts = tuple(Part(**_typed(part, Part)) for part in content["parts"])
