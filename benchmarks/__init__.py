@@ -1,5 +1,5 @@
 """How fast this machine's build trains."""
 
-from workflow.common import interrupts
+from workflow.common import process
 
-interrupts.begin()
+process.begin()

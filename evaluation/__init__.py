@@ -1,5 +1,5 @@
 """Scores of synthetic sets, and the tables and figures made of them."""
 
-from workflow.common import interrupts
+from workflow.common import process
 
-interrupts.begin()
+process.begin()

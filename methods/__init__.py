@@ -1,5 +1,5 @@
 """Training methods, one a file, and the commands of a run."""
 
-from workflow.common import interrupts
+from workflow.common import process
 
-interrupts.begin()
+process.begin()

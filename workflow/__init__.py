@@ -1,5 +1,5 @@
 """The graph of files: its configuration, the data stage, and what all stages share."""
 
-from workflow.common import interrupts
+from workflow.common import process
 
-interrupts.begin()
+process.begin()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow.common import interrupts
+from workflow.common import process
 from workflow.common.errors import UserError
 
 # In the environment of every step, with a value of the call's own.
@@ -123,10 +123,10 @@ def _end_steps(call: str, patience: float = PATIENCE) -> None:
         time.sleep(0.05)
 
 
-def _signal(processes: list[int], number: int) -> None:
-    for process in processes:
+def _signal(numbers: list[int], number: int) -> None:
+    for running in numbers:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process, number)
+            os.kill(running, number)
 
 
 @contextlib.contextmanager
@@ -134,8 +134,8 @@ def _interruptible(root: str, file: Any) -> Iterator[None]:
     """Lets Ctrl-C end the call in one line: no step is begun, those that run end, and nothing is left to unlock."""
 
     def end(*_: Any) -> None:
-        interrupts.end_quietly(again=True)
-        os.write(2, f"{interrupts.LINE}\n".encode())
+        process.end_quietly(again=True)
+        os.write(2, f"{process.LINE}\n".encode())
         logging.getLogger("snakemake.logging").disabled = True
         call, ends = os.environ[VARIABLE], time.monotonic() + 1
         # At a terminal the steps have the signal too, and end by themselves.
@@ -146,7 +146,7 @@ def _interruptible(root: str, file: Any) -> Iterator[None]:
             time.sleep(0.05)
         tidy(root)
         _write(file, "")
-        os._exit(interrupts.INTERRUPTED)
+        os._exit(process.INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else None
     try:

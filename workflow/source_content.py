@@ -1,4 +1,4 @@
-"""What a shipped data set is made from: a hash of the raw files at hand, read again only where their listing differs."""
+"""What a shipped data set is made from: a hash of the raw files at hand, read again where their listing differs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from toy_project import ROOT, Project
 
 from workflow import calls
-from workflow.common import interrupts
+from workflow.common import process
 from workflow.common.errors import UserError
 
 OURS = "results/long/runs/mnist/dpac/eps1/seed3"
@@ -111,13 +111,26 @@ def test_the_steps_of_a_killed_call_end_before_the_next_begins(here, capsys):
 RUN = "results/quick/runs/mnist/beta_short/eps10/seed5/run.json"
 
 
+WAIT = """
+import atexit, os, time
+
+def wait(module):
+    if module == 'methods train' and os.path.exists('WAIT'):
+        os.rename('WAIT', 'WAITS')
+        time.sleep(60)
+    elif module == 'methods train' and os.path.exists('DIE'):
+        os.rename('DIE', 'DIED')
+        atexit.register(os.kill, os.getpid(), 9)
+    elif module == 'methods train':
+        open('TRAINED', 'w').close()
+"""
+
+
 @contextmanager
 def running(project: Project, module: str = "snakemake"):
     """A call that makes RUN, in its training, which takes a minute."""
-    project.edit("toy.py", "def main(module):", "import os, time\n\ndef main(module):\n    wait(module)\n")
-    text = "\n\ndef wait(module):\n    if module == 'methods train' and os.path.exists('WAIT'):\n"
-    text += "        os.rename('WAIT', 'WAITS')\n        time.sleep(60)\n"
-    write(project.folder / "toy.py", (project.folder / "toy.py").read_text() + text)
+    project.edit("toy.py", "def main(module):", "def main(module):\n    wait(module)\n")
+    write(project.folder / "toy.py", WAIT + (project.folder / "toy.py").read_text())
     write(project.folder / "WAIT")
     (project.folder / "WAITS").unlink(missing_ok=True)
     environment = {**os.environ, "XDG_CACHE_HOME": str(project.folder / ".cache")}
@@ -140,9 +153,12 @@ def test_after_a_kill_the_same_call_goes_on_and_meanwhile_a_second_one_is_refuse
         assert "another call is making results/quick" in error
         assert list(fresh.folder.glob(".snakemake/locks/*"))
         first.kill()
+    write(fresh.folder / "DIE")
     done = fresh.snakemake("--quiet", "rules", "host", "--", RUN)
     assert done.returncode == 0, done.stdout
     assert "the lock of a call that was killed is removed" in done.stdout and (fresh.folder / RUN).exists()
+    # The training was killed once more, after its last file: it is whole, and is not begun again.
+    assert (fresh.folder / "DIED").exists() and not (fresh.folder / "TRAINED").exists()
 
 
 @pytest.mark.slow
@@ -152,7 +168,7 @@ def test_ctrl_c_ends_a_call_in_one_line_and_the_next_goes_on(fresh: Project):
             os.killpg(call.pid, signal.SIGINT)
         assert call.returncode == 130
         shown = (fresh.folder / "out.txt").read_text()
-        assert shown.endswith(f"{interrupts.LINE}\n") and "Error" not in shown and "failed" not in shown
+        assert shown.endswith(f"{process.LINE}\n") and "Error" not in shown and "failed" not in shown
         assert not list(fresh.folder.glob(".snakemake/locks/*"))
     done = fresh.snakemake("--quiet", "rules", "host", "--", RUN)
     assert done.returncode == 0 and "lock" not in done.stdout
@@ -169,7 +185,7 @@ def test_ctrl_c_while_the_graph_is_read_is_one_line(fresh: Project, seconds):
     call.send_signal(signal.SIGINT)
     _, error = call.communicate()
     assert "Traceback" not in error
-    assert call.returncode == 0 or (call.returncode == 130 and error.endswith(f"{interrupts.LINE}\n"))
+    assert call.returncode == 0 or (call.returncode == 130 and error.endswith(f"{process.LINE}\n"))
 
 
 def test_make_calls_snakemake_through_the_door_that_ctrl_c_knows():

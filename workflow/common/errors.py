@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 
-from workflow.common import interrupts
+from workflow.common import process
 
 
 class UserError(Exception):
@@ -44,16 +44,16 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            with interrupts.raised():
+            with process.raised():
                 return _reported(main, argv)
         except KeyboardInterrupt:
-            print(interrupts.LINE, file=sys.stderr, flush=True)
-            return interrupts.INTERRUPTED
+            print(process.LINE, file=sys.stderr, flush=True)
+            return process.INTERRUPTED
         except BrokenPipeError:
-            if not any(map(interrupts.is_closed, (sys.stdout, sys.stderr))):
+            if not any(map(process.is_closed, (sys.stdout, sys.stderr))):
                 raise
-            interrupts.drop_output()
-            return interrupts.CLOSED_PIPE
+            process.drop_output()
+            return process.CLOSED_PIPE
 
     return wrapped
 
@@ -66,8 +66,8 @@ def _reported(main: Callable[..., int | None], argv: list[str] | None) -> int:
         return 2
     except SystemExit as end:
         # As training ends on Ctrl-C, after its checkpoint.
-        if end.code == interrupts.INTERRUPTED:
-            print(interrupts.LINE, file=sys.stderr)
+        if end.code == process.INTERRUPTED:
+            print(process.LINE, file=sys.stderr)
         raise
     finally:
         # What a closed pipe refuses is found out here and not in Python's own last act.

@@ -22,10 +22,11 @@ if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
 
 from snakemake.common.configfile import load_configfile
 
-from workflow.common import interrupts
+from workflow.common import process
 
-interrupts.print_anything()
-interrupts.end_quietly()
+process.print_anything()
+process.draw_anywhere()
+process.end_quietly()
 
 from evaluation.protocol import Protocol
 from methods.core import registry
@@ -249,11 +250,15 @@ def job(wildcards):
     return CONFIG.job(RunFolder.parse(RUN.format(**dict(wildcards.items()))))
 
 
-def logged(command):
-    """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails."""
+def logged(command, whole="false"):
+    """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails.
+
+    `whole` is a command that says whether one that a signal ended had done all its work.
+    """
     # Nothing to show where Ctrl-C, or what it sends to the steps, ended it.
     show = "case $status in 130|143) ;; *) echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2;; esac"
-    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ status=$?; {show}; exit $status; }}}}"
+    ended = f"status=$?; if [ $status -gt 128 ] && {whole}; then exit 0; fi; {show}; exit $status;"
+    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ {ended} }}}}"
 
 
 wildcard_constraints:

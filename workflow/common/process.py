@@ -1,4 +1,4 @@
-"""Ctrl-C and closed pipes end a command in one line or in silence, from its first import to its end.
+"""A command's process: Ctrl-C and closed pipes end it in one line or in silence, and it prints and draws anywhere.
 
 A package whose modules are commands calls `begin()` in its `__init__.py`, the first of its code that runs.
 """
@@ -28,6 +28,7 @@ def begin() -> None:
     # While Python looks for the module that -m names, this stands in the place of its path.
     if sys.argv[:1] == ["-m"]:
         print_anything()
+        draw_anywhere()
         end_quietly()
 
 
@@ -36,6 +37,11 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def draw_anywhere() -> None:
+    """Draws into files, whatever a notebook or a desktop has set for its own windows."""
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def end_quietly(again: bool = False) -> None:
