@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from workflow.common.errors import UserError
-from workflow.common.files import csv_text, json_or_path, read_csv, write_csv
+from workflow.common.files import csv_text, json_or_path, read_csv, write_csv, write_json
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o027, 0o640)])
+def test_a_written_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "new/a.json", {})
+        folder = stat.S_IMODE((tmp_path / "new").stat().st_mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new/a.json").stat().st_mode) == mode and folder == 0o777 & ~umask
 
 
 def test_json_is_taken_inline_or_from_a_file(tmp_path):
