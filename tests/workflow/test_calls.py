@@ -133,11 +133,9 @@ def running(project: Project, module: str = "snakemake"):
     write(project.folder / "toy.py", WAIT + (project.folder / "toy.py").read_text())
     write(project.folder / "WAIT")
     (project.folder / "WAITS").unlink(missing_ok=True)
-    environment = {**os.environ, "XDG_CACHE_HOME": str(project.folder / ".cache")}
-    environment.pop("DPAC_BENCH_DATA", None)
     command = [sys.executable, "-m", module, "--cores", "2", "--quiet", "rules", "host", "--", RUN]
     with (project.folder / "out.txt").open("w") as out, subprocess.Popen(
-        command, cwd=project.folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        command, cwd=project.folder, env=project.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
     ) as call:
         while not (project.folder / "WAITS").exists():
             assert call.poll() is None, (project.folder / "out.txt").read_text()
