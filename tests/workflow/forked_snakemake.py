@@ -12,9 +12,13 @@ import traceback
 
 import jsonschema  # noqa: F401 - what the Snakefile imports besides the project's own modules
 import numpy as np  # noqa: F401
+import requests  # noqa: F401
 import snakemake.cli
 import snakemake.executors.dryrun
-import snakemake.executors.local  # noqa: F401
+import snakemake.executors.local
+
+# Finds and imports all plugins.
+snakemake.cli.get_argument_parser()
 
 
 def call(request: dict) -> int:

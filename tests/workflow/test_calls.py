@@ -133,10 +133,10 @@ def running(project: Project, module: str = "snakemake"):
     write(project.folder / "toy.py", WAIT + (project.folder / "toy.py").read_text())
     write(project.folder / "WAIT")
     (project.folder / "WAITS").unlink(missing_ok=True)
-    command = [sys.executable, "-m", module, "--cores", "2", "--quiet", "rules", "host", "--", RUN]
     with (project.folder / "out.txt").open("w") as out, subprocess.Popen(
-        command, cwd=project.folder, env=project.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-    ) as call:
+        [sys.executable, "-m", module, "--cores", "2", "--quiet", "rules", "host", "--", RUN], cwd=project.folder,
+        env=project.environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as call:  # fmt: skip
         while not (project.folder / "WAITS").exists():
             assert call.poll() is None, (project.folder / "out.txt").read_text()
             time.sleep(0.02)
