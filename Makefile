@@ -5,11 +5,13 @@
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
-READY := $(VENV)/.ready
+BIN := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
+# In the names of make's own targets a space must be escaped.
+EMPTY :=
+READY := $(subst $(EMPTY) ,\ ,$(VENV))/.ready
 CORES ?= all
 PRESET ?= quick
-SNAKEMAKE ?= "$(BIN)/python" -m snakemake --quiet rules host
+SNAKEMAKE ?= "$(BIN)/python" -m workflow.snakemake --quiet rules host
 PYTEST_ARGS ?= -n auto
 
 export PATH := $(BIN):$(PATH)
@@ -24,11 +26,11 @@ setup: $(READY)
 $(READY): requirements.lock requirements-torch.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "setting up $(VENV) with $(PYTHON): about 1 GB with a CPU build of torch, a few minutes" >&2
-	$(PYTHON) -m venv --clear $(VENV)
+	"$(PYTHON)" -m venv --clear "$(VENV)"
 	"$(BIN)/python" -m pip install -qq --require-hashes --no-deps -r requirements.lock
 	"$(BIN)/python" -m pip install -qq -r requirements-torch.txt
 	@"$(BIN)/python" -m pip check
-	@touch $@
+	@touch "$(VENV)/.ready"
 
 tables: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workflow.common.departures import EVALUATION
+from workflow.common.errors import command
 from workflow.common.files import json_or_path
 from workflow.common.settings import parse, setting
 
@@ -56,5 +57,11 @@ class Protocol:
         return parse(cls, json_or_path(text, "--protocol") if text else {}, "protocol setting")
 
 
-if __name__ == "__main__":
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Prints where the protocol comes from."""
     print("\n".join(SOURCES))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

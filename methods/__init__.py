@@ -1,0 +1,5 @@
+"""Training methods, one a file, and the commands of a run."""
+
+from workflow.common import process
+
+process.begin()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from workflow.common import process
 from workflow.common.errors import UserError, command, unknown
 
 # Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int | None:
     for verb, summary in VERBS.items():
         options = verbs.add_parser(verb, help=summary, description=summary)
         if argv[:1] == [verb]:
-            module = import_module(f"methods.commands.{verb.replace('-', '_')}")
+            with process.importing():
+                module = import_module(f"methods.commands.{verb.replace('-', '_')}")
             module.add_arguments(options)
     if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
         raise unknown("command", argv[0], VERBS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from workflow.common.errors import UserError, unknown
-from workflow.common.own_set import NAME, OwnSet
+from workflow.common.own_set import NAME, RESERVED, OwnSet
 from workflow.overrides import OWN_HINT, retype
 
 SHIPPED_KEYS = ("optional",)
@@ -52,6 +52,8 @@ def _shipped(name: str, entry: dict[str, Any], source: str) -> dict[str, Any]:
 def _own(name: str, entry: Mapping[str, Any], source: str) -> OwnSet:
     if not NAME.fullmatch(str(name)):
         raise UserError(f"{source}: data set {name!r} must consist of a-z, 0-9 and _, a letter first; rename it")
+    if name in RESERVED:
+        raise UserError(f"{source}: data set {name!r} under datasets is reserved on some systems; rename it")
     try:
         return OwnSet.parse(name, entry)
     except UserError as error:

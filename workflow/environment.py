@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from workflow.common.errors import command
 from workflow.common.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ def render(packages: list[str]) -> str:
     )
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Writes environment.yml at the repository's root, or at --out."""
     parser = argparse.ArgumentParser(prog="python -m workflow.environment", description=__doc__)

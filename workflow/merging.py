@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import yaml
 
-from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError, unknown
-from workflow.common.own_set import OwnSet
+from workflow.common.own_set import RESERVED, OwnSet
 from workflow.dataset_entries import read_datasets
+from workflow.grid_values import Origin, check_keys, settled
 from workflow.overrides import Layer, override
 
 FOLDER = Path(__file__).resolve().parent / "config"
@@ -53,16 +53,22 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     """Returns the preset that `layers` name (default quick), merged with them from weak to strong.
 
     `datasets` are the names of the shipped data sets. Raises UserError for an unknown preset, key, data set or run,
-    and for a value that the schema or `parse_epsilon` refuses.
+    and for a value that the schema or `settled` refuses.
     """
     datasets = list(datasets)
     name, extends, source = _names(layers, folder)
     path = folder / f"{extends or name}.yaml"
     preset = mapping(path)
+    for layer in [Layer(path.name, preset), *layers]:
+        check_keys(layer.values, layer.source)
     layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
-    content = override(preset, layers, datasets) | {"preset": name}
-    _check_epsilons(content)
-    _check_schema(content, source)
+
+    def origin(*keys: str) -> str:
+        """Returns where the strongest layer that holds a key got it from."""
+        return next((layer.source for layer in reversed(layers) if _holds(layer.values, keys)), source)
+
+    content = settled(override(preset, layers, datasets) | {"preset": name}, origin)
+    _check_schema(content, source, origin)
     entries, own = read_datasets(content["datasets"], datasets, source)
     if own and extends is None and preset.get("datasets"):
         raise UserError(
@@ -96,6 +102,8 @@ def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]
     said = f"preset: {stated} in {named_in}" if name else f"{source} gives its configuration the name {stated!r}, which"
     if stated in (*shipped, *TAKEN):
         raise UserError(f"{said} is taken: results/{stated} is not yours; give another by preset: NAME")
+    if stated in RESERVED:
+        raise UserError(f"{said} is reserved on some systems; give another by preset: NAME")
     if not CONFIG_NAME.fullmatch(stated):
         raise UserError(f"{said} must consist of a-z, 0-9, _ and -, a letter first; give another by preset: NAME")
     return stated, extends, source
@@ -114,13 +122,12 @@ def mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_epsilons(content: Mapping[str, Any]) -> None:
-    runs = content.get("runs")
-    owners = [content, *(runs.values() if isinstance(runs, Mapping) else ())]
-    for owner in owners:
-        values = owner.get("epsilons") if isinstance(owner, Mapping) else None
-        for value in values if isinstance(values, list) else ():
-            parse_epsilon(value)
+def _holds(values: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _key_path(parts: Iterable[Any]) -> str:
@@ -130,7 +137,7 @@ def _key_path(parts: Iterable[Any]) -> str:
     return text
 
 
-def _check_schema(content: Mapping[str, Any], source: str) -> None:
+def _check_schema(content: Mapping[str, Any], source: str, origin: Origin) -> None:
     schema = yaml.safe_load((FOLDER / "schema.yaml").read_text(encoding="utf-8"))
     errors = jsonschema.Draft202012Validator(schema).iter_errors(content)
     error = min(errors, key=lambda e: (len(e.absolute_path), str(e.absolute_path)), default=None)
@@ -142,4 +149,5 @@ def _check_schema(content: Mapping[str, Any], source: str) -> None:
         wrong = next(key for key in error.instance if key not in valid)
         raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
     about = error.schema.get("description", "")
-    raise UserError(f"{source}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))
+    given = origin(*(part for part in error.absolute_path if isinstance(part, str))) if where else source
+    raise UserError(f"{given}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,9 +78,11 @@ def retype(value: Any) -> Any:
         return value
     for kind in (int, float):
         try:
-            return kind(value)
+            number = kind(value)
         except ValueError:
             continue
+        # A number that float cannot hold stays text, for its reader to refuse.
+        return value if number in (math.inf, -math.inf) and any(map(str.isdigit, value)) else number
     return yaml.safe_load(value) if value.lower() in ("true", "false", "null", ".inf") else value
 
 

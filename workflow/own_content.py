@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
 from workflow.common.own_set import OwnSet
 from workflow.dataset_entries import PATHS, facts
@@ -15,27 +18,46 @@ from workflow.dataset_entries import PATHS, facts
 def content(own: OwnSet, cache: Path) -> str:
     """Returns a hash of the pictures, their names and what labels them.
 
-    `cache` is a small JSON file of the last answer. It is good for as long as all paths, sizes and times of the files
-    are what they were, so unchanged pictures are not read again. Raises UserError where they cannot be read.
+    `cache` as in `remembered`. Raises UserError where they cannot be read.
     """
-    listing = _digest(own)
-    known = read_json(cache) if cache.is_file() else {}
-    if known.get("listing") != listing:
+
+    def content_hash() -> str:
         # Imported late: its libraries are for those alone who have pictures.
         from workflow.datasets.own import content_hash
 
-        known = {"listing": listing, "content": content_hash(own)}
-        write_json(cache, known)
-    return known["content"]
+        return content_hash(own)
+
+    paths = [Path(getattr(own, key)).expanduser() for key in PATHS if getattr(own, key)]
+    which = repr([sorted(facts(own).items()), [key for key in PATHS if getattr(own, key)]])
+    return remembered(cache, which, paths, content_hash)
 
 
-def _digest(own: OwnSet) -> str:
-    """Returns a hash of every file's path, size and times, and of what says which files count."""
-    digest = hashlib.sha256(repr(sorted(facts(own).items())).encode())
-    for key in PATHS:
-        for line in _listing(Path(getattr(own, key)).expanduser()) if getattr(own, key) else ():
-            digest.update(os.fsencode(f"{key}\0{line}\0"))
-    return digest.hexdigest()
+def remembered(cache: Path, which: str, paths: Iterable[Path], compute: Callable[[], str]) -> str:
+    """Returns what `compute` returns of the files at and below `paths`, or what it returned last time.
+
+    `cache` is a small JSON file of the last answer. It is good for as long as `which`, and all paths, sizes and times
+    of the files, are what they were; any other file there is passed over.
+    """
+    digest = hashlib.sha256(f"{which}\0".encode())
+    for path in paths:
+        for line in _listing(path):
+            digest.update(os.fsencode(f"{line}\0"))
+    listing = digest.hexdigest()
+    known = _known(cache)
+    if known.get("listing") == listing and isinstance(known.get("content"), str):
+        return known["content"]
+    found = compute()
+    with contextlib.suppress(UserError):  # A folder that may only be read: it takes longer, that is all.
+        write_json(cache, {"listing": listing, "content": found})
+    return found
+
+
+def _known(cache: Path) -> dict[str, Any]:
+    try:
+        known = read_json(cache)
+    except UserError:
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _listing(path: Path) -> Iterator[str]:

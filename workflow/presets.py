@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from workflow.common import chosen_on
-from workflow.common.contracts import REAL
 from workflow.common.errors import UserError, unknown
 from workflow.grid import Config, Run, check_accounting
 from workflow.merging import COMMAND_LINE, FOLDER, names, read
@@ -125,8 +124,6 @@ class _Reader:
 
     def run(self, name: str) -> Run:
         """Returns a run of the preset. Raises UserError where a name or value of it cannot be."""
-        if name == REAL:
-            raise UserError(f"run name {REAL!r} is reserved for the rows measured on real data; choose another")
         entry = self.content["runs"][name] or {}
         method = self._known_method(entry.get("method", name), f"of run {name!r}")
         base = (self.content.get("methods") or {}).get(method) or {}

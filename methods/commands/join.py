@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from workflow.common.contracts import load_images
-from workflow.common.errors import UserError
+from methods.core.runs import parts
 from workflow.common.files import write_npz
 
 
@@ -19,15 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Joins the parts of the folder. Raises UserError if there are none."""
+    """Joins the parts of the folder. Raises UserError, and writes nothing, unless they are one whole set."""
     join(arguments.folder, arguments.out)
 
 
 def join(folder: Path, out: Path) -> None:
-    """Writes samples.npz from the parts samples-*.npz of `folder`. Raises UserError if there are none."""
-    paths = sorted(folder.glob("samples-*.npz"))
-    if not paths:
-        raise UserError(f"no samples-*.npz in {folder}; make them with python -m methods run")
-    parts = [load_images(path) for path in paths]
-    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
-    write_npz(out, images=images, labels=labels)
+    """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts.join`."""
+    samples = parts.join(folder)
+    write_npz(out, images=samples.images, labels=samples.labels)

@@ -2,7 +2,7 @@
 
 For a machine that has a GPU, torch and the prepared data set, and perhaps is lent by the quarter of an hour: with
 `--minutes` the command stops in time, and the same command again continues. What it leaves outside `private/` is the
-run's release: plan, ledger, log, generator, and samples in files below 16 MiB.
+run's release: plan, ledger, log, generator, and samples in files below 16 MiB, which samples.json lists.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from methods.commands.arguments import (
     use_machine,
     warn_of_delta,
 )
-from methods.core.runs import checkpoint, outputs, warm_start
+from methods.core.runs import checkpoint, outputs, parts, warm_start
 from methods.core.runs.folder import is_complete
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
+from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
-from workflow.common.files import read_json, write_json, write_npz
+from workflow.common.files import read_json, write_json
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
@@ -100,11 +101,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:
-    images, labels = draw(plan, checkpoint.load_generator(arguments.out), arguments.num, device)
-    each = max(1, _PART_BYTES // images[0].size)
-    for place, start in enumerate(range(0, len(images), each)):
-        path, part = arguments.out / f"samples-{place:03d}.npz", slice(start, start + each)
-        write_npz(path, images=images[part], labels=labels[part])
+    if parts.is_whole(arguments.out, plan, arguments.num):
+        return
+    samples = LabelledImages(*draw(plan, checkpoint.load_generator(arguments.out), arguments.num, device))
+    parts.write(arguments.out, plan, samples, max(1, _PART_BYTES // samples.images[0].size))
 
 
 @contextmanager

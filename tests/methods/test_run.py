@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from toys import TINY_GAN, Killed, killed_at
 from methods.__main__ import main
 from methods.commands import run as whole_run
 from methods.core import registry
-from methods.core.runs import outputs
+from methods.core.runs import outputs, parts
 from methods.core.runs.folder import is_begun, is_complete
 from workflow.common.contracts import load_images
 from workflow.common.files import write_json, write_npz
@@ -25,7 +26,10 @@ SMALL = TINY_GAN | {"steps": 12, "warm_start_steps": 1}
 
 @pytest.fixture
 def data(tmp_path):
-    folder = tmp_path / "data"
+    return make_data(tmp_path / "data")
+
+
+def make_data(folder):
     draws = np.random.default_rng(0)
     images, labels = draws.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8), np.arange(60) % 10
     write_npz(folder / "train.npz", images=images, labels=labels)
@@ -45,8 +49,8 @@ def call(data, out, *more: str, **settings) -> int:
 def test_a_run_leaves_its_release_and_keeps_the_rest_private(tmp_path, data):
     assert call(data, tmp_path / "run") == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    released = {"plan.json", "ledger.jsonl", "log.csv", "generator.safetensors", "run.json", "samples-000.npz"}
-    assert names == released | {"private"}
+    released = {"plan.json", "ledger.jsonl", "log.csv", "generator.safetensors", "run.json"}
+    assert names == released | {"samples.json", "samples-000.npz", "private"}
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["steps_done"], record["device"]) == (12, "cpu")
     samples = load_images(tmp_path / "run" / "samples-000.npz")
@@ -181,6 +185,132 @@ def test_wrong_input_is_one_line(tmp_path, data, more, named, capsys):
     assert call(data, tmp_path / "run", *more) == 2
     message = capsys.readouterr().err.strip()
     assert named in message and len(message.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def _parted(tmp_path_factory):
+    """A run whose 40 samples are in parts of 16, 16 and 8, and its data."""
+    folder = tmp_path_factory.mktemp("parted")
+    made = make_data(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole_run, "_PART_BYTES", 16 * 28 * 28)
+        assert call(made, folder / "run", steps=1) == 0
+    return folder
+
+
+@pytest.fixture
+def parted(_parted, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_run, "_PART_BYTES", 16 * 28 * 28)
+    shutil.copytree(_parted / "run", tmp_path / "run")
+    return tmp_path / "run", lambda *more: call(_parted / "data", tmp_path / "run", *more, steps=1)
+
+
+def joined(folder, capsys) -> int | str:
+    """Returns the number of images that are joined, or the one line that says why none are."""
+    capsys.readouterr()
+    out = folder.parent / "all.npz"
+    out.unlink(missing_ok=True)
+    if main(["join", str(folder), "--out", str(out)]) == 0:
+        return len(load_images(out))
+    assert not out.exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_another_number_of_samples_replaces_the_set_and_is_joined_as_itself(parted, capsys):
+    folder, again = parted
+    for number, count in ((20, 2), (33, 3), (5, 1)):
+        assert again("--num", str(number)) == 0
+        assert f"another set of samples: {number} images" in capsys.readouterr().err
+        assert len(list(folder.glob("samples-*.npz"))) == count and joined(folder, capsys) == number
+
+
+def test_a_kill_between_parts_is_seen_and_the_same_call_makes_the_rest(parted, capsys, monkeypatch):
+    folder, again = parted
+    before = {path.name: path.read_bytes() for path in folder.glob("samples-*.npz")}
+    kept = (folder / "samples-000.npz").stat().st_mtime_ns
+    (folder / "samples-001.npz").unlink()
+    (folder / "samples-002.npz").unlink()
+    assert "lacks 2 of 3 parts, such as samples-001.npz" in joined(folder, capsys)
+    assert again() == 0 and joined(folder, capsys) == 40
+    assert {path.name: path.read_bytes() for path in folder.glob("samples-*.npz")} == before
+    assert (folder / "samples-000.npz").stat().st_mtime_ns == kept
+
+    def killed(path, **arrays):
+        raise Killed
+
+    # Fewer parts than before; the first is the same in both sets, and the kill comes at the second.
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(parts, "write_npz", killed)
+        again("--num", "31")
+    assert "samples-001.npz is damaged or of another set" in joined(folder, capsys)
+    assert again("--num", "31") == 0 and joined(folder, capsys) == 31
+
+
+def changed(folder, **content):
+    manifest = json.loads((folder / "samples.json").read_text())
+    write_json(folder / "samples.json", manifest | content)
+
+
+def harm_a_pixel(folder):
+    stored = load_images(folder / "samples-001.npz")
+    stored.images[3, 0, 5, 5] ^= 1
+    write_npz(folder / "samples-001.npz", images=stored.images, labels=stored.labels)
+
+
+def harm_by_cutting(folder):
+    path = folder / "samples-002.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def harm_by_swapping(folder):
+    first, second = (folder / f"samples-00{place}.npz" for place in (0, 1))
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def harm_by_training_again(folder):
+    (folder / "generator.safetensors").write_bytes((folder / "generator.safetensors").read_bytes()[::-1])
+
+
+def harm_by_another_plan(folder):
+    plan = json.loads((folder / "plan.json").read_text())
+    write_json(folder / "plan.json", plan | {"seed": 99})
+
+
+def harm_by_a_stranger(folder):
+    (folder / "samples-017.npz").write_bytes((folder / "samples-000.npz").read_bytes())
+
+
+def harm_by_doubling(folder):
+    listed = json.loads((folder / "samples.json").read_text())["parts"]
+    changed(folder, parts=[listed[0], listed[0] | {"first": 16}, listed[2]])
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (harm_a_pixel, "samples-001.npz is damaged or of another set"),
+        (harm_by_cutting, "samples-002.npz"),
+        (harm_by_swapping, "samples-000.npz is damaged or of another set"),
+        (harm_by_training_again, "drawn from another generator"),
+        (harm_by_another_plan, "of another plan"),
+        (harm_by_a_stranger, "samples-017.npz is no part of the set"),
+        (harm_by_doubling, "samples-000.npz' twice"),
+        (lambda folder: (folder / "samples.json").unlink(), "no samples.json"),
+        (lambda folder: (folder / "samples.json").write_text("[1, 2"), "samples.json"),
+        (lambda folder: (folder / "samples.json").write_text("[]"), "is no manifest of samples"),
+        (lambda folder: changed(folder, num=True), "is no manifest of samples"),
+        (lambda folder: changed(folder, num=60_000), "its parts hold 40 of 60000 images"),
+        (lambda folder: changed(folder, parts=[]), "hold 0 of 40 images"),
+    ],
+)
+def test_what_is_not_one_whole_set_is_not_joined(parted, capsys, harm, told):
+    folder, _ = parted
+    assert joined(folder, capsys) == 40
+    harm(folder)
+    assert told in joined(folder, capsys)
 
 
 def test_joining_nothing_says_what_to_do(tmp_path, capsys):

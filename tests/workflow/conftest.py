@@ -18,7 +18,7 @@ def fresh(tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("finished"))
-    done = project.snakemake()
+    done = project.started()
     assert done.returncode == 0, done.stdout
     (project.folder / "output.txt").write_text(done.stdout)
     return project

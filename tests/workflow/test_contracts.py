@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.common.contracts import RunFolder, run_folders
+from workflow.common.contracts import RunFolder, format_epsilon, parse_epsilon, run_folders
 from workflow.common.errors import UserError
 
 
@@ -41,13 +41,27 @@ def test_the_folder_one_stands_in_is_read_from_its_absolute_path(tmp_path, monke
         ("r/runs/mnist/dpac/epsten/seed0", "epsilon must be a number above 0"),
         ("r/runs/mnist/dpac/eps10.0/seed0", "eps10.0 in a path must be written eps10"),
         ("r/runs/mnist/dpac/eps10/seedx", "seed in a path must be an integer from 0, such as seed0; got 'seedx'"),
-        ("r/runs/mnist/dpac/eps10/seed00", "seed in a path must be an integer"),
+        ("r/runs/mnist/dpac/eps10/seed007", "seed007 in a path must be written seed7"),
+        ("r/runs/mnist/dpac/eps1234568.0/seed1", "eps1234568.0 in a path must be written eps1234568"),
+        ("r/runs/mnist/dpac/eps1e400/seed1", "epsilon must be a number above 0, or inf"),
     ],
 )
 def test_a_path_of_another_shape_is_refused(path, message):
     with pytest.raises(UserError) as error:
         RunFolder.parse(path)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "name"),
+    [
+        (10.0, "10"), (0.5, "0.5"), (math.inf, "inf"), (1e6, "1e+06"), (1234567.0, "1234567"),
+        (10.0000001, "10.0000001"), (math.nextafter(1.0, 2.0), "1.0000000000000002"), (2.5e-9, "2.5e-09"),
+    ],
+)  # fmt: skip
+def test_an_epsilon_has_one_name_that_reads_back_as_itself(epsilon, name):
+    assert format_epsilon(epsilon) == name
+    assert parse_epsilon(name) == epsilon
 
 
 def test_all_run_folders_under_a_root_are_listed_by_path(tmp_path):

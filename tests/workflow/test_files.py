@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -13,7 +14,18 @@ import pytest
 
 from workflow.common import files
 from workflow.common.errors import UserError, command
-from workflow.common.files import atomic, csv_text, json_or_path, read_csv, write_csv, write_text
+from workflow.common.files import atomic, csv_text, json_or_path, read_csv, write_csv, write_json, write_text
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o027, 0o640)])
+def test_a_written_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "new/a.json", {})
+        folder = stat.S_IMODE((tmp_path / "new").stat().st_mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new/a.json").stat().st_mode) == mode and folder == 0o777 & ~umask
 
 
 def test_json_is_taken_inline_or_from_a_file(tmp_path):

@@ -56,7 +56,7 @@ def test_missing_optional_data_are_left_out_with_one_notice(finished: Project):
 
 def test_a_second_call_does_nothing_and_says_so_soon(finished: Project):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = finished.snakemake()
+    done = finished.started()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy_project import PRESET, Project
+from toy_project import PRESET, Project, make_project
 
 MINE = ("--configfile", "mine.yaml")
 HOST = ("--quiet", "host")
@@ -17,6 +17,23 @@ HOST = ("--quiet", "host")
 @pytest.fixture
 def own(fresh: Project) -> Project:
     """A toy project with pictures in `pictures/<class>`, mine.yaml over preset quick, and a preset without data."""
+    return with_pictures(fresh)
+
+
+@pytest.fixture(scope="module")
+def _whole_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    project = with_pictures(make_project(tmp_path_factory.mktemp("whole")))
+    return project, made(project, *MINE)
+
+
+@pytest.fixture
+def whole(_whole_once: tuple[Project, str], tmp_path: Path) -> Project:
+    """A copy of such a project in which all of mine.yaml has been made."""
+    shutil.copytree(_whole_once[0].folder, tmp_path / "whole", symlinks=True)
+    return Project(tmp_path / "whole")
+
+
+def with_pictures(fresh: Project) -> Project:
     for name in ("benign", "melanoma"):
         for number in range(3):
             path = fresh.folder / f"pictures/{name}/{number}.png"
@@ -47,15 +64,15 @@ def names(paths: set[str], folder: str) -> set[str]:
     return {Path(path).stem for path in paths if path.startswith(folder)}
 
 
-def test_one_call_makes_the_tables_of_the_own_set_in_a_folder_of_its_own(own: Project):
+def test_one_call_makes_the_tables_of_the_own_set_in_a_folder_of_its_own(own: Project, _whole_once):
     planned = outputs(own)
     assert names(planned, "tables/") == {"table1", "table2", "table3", "table6", "table7", "rank"}
     assert names(planned, "figures/") == {"figure3"}
-    shown = made(own, *MINE)
-    root = own.folder / "results/mine"
+    whole, shown = _whole_once
+    root = whole.folder / "results/mine"
     files = {str(path.relative_to(root)) for path in root.glob("**/*")}
     assert {"report.html", "scores.csv", "runs/lesions/alpha/eps10/seed0/utility.json"} <= files
-    assert not (root / "published_costs.csv").exists() and not (own.folder / "results/quick").exists()
+    assert not (root / "published_costs.csv").exists() and not (whole.folder / "results/quick").exists()
     data = json.loads((root / "data/lesions/card.json").read_text())["arguments"]
     assert data[:2] == ["lesions", "--own"] and json.loads(data[2]) == {"folder": "pictures", "size": 32}
     alone = json.loads((root / "tables/table1.md").read_text())["arguments"]
@@ -64,22 +81,21 @@ def test_one_call_makes_the_tables_of_the_own_set_in_a_folder_of_its_own(own: Pr
     assert page[page.index("--leave-out") + 1 :][:3] == ["table4", "table5", "figure4"]
     warnings = [line for line in shown.splitlines() if line.startswith("warning: a benchmark run")]
     assert len(warnings) == 1 and "protects nobody in lesions:" in warnings[0]
-    assert outputs(own) == set()
+    assert outputs(whole) == set()
 
 
-def test_the_pictures_are_read_again_only_where_they_changed_and_where_they_lie_does_not_matter(own: Project):
-    made(own, *MINE, "--quiet", "all")
-    cache = own.folder / "results/mine/private/own/lesions.json"
+def test_the_pictures_are_read_again_only_where_they_changed_and_where_they_lie_does_not_matter(whole: Project):
+    cache = whole.folder / "results/mine/private/own/lesions.json"
     before = cache.read_text()
-    shutil.copytree(own.folder / "pictures", own.folder / "moved")
-    describe(own, {"lesions": {"folder": "moved", "size": 32, "public": True}})
-    assert outputs(own) == set()
+    shutil.copytree(whole.folder / "pictures", whole.folder / "moved")
+    describe(whole, {"lesions": {"folder": "moved", "size": 32, "public": True}})
+    assert outputs(whole) == set()
     assert json.loads(cache.read_text())["content"] == json.loads(before)["content"]
-    (own.folder / "moved/benign/0.png").write_text("another picture")
-    planned = outputs(own)
+    (whole.folder / "moved/benign/0.png").write_text("another picture")
+    planned = outputs(whole)
     assert "data/lesions/train.npz" in planned and "runs/lesions/alpha/eps10/seed0/run.json" in planned
-    shutil.rmtree(own.folder / "moved")
-    done = made(own, *MINE, "-n", *HOST)
+    shutil.rmtree(whole.folder / "moved")
+    done = made(whole, *MINE, "-n", *HOST)
     assert "Nothing to be done" in done and "notice: data set lesions: folder moved does not exist" in done
 
 
@@ -92,10 +108,9 @@ def test_unchanged_pictures_are_not_read_at_the_next_start(own: Project):
     assert own.snakemake(*MINE, "-n").returncode != 0
 
 
-def test_other_settings_of_the_images_make_the_data_again(own: Project):
-    made(own, *MINE, "--quiet", "all")
-    describe(own, {"lesions": {"folder": "pictures", "size": 64}})
-    assert "data/lesions/train.npz" in outputs(own)
+def test_other_settings_of_the_images_make_the_data_again(whole: Project):
+    describe(whole, {"lesions": {"folder": "pictures", "size": 64}})
+    assert "data/lesions/train.npz" in outputs(whole)
 
 
 def test_next_to_a_paper_s_data_set_its_tables_are_shown_too(own: Project):

@@ -228,7 +228,26 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"runs": {"beta": {"chosen_on": ["mnits_val"]}}}, ["unknown place 'mnits_val' in runs.beta.chosen_on"]),
         ({"runs": {"beta": {"chosen_o": []}}}, ["'chosen_o' under runs.beta", "did you mean 'chosen_on'"]),
         ({"runs": {"real": {"method": "alpha"}}}, ["'real' is reserved"]),
-        ({"runs": {"Alpha/x": {"method": "alpha"}}}, ["Alpha/x"]),
+        ({"runs": {"Alpha/x": {"method": "alpha"}}}, ["--config: run name 'Alpha/x' under runs", "a-z"]),
+        ({"runs": {"..": {"method": "alpha"}}}, ["run name '..' under runs"]),
+        ({"runs": {"alpha\n": {"method": "alpha"}}}, ["run name 'alpha\\n' under runs"]),
+        ({"runs": {"älpha": {"method": "alpha"}}}, ["run name 'älpha' under runs"]),
+        ({"runs": {"aux": {"method": "alpha"}}}, ["'aux' under runs is reserved on some systems"]),
+        ({"datasets": {"lpt1": {"folder": "p"}}}, ["data set 'lpt1' under datasets is reserved on some systems"]),
+        ({"runs": {7: {"method": "alpha"}}}, ["--config: the key 7 under runs is no text (int)", "quote it"]),
+        ({"protocol": {None: 5}}, ["the key None under protocol is no text"]),
+        ({"runs": {"beta": {"per_dataset": {True: {}}}}}, ["the key True under runs.beta.per_dataset is no text"]),
+        ({"epsilons": "3,3.0000001"}, ["--config: epsilons: 3 and 3.0000001 are one budget", "keep one"]),
+        ({"epsilons": "4,4.0"}, ["--config: epsilons: 4 and 4 are one budget"]),
+        ({"runs": {"beta": {"epsilons": [2, 2]}}}, ["--config: runs.beta.epsilons: 2 and 2 are one budget"]),
+        ({"epsilons": "nan"}, ["--config: epsilons: epsilon must be a number above 0", "nan"]),
+        ({"epsilons": "1e-400"}, ["--config: epsilons: epsilon must be a number above 0"]),
+        ({"epsilons": "1e400"}, ["--config: epsilons: epsilon must be a number above 0", "'1e400'"]),
+        ({"epsilons": [True]}, ["--config: epsilons: epsilon must be a number above 0", "'True'"]),
+        ({"seeds": "5,5"}, ["--config: seeds: [5, 5]"]),
+        ({"seeds": "1e1,10"}, ["--config: seeds: [10, 10]"]),
+        ({"seeds": "0.5"}, ["--config: seeds[0]: 0.5"]),
+        ({"seeds": "nan"}, ["--config: seeds[0]"]),
     ],
 )
 def test_wrong_input_names_the_key_the_value_and_what_is_valid(load, overrides, parts):
@@ -236,6 +255,19 @@ def test_wrong_input_names_the_key_the_value_and_what_is_valid(load, overrides, 
         load(overrides)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_seeds_and_epsilons_keep_every_digit_and_are_equal_however_they_are_written(load):
+    written = load({"datasets": "mnist", "runs": "beta", "epsilons": "7654321,0.25", "seeds": "2e3,007"})
+    assert names(written) == [
+        f"mnist/beta/eps{epsilon}/seed{seed}" for epsilon in ("7654321", "0.25") for seed in (2000, 7)
+    ]
+    assert {type(one.seed) for one in written.jobs} == {int}
+
+
+def test_a_value_of_the_preset_itself_is_blamed_on_the_preset(load):
+    with pytest.raises(UserError, match=r"^tiny\.yaml: runs\.beta\.epsilons: 9 and 9 are one budget"):
+        load({"epsilons": 3}, runs={"beta": {"epsilons": [9, 9.0]}})
 
 
 def test_runs_limited_to_datasets_that_do_not_take_part_leave_nothing(load):

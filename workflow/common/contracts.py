@@ -20,17 +20,23 @@ RUN_PATTERN = "runs/{dataset}/{run}/eps{epsilon}/seed{seed}"  # under results/<p
 
 
 def format_epsilon(epsilon: float) -> str:
-    """Returns the shortest name of an epsilon for paths and tables: 10.0 -> "10", inf -> "inf"."""
-    return "inf" if math.isinf(epsilon) else f"{epsilon:g}"
+    """Returns the shortest name of an epsilon for paths and tables: 10.0 -> "10", inf -> "inf".
+
+    Two epsilons never have one name: `float` of it is the epsilon again.
+    """
+    short = f"{epsilon:g}"
+    return short if float(short) == epsilon else repr(float(epsilon)).removesuffix(".0")
 
 
 def parse_epsilon(text: str | float) -> float:
     """Returns epsilon as a float. Raises UserError unless it is a number above 0 or "inf"."""
     try:
         value = float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if not value > 0:
+    endless = str(text).strip().lstrip("+.").lower() in ("inf", "infinity")
+    # 1e400 is a number that float cannot hold, and no word for "no privacy".
+    if not value > 0 or math.isinf(value) != endless:
         raise UserError(f"epsilon must be a number above 0, or inf for no privacy; got {text!r}")
     return value
 
@@ -65,7 +71,9 @@ class RunFolder:
         value = parse_epsilon(epsilon.removeprefix("eps"))
         if epsilon != f"eps{format_epsilon(value)}":
             raise UserError(f"{epsilon} in a path must be written eps{format_epsilon(value)}; got {path}")
-        if not re.fullmatch(r"seed(0|[1-9][0-9]*)", seed):
+        if re.fullmatch(r"seed0+[0-9]+", seed, re.ASCII):
+            raise UserError(f"{seed} in a path must be written seed{int(seed.removeprefix('seed'))}; got {path}")
+        if not re.fullmatch(r"seed(0|[1-9][0-9]*)", seed, re.ASCII):
             raise UserError(f"seed in a path must be an integer from 0, such as seed0; got {seed!r} in {path}")
         return cls(whole.parents[4], dataset, run, value, int(seed.removeprefix("seed")))
 

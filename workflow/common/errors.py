@@ -7,6 +7,8 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 
+from workflow.common import process
+
 
 class UserError(Exception):
     """Bad input: one line saying what was wrong, the value, the valid choices and how to fix it."""
@@ -33,23 +35,45 @@ def print_error(error: Exception) -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2.
+    """Decorates a command's `main(argv=None)`: however it ends, it ends in at most one line on stderr.
 
-    So does what the system refuses, such as a file on a disk that fails, where no code nearer to it said more.
+    A UserError is that line and exit code 2, and so is what the system refuses, such as a file on a disk that fails,
+    where no code nearer to it said more. Ctrl-C is one and exit code 130; where the reader of its output has gone
+    (`| head`) it ends in silence with exit code 141.
     """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            return main(argv) or 0
-        except UserError as error:
-            print_error(error)
-            return 2
+            with process.raised():
+                return _reported(main, argv)
+        except KeyboardInterrupt:
+            print(process.LINE, file=sys.stderr, flush=True)
+            return process.INTERRUPTED
         except BrokenPipeError:
-            raise
+            if not any(map(process.is_closed, (sys.stdout, sys.stderr))):
+                raise
+            process.drop_output()
+            return process.CLOSED_PIPE
         except OSError as error:
             about = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
             print_error(OSError(f"{about}: {error.strerror or error}" if about else str(error)))
             return 2
 
     return wrapped
+
+
+def _reported(main: Callable[..., int | None], argv: list[str] | None) -> int:
+    try:
+        return main(argv) or 0
+    except UserError as error:
+        print_error(error)
+        return 2
+    except SystemExit as end:
+        # As training ends on Ctrl-C, after its checkpoint.
+        if end.code == process.INTERRUPTED:
+            print(process.LINE, file=sys.stderr)
+        raise
+    finally:
+        # What a closed pipe refuses is found out here and not in Python's own last act.
+        sys.stdout.flush()

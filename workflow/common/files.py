@@ -52,7 +52,7 @@ def _nearest(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
     """Yields a temporary path next to `path`, with its suffix; renames it onto `path` if the block succeeds.
 
     The file gets `mode`, less what the process's umask takes away. Raises UserError where nothing can be written there,

@@ -15,13 +15,16 @@ from workflow.common.settings import parse, setting
 
 SIZES = (28, 32, 64)
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+# No file or folder on Windows can have these names, and results are copied there.
+RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}|[a-zA-Z]+")
 
 
 def check_own_name(name: str, taken: Iterable[str]) -> str:
     """Returns `name`. Raises UserError if it is one of `taken`, or holds more than a-z, 0-9 and _ after a letter."""
-    if name in taken:
-        raise UserError(f"{name!r} is a data set of the suite's own; give yours another name, such as my_{name}")
+    if name in taken or name in RESERVED:
+        whose = "a data set of the suite's own" if name in taken else "reserved on some systems"
+        raise UserError(f"{name!r} is {whose}; give yours another name, such as my_{name}")
     if not NAME.fullmatch(name):
         raise UserError(f"data set name {name!r} must begin with a-z and hold only a-z, 0-9 and _, such as lesions_2")
     return name

@@ -22,10 +22,16 @@ if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
 
 from snakemake.common.configfile import load_configfile
 
+from workflow.common import process
+
+process.print_anything()
+process.draw_anywhere()
+process.end_quietly()
+
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import grid, merging, own_content, presets
+from workflow import calls, grid, merging, own_content, presets, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -43,8 +49,20 @@ NAME = r"[a-z][a-z0-9_]*"
 
 
 def requested_files():
-    """Returns the files under results/ that the command line names; Snakemake reads its targets only after this."""
-    return [argument for argument in sys.argv[1:] if len(Path(argument).parts) > 2 and argument.startswith("results/")]
+    """Returns the files under results/ that the command line names; Snakemake reads its targets only after this.
+
+    Raises UserError for one that is written in a longer way than the rules do.
+    """
+    found = []
+    for before, argument in zip(sys.argv, sys.argv[1:]):
+        if before.startswith("-") and before != "--" and before not in ("-n", "-np", "-p", "-F", "-f", "-q"):
+            continue  # An option's value.
+        short = os.path.relpath(argument) if os.path.isabs(argument) else os.path.normpath(argument)
+        if len(Path(short).parts) > 2 and Path(short).parts[0] == "results":
+            if argument != short:
+                raise UserError(f"no rule makes {argument}; its name is {short}")
+            found.append(argument)
+    return found
 
 
 def config_files():
@@ -74,8 +92,20 @@ def check_requested(configuration):
             )
         if parts[2] == "data" and parts[3] not in configuration.datasets:
             raise unknown("data set", parts[3], configuration.datasets, f"add others by --config datasets=NAME or {GIVE}")
-        if parts[2] == "runs" and len(parts) > 7 and parts[4] != REAL_DATA:
-            configuration.job(RunFolder.parse(Path(*parts[:7])))
+        if parts[2] == "runs" and len(parts) > 7:
+            check_run(RunFolder.parse(Path(*parts[:7])), configuration)
+
+
+def check_run(folder, configuration):
+    """Raises UserError for a run folder that no job has."""
+    if folder.run != REAL_DATA:
+        configuration.job(folder)
+        return
+    if folder.dataset not in configuration.datasets:
+        raise unknown("data set", folder.dataset, configuration.datasets)
+    if (folder.epsilon, folder.seed) != (math.inf, 0):
+        raise UserError(f"real data have no epsilon and no seed: {folder.path} must be written "
+                        f"{REAL.format(dataset=folder.dataset)}")
 
 
 def missing_files(name, configuration):
@@ -154,6 +184,25 @@ def own_pictures(configuration):
     return found
 
 
+def raw_files(configuration):
+    """Returns data set -> what its images follow from, for the shipped sets that can be made anew.
+
+    One whose data are made and whose folder is gone is not among them, but in a notice: its data stay as they are.
+    """
+    found = {}
+    for name in [name for name in configuration.datasets if name not in configuration.own]:
+        folder = Path(configuration.root, "data", name)
+        made = all((folder / file).exists() for file in ("train.npz", "test.npz", "card.json"))
+        missing = [source for source in configuration.data_sources if not Path(source).expanduser().is_dir()]
+        if made and (missing or not dataset_stage.available(name, configuration.data_sources)):
+            where = f"folder {missing[0]} does not exist" if missing else "its raw files are not at hand"
+            print(f"notice: data set {name}: {where}; the images in {folder} are used", file=sys.stderr)
+            continue
+        cache = Path(configuration.root, "private", "sources", f"{name}.json")
+        found[name] = source_content.content(name, configuration.data_sources, cache)
+    return found
+
+
 def print_config():
     """Prints the merged settings and where each came from, and ends: nothing is made, and no data are needed."""
     keys = ("method", "accounting", "over_budget")
@@ -180,11 +229,13 @@ try:
     check_requested(CONFIG)
     CONFIG = leave_out_missing(CONFIG)
     PICTURES = own_pictures(CONFIG)
+    RAW_FILES = raw_files(CONFIG)
     tell_unpublished(CONFIG)
 except UserError as error:
     fail(error)
 
 OUT = CONFIG.root
+calls.guard(workflow, OUT, fail)
 JOBS = CONFIG.jobs
 PROGRESS = Progress(CONFIG.cost, lambda wildcards: CONFIG.runs[wildcards.run].method)
 
@@ -199,10 +250,15 @@ def job(wildcards):
     return CONFIG.job(RunFolder.parse(RUN.format(**dict(wildcards.items()))))
 
 
-def logged(command):
-    """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails."""
-    show = "echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2"
-    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ status=$?; {show}; exit $status; }}}}"
+def logged(command, whole="false"):
+    """Returns a command whose output goes to the rule's log, and whose last lines reach the console if it fails.
+
+    `whole` is a command that says whether one that a signal ended had done all its work.
+    """
+    # Nothing to show where Ctrl-C, or what it sends to the steps, ended it.
+    show = "case $status in 130|143) ;; *) echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2;; esac"
+    ended = f"status=$?; if [ $status -gt 128 ] && {whole}; then exit 0; fi; {show}; exit $status;"
+    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ {ended} }}}}"
 
 
 wildcard_constraints:

@@ -129,7 +129,9 @@ rule train:
         # A forced rerun of a finished run goes through the same door as anybody's: the log says what it costs.
         logged(
             "{PYTHON} -m methods train --again --plan {input.plan} --data {input.data} {params.warm_start}"
-            " --threads {threads} --out {params.folder}"
+            " --threads {threads} --out {params.folder}",
+            # Killed after its record was published: to train it again would charge its records again.
+            whole="[ -s {output.run} ] && [ ! -e {params.folder}/private/ledger.jsonl ]",
         )
 
 

@@ -77,8 +77,8 @@ rule scores_tables:
     threads: 1
     shell:
         logged(
-            "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published}"
-            " --layout {input.layout} --num-samples {params.num:q} {params.alone} --out {params.folder}"
+            "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published:q}"
+            " --layout {input.layout:q} --num-samples {params.num:q} {params.alone} --out {params.folder}"
         )
 
 
@@ -94,7 +94,7 @@ rule published_costs:
         f"{LOGS}/report/published_costs.tsv"
     threads: 1
     shell:
-        logged("{PYTHON} -m methods published-costs --settings {input.settings} --out {output}")
+        logged("{PYTHON} -m methods published-costs --settings {input.settings:q} --out {output}")
 
 
 if COSTS_TABLES:
@@ -112,7 +112,7 @@ if COSTS_TABLES:
         threads: 1
         shell:
             logged(
-                "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout}"
+                "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout:q}"
                 " --out {params.folder}"
             )
 
@@ -146,7 +146,7 @@ rule audit_table:
         f"{LOGS}/report/audit_table.log",
     threads: 1
     shell:
-        logged("{PYTHON} -m evaluation.report.audit --audit {input.audit} --layout {input.layout} --out {params.folder}")
+        logged("{PYTHON} -m evaluation.report.audit --audit {input.audit} --layout {input.layout:q} --out {params.folder}")
 
 
 rule figures:
@@ -166,7 +166,7 @@ rule figures:
     threads: 1
     shell:
         logged(
-            "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout} {params.alone}"
+            "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout:q} {params.alone}"
             " --out {params.folder} --runs {params.folders}"
         )
 

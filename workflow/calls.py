@@ -1,0 +1,183 @@
+"""One call of Snakemake in a folder: who holds the results, what a killed call left, and how Ctrl-C ends one.
+
+The kernel's lock on a file says whether a call still runs: it goes with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from workflow.common import process
+from workflow.common.errors import UserError
+
+# In the environment of every step, with a value of the call's own.
+VARIABLE = "IMAGE_BENCH_CALL"
+PATIENCE = 60.0
+
+
+@contextlib.contextmanager
+def held(root: str) -> Iterator[None]:
+    """Holds the results under `root` for a block, after tidying up what a killed call left of them.
+
+    Run in the folder in which Snakemake runs. Where its file system has no locks nothing is held and nothing tidied.
+    Raises UserError if another call holds them, or steps of a killed one do not end.
+    """
+    path = Path(".snakemake/owners", Path(root).name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        if not _lock(file, root):
+            yield
+            return
+        file.seek(0)
+        # An orderly end leaves the file empty.
+        if killed := file.read().strip():
+            _end_steps(killed)
+            if tidy(root):
+                print(f"notice: the lock of a call that was killed is removed from {root}", file=sys.stderr, flush=True)
+        os.environ[VARIABLE] = uuid.uuid4().hex
+        _write(file, os.environ[VARIABLE])
+        try:
+            with _interruptible(root, file):
+                yield
+        finally:
+            _write(file, "")
+
+
+def _lock(file: Any, root: str) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another call is making {root} in {Path.cwd()}; wait for its end, or choose another preset or folder"
+        ) from None
+    except OSError:
+        return False
+    return True
+
+
+def _write(file: Any, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def tidy(root: str) -> bool:
+    """Removes what a call that is gone left in .snakemake: its locks on `root`, and doubts about finished trainings.
+
+    Returns whether there was a lock. Only for whoever holds `root`: no other call has locks on it then.
+    """
+    locks = [path for path in Path(".snakemake/locks").glob("*.lock") if _names(path, root)]
+    for path in locks:
+        path.unlink(missing_ok=True)
+    for record in Path(root, "runs").glob("*/*/*/*/run.json"):
+        # The record is written last and its ledger goes after it: this training is whole, and to train again costs
+        # privacy again.
+        if not (record.parent / "private" / "ledger.jsonl").exists():
+            for name in ("run.json", "log.csv", "generator.safetensors"):
+                _doubts(record.parent / name).unlink(missing_ok=True)
+    return bool(locks)
+
+
+def _names(lock: Path, root: str) -> bool:
+    return any(line.startswith(f"{root}/") for line in lock.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _doubts(path: Path) -> Path:
+    """Returns where Snakemake keeps that a file may be half-written."""
+    return Path(".snakemake/incomplete", base64.b64encode(os.fspath(path).encode()).decode())
+
+
+def steps(call: str) -> list[int]:
+    """Returns the processes of a call's steps that run on this machine."""
+    wanted, found = f"{VARIABLE}={call}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def _end_steps(call: str, patience: float = PATIENCE) -> None:
+    running = steps(call)
+    if not running:
+        return
+    print("notice: steps of a call that was killed still run; they end at their next checkpoint",
+          file=sys.stderr, flush=True)  # fmt: skip
+    _signal(running, signal.SIGTERM)
+    end = time.monotonic() + patience
+    while running := steps(call):
+        if time.monotonic() > end:
+            raise UserError(f"steps of a call that was killed still run: end processes {', '.join(map(str, running))}")
+        time.sleep(0.05)
+
+
+def _signal(numbers: list[int], number: int) -> None:
+    for running in numbers:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(running, number)
+
+
+@contextlib.contextmanager
+def _interruptible(root: str, file: Any) -> Iterator[None]:
+    """Lets Ctrl-C end the call in one line: no step is begun, those that run end, and nothing is left to unlock."""
+
+    def end(*_: Any) -> None:
+        process.end_quietly(again=True)
+        os.write(2, f"{process.LINE}\n".encode())
+        logging.getLogger("snakemake.logging").disabled = True
+        call, ends = os.environ[VARIABLE], time.monotonic() + 1
+        # At a terminal the steps have the signal too, and end by themselves.
+        while steps(call) and time.monotonic() < ends:
+            time.sleep(0.05)
+        _signal(steps(call), signal.SIGTERM)
+        while steps(call):
+            time.sleep(0.05)
+        tidy(root)
+        _write(file, "")
+        os._exit(process.INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
+    """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
+
+    A dry run changes nothing and holds nothing, nor does a step that Snakemake starts as a call of its own.
+    """
+    execute = workflow.execute
+
+    def holding(*arguments: Any, executor_plugin: Any, **named: Any) -> Any:
+        settings = executor_plugin.common_settings
+        if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
+            return execute(*arguments, executor_plugin=executor_plugin, **named)
+        from snakemake.exceptions import LockException
+
+        try:
+            with held(root):
+                return execute(*arguments, executor_plugin=executor_plugin, **named)
+        except LockException:
+            return fail(UserError(
+                f"{Path.cwd()}/.snakemake/locks holds a lock of a call that is not known here; if none runs in this"
+                " folder, remove it by the same command with --unlock at its end"
+            ))  # fmt: skip
+        except UserError as error:
+            return fail(error)
+
+    workflow.execute = holding

@@ -1,0 +1,109 @@
+"""A command's process: Ctrl-C and closed pipes end it in one line or in silence, and it prints and draws anywhere.
+
+A package whose modules are commands calls `begin()` in its `__init__.py`, the first of its code that runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+INTERRUPTED = 128 + signal.SIGINT
+CLOSED_PIPE = 128 + signal.SIGPIPE
+LINE = "interrupted: the same command goes on from what is finished"
+_quiet = False
+
+
+def begin() -> None:
+    """Readies the process of `python -m`: Ctrl-C ends it in one line while its modules load, which takes seconds.
+
+    Does nothing in a process that only imports the package.
+    """
+    # While Python looks for the module that -m names, this stands in the place of its path.
+    if sys.argv[:1] == ["-m"]:
+        print_anything()
+        draw_anywhere()
+        end_quietly()
+
+
+def print_anything() -> None:
+    """Lets stdout and stderr of any encoding take any text: what ASCII lacks is printed as \\xe9."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def draw_anywhere() -> None:
+    """Draws into files, whatever a notebook or a desktop has set for its own windows."""
+    os.environ["MPLBACKEND"] = "agg"
+
+
+def end_quietly(again: bool = False) -> None:
+    """Makes Ctrl-C end the process at once, where nothing is to be cleaned up: one line on stderr, exit code 130.
+
+    Another handler than Python's own stays unless `again`: nohup and a shell's background jobs ignore the signal.
+    """
+    global _quiet
+    if again or _handler() is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+        _quiet = True
+
+
+def _end(*_: Any) -> None:
+    os.write(2, f"{LINE}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _handler() -> Any:
+    main = threading.current_thread() is threading.main_thread()
+    return signal.getsignal(signal.SIGINT) if main else None
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """After `end_quietly`: makes Ctrl-C a KeyboardInterrupt for a block, so that the block cleans up behind itself."""
+    with _swapped(_end, signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Inside `raised`: as before it, for a block that only imports. Some libraries swallow a KeyboardInterrupt."""
+    with _swapped(signal.default_int_handler, _end) if _quiet else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _swapped(expected: Any, other: Any) -> Iterator[None]:
+    if _handler() is not expected:
+        yield
+        return
+    signal.signal(signal.SIGINT, other)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, expected)
+
+
+def is_closed(stream: Any) -> bool:
+    """Returns whether `stream` is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # No file, or closed by its owner.
+        return False
+
+
+def drop_output() -> None:
+    """Sends nowhere what is still to be printed into closed pipes."""
+    for stream in filter(is_closed, (sys.stdout, sys.stderr)):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,77 @@
+"""What a grid may hold: names that are good folders everywhere, and epsilons and seeds that stand once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workflow.common.contracts import REAL, format_epsilon, parse_epsilon
+from workflow.common.errors import UserError
+from workflow.common.own_set import NAME, RESERVED
+
+# The origin of a key: takes its path, such as ("runs", "dpac", "seeds"), and returns the file or --config.
+Origin = Callable[..., str]
+
+
+def check_keys(values: Any, source: str, where: str = "") -> None:
+    """Raises UserError for a key, at any depth, that is no text: YAML reads 1, null, on and 2024-01-01 as such."""
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values or ()):
+        if isinstance(values, Mapping) and not isinstance(key, str):
+            at = f" under {where}" if where else ""
+            raise UserError(f"{source}: the key {key!r}{at} is no text ({type(key).__name__}); rename it or quote it")
+        if isinstance(value, Mapping | list):
+            check_keys(value, source, f"{where}.{key}" if where else str(key))
+
+
+def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    """Returns a preset's content with seeds as whole numbers, also those written 1e3.
+
+    Raises UserError, naming file and key, for an impossible run name or epsilon, or one that stands twice.
+    """
+    runs = content.get("runs")
+    if isinstance(runs, Mapping):
+        for name in runs:
+            _check_run(name, origin("runs", name))
+        runs = {name: _lists(entry, lambda *path, name=name: origin("runs", name, *path), f"runs.{name}.")
+                for name, entry in runs.items()}  # fmt: skip
+    return _lists(content, origin, "") | ({"runs": runs} if "runs" in content else {})
+
+
+def _check_run(name: str, source: str) -> None:
+    if name == REAL:
+        raise UserError(f"{source}: run name {REAL!r} is reserved for the rows measured on real data; choose another")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        why = "is reserved on some systems" if name in RESERVED else "must consist of a-z, 0-9 and _, a letter first"
+        raise UserError(f"{source}: run name {name!r} under runs {why}; rename it")
+
+
+def _lists(entry: Any, origin: Origin, prefix: str) -> Any:
+    if not isinstance(entry, Mapping):
+        return entry
+    found = dict(entry)
+    if isinstance(found.get("epsilons"), list):
+        _check_epsilons(found["epsilons"], f"{origin('epsilons')}: {prefix}epsilons")
+    if isinstance(found.get("seeds"), list):
+        found["seeds"] = [_whole(seed) for seed in found["seeds"]]
+    return found
+
+
+def _check_epsilons(values: list[Any], where: str) -> None:
+    shown: dict[str, Any] = {}
+    for value in values:
+        try:
+            epsilon = parse_epsilon(value if not isinstance(value, bool) else str(value))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        # Six digits: no two budgets that anybody compares are closer.
+        other = shown.setdefault(f"{epsilon:g}", epsilon)
+        if other is not epsilon:
+            raise UserError(
+                f"{where}: {format_epsilon(other)} and {format_epsilon(epsilon)} are one budget to six digits; keep one"
+            )
+
+
+def _whole(seed: Any) -> Any:
+    """Returns 1000 for 1e3; the schema refuses what is no whole number."""
+    return int(seed) if isinstance(seed, float) and seed.is_integer() else seed
+
