@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
 
 from workflow.common.errors import command, unknown
+from workflow.common.options import Parser
 
 # Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
 VERBS = {
@@ -29,7 +29,7 @@ VERBS = {
 @command
 def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m methods", description=__doc__)
+    parser = Parser(prog="python -m methods", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, summary in VERBS.items():
         options = verbs.add_parser(verb, help=summary, description=summary)

@@ -14,6 +14,7 @@ import yaml
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.common.own_set import OwnSet
+from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
 from workflow.overrides import Layer, override
 
@@ -103,12 +104,7 @@ def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]
 
 def mapping(path: Path) -> dict[str, Any]:
     """Returns what a YAML file holds. Raises UserError for a file that is missing, not YAML, or no mapping of keys."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys, got {type(content).__name__}")
     return content

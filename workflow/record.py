@@ -10,6 +10,7 @@ from typing import Any
 from workflow.common.contracts import run_folders
 from workflow.common.errors import UserError, command
 from workflow.common.files import json_or_path, read_json, sha256, write_json
+from workflow.common.options import Parser
 from workflow.common.provenance import provenance
 from workflow.progress import measured_seconds
 
@@ -56,7 +57,7 @@ def _trained_by(run: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow.record", description=__doc__)
+    parser = Parser(prog="python -m workflow.record", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>, with scores.csv")
     parser.add_argument("--settings", default="{}", help="the configuration: JSON in braces, or its file")
     parser.add_argument("--out", type=Path, required=True, help="provenance.json to write")

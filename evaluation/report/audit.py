@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from evaluation.report.layout import CsvTableSpec, Layout, load_layout
 from evaluation.report.render import Column, Row, Table
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import command
+from workflow.common.options import Parser
 
 LEAD = ("run", "dataset", "epsilon", "accounting", "attack", "confidence")
 COUNTS = ("epsilon_lower", "eps_published", "eps_sound")  # the notes compare them, whatever the layout shows
@@ -61,7 +61,7 @@ def _over(row: dict[str, str], count: str) -> bool:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.audit`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--audit", type=Path, required=True, help="audit.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")

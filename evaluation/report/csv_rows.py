@@ -6,7 +6,8 @@ from pathlib import Path
 
 from evaluation.report.layout import CsvTableSpec
 from workflow.common.errors import UserError
-from workflow.common.files import read_csv
+from workflow.common.files import read_lines
+from workflow.common.readers.numbers import parse_number
 
 
 def read_rows(path: Path, spec: CsvTableSpec, lead: tuple[str, ...], maker: str) -> list[dict[str, str]]:
@@ -19,17 +20,17 @@ def read_rows(path: Path, spec: CsvTableSpec, lead: tuple[str, ...], maker: str)
     Raises:
         UserError: the file cannot be read or lacks a column, or a column that has decimals holds what is no number.
     """
-    rows = read_csv(path, list(dict.fromkeys([*lead, *spec.columns])), maker)
-    for number, row in enumerate(rows, start=2):
+    rows = read_lines(path, list(dict.fromkeys([*lead, *spec.columns])), maker)
+    for number, row in rows.items():
         for name, column in spec.columns.items():
             if column.decimals is not None and row[name]:
                 as_number(row, name, f"{path} line {number}: ")
-    return rows
+    return list(rows.values())
 
 
 def as_number(row: dict[str, str], name: str, where: str = "") -> float:
     """Returns the number of a cell. Raises UserError if it holds something else."""
     try:
-        return float(row[name])
+        return parse_number(row[name], endless=True)
     except ValueError:
-        raise UserError(f"{where}{name} must be a number, got {row[name]!r}") from None
+        raise UserError(f"{where}{name} must be a number, got {row[name][:80]!r}") from None

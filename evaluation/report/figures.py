@@ -6,7 +6,6 @@ the first of each class in the test split.
 
 from __future__ import annotations
 
-import argparse
 import math
 import textwrap
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images, run_folders
 from workflow.common.errors import command
 from workflow.common.files import atomic, read_json
+from workflow.common.options import Parser
 
 STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.hashsalt": "report"}
 # Dates and versions out of the files: equal images give equal bytes.
@@ -206,7 +206,7 @@ def write_figures(layout: Layout, folders: Iterable[RunFolder], data: Path, out:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.figures`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>")
     add_layout(parser)
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import re
@@ -15,6 +14,7 @@ from workflow.common import chosen_on
 from workflow.common.contracts import RunFolder, format_epsilon, run_folders
 from workflow.common.errors import UserError, command
 from workflow.common.files import read_json, write_text
+from workflow.common.options import Parser
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -184,7 +184,7 @@ def build_report(root: Path, folders: Iterable[RunFolder], leave_out: Collection
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.page`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with tables/, figures/ and runs/")
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

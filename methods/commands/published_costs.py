@@ -92,14 +92,9 @@ def run(arguments: argparse.Namespace) -> None:
 def read_settings(path: str | Path) -> tuple[list[float], list[Setting]]:
     """Returns the budgets and the settings of a file. Raises UserError naming the entry that is wrong, and why."""
     # Here, so that a machine that only trains does without.
-    import yaml
+    from workflow.common.readers.yaml_text import read_yaml
 
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or set(content) != {"budgets", "settings"} or not content["settings"]:
         raise UserError(f"{path} must hold `budgets` and a list of `settings`")
     fields = {item.name for item in dataclasses.fields(Setting)}

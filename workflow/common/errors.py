@@ -7,6 +7,8 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 
+LONGEST = 2000  # characters of a line on stderr: a value that was given may be of any length
+
 
 class UserError(Exception):
     """Bad input: one line saying what was wrong, the value, the valid choices and how to fix it."""
@@ -19,17 +21,26 @@ def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "", w
     where="in quick.yaml")`
     """
     names = sorted(str(name) for name in valid)
-    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.7)
+    text = str(value) if len(str(value)) <= 80 else f"{str(value)[:80]}..."
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return UserError(
-        f"unknown {kind} {str(value)!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
+        f"unknown {kind} {text!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
         + (f" ({hint})" if hint else "")
     )
 
 
+def shown(value: object) -> str:
+    """Returns a value as an error shows it: its `repr`, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def print_error(error: Exception) -> None:
-    """Prints the error as one line on stderr."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    """Prints the error as one line of at most 2,000 printable characters on stderr."""
+    text = " ".join(str(error).split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST])
+    print(f"error: {shown}{'...' if len(text) > LONGEST else ''}", file=sys.stderr, flush=True)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
