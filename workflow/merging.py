@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import jsonschema
 import yaml
 
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, short, unknown
 from workflow.common.own_set import OwnSet
 from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
-from workflow.overrides import Layer, override
+from workflow.overrides import Layer, nearest_origin, override
 
 FOLDER = Path(__file__).resolve().parent / "config"
 COMMAND_LINE = "--config"
@@ -40,6 +40,7 @@ class Merged:
         layers: all that was merged, from weak to strong, the preset first.
         content: by key as in schema.yaml; `datasets` holds a mapping for each data set.
         own: the user's own data sets among `datasets`.
+        where: the file or --config that set what stands under keys.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Merged:
     layers: tuple[Layer, ...]
     content: dict[str, Any]
     own: dict[str, OwnSet]
+    where: Callable[..., str]
 
 
 def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER) -> Merged:
@@ -62,16 +64,26 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     preset = mapping(path)
     layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
     content = override(preset, layers, datasets) | {"preset": name}
-    _check_epsilons(content)
-    _check_schema(content, source)
-    entries, own = read_datasets(content["datasets"], datasets, source)
+    weakest = Layer(path.name, {key: value for key, value in preset.items() if key != "datasets" or not _given(layers)})
+
+    def where(*keys: Any) -> str:
+        return nearest_origin(keys, [weakest, *layers], source)
+
+    _check_epsilons(content, where)
+    _check_schema(content, where)
+    entries, own = read_datasets(content["datasets"], datasets, where)
     if own and extends is None and preset.get("datasets"):
         raise UserError(
             f"data sets of your own ({', '.join(own)}) would mix with preset {name}'s results; write extends: {name} in"
             f" place of preset: {name} and give the configuration a name by preset: NAME"
         )
     content["datasets"] = entries
-    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own)
+    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own, where)
+
+
+def _given(layers: Iterable[Layer]) -> bool:
+    """Returns whether any layer replaces the preset's data sets."""
+    return any("datasets" in layer.values for layer in layers)
 
 
 def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]:
@@ -110,13 +122,16 @@ def mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_epsilons(content: Mapping[str, Any]) -> None:
+def _check_epsilons(content: Mapping[str, Any], where: Callable[..., str]) -> None:
     runs = content.get("runs")
-    owners = [content, *(runs.values() if isinstance(runs, Mapping) else ())]
-    for owner in owners:
+    owners = {(): content, **{("runs", name): run for name, run in (runs if isinstance(runs, Mapping) else {}).items()}}
+    for keys, owner in owners.items():
         values = owner.get("epsilons") if isinstance(owner, Mapping) else None
         for value in values if isinstance(values, list) else ():
-            parse_epsilon(value)
+            try:
+                parse_epsilon(value)
+            except UserError as error:
+                raise UserError(f"{where(*keys, 'epsilons')}: {error}") from None
 
 
 def _key_path(parts: Iterable[Any]) -> str:
@@ -126,7 +141,7 @@ def _key_path(parts: Iterable[Any]) -> str:
     return text
 
 
-def _check_schema(content: Mapping[str, Any], source: str) -> None:
+def _check_schema(content: Mapping[str, Any], where_from: Callable[..., str]) -> None:
     schema = yaml.safe_load((FOLDER / "schema.yaml").read_text(encoding="utf-8"))
     errors = jsonschema.Draft202012Validator(schema).iter_errors(content)
     error = min(errors, key=lambda e: (len(e.absolute_path), str(e.absolute_path)), default=None)
@@ -136,6 +151,8 @@ def _check_schema(content: Mapping[str, Any], source: str) -> None:
     if error.validator == "additionalProperties":
         valid = error.schema["properties"]
         wrong = next(key for key in error.instance if key not in valid)
+        source = where_from(*error.absolute_path, wrong)
         raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
     about = error.schema.get("description", "")
-    raise UserError(f"{source}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))
+    source = where_from(*error.absolute_path)
+    raise UserError(f"{source}: {where or 'top level'}: {short(error.message)}" + (f" ({about})" if about else ""))

@@ -6,8 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from workflow.common.files import read_json, write_json
+from workflow.common.errors import UserError
+from workflow.common.files import read_object, write_json
 from workflow.common.own_set import OwnSet
 from workflow.dataset_entries import PATHS, facts
 
@@ -19,14 +21,22 @@ def content(own: OwnSet, cache: Path) -> str:
     are what they were, so unchanged pictures are not read again. Raises UserError where they cannot be read.
     """
     listing = _digest(own)
-    known = read_json(cache) if cache.is_file() else {}
-    if known.get("listing") != listing:
+    known = _kept(cache)
+    if known.get("listing") != listing or not isinstance(known.get("content"), str):
         # Imported late: its libraries are for those alone who have pictures.
         from workflow.datasets.own import content_hash
 
         known = {"listing": listing, "content": content_hash(own)}
         write_json(cache, known)
     return known["content"]
+
+
+def _kept(cache: Path) -> dict[str, Any]:
+    """Returns what the cache holds; nothing where it is damaged, as it can be made again."""
+    try:
+        return read_object(cache)
+    except UserError:
+        return {}
 
 
 def _digest(own: OwnSet) -> str:

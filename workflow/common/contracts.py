@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class RunFolder:
         A path with fewer than five parts, such as `.`, is read from its absolute form.
         """
         path = Path(path)
-        whole = path if len(path.parts) >= 5 else path.resolve()
+        whole = path if len(path.parts) >= 5 else Path(os.path.realpath(path))
         runs, dataset, run, epsilon, seed = whole.parts[-5:] if len(whole.parts) >= 5 else [""] * 5
         if runs != "runs" or not epsilon.startswith("eps") or not seed.startswith("seed"):
             raise UserError(f"not a run folder: {path}; expected .../runs/<dataset>/<run>/eps<e>/seed<s>")

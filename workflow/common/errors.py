@@ -36,6 +36,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
+def short(text: object) -> str:
+    """Returns a text as an error names it: cut after 200 characters."""
+    return str(text) if len(str(text)) <= 200 else f"{str(text)[:200]}..."
+
+
 def print_error(error: Exception) -> None:
     """Prints the error as one line of at most 2,000 printable characters on stderr."""
     text = " ".join(str(error).split())
@@ -44,7 +49,10 @@ def print_error(error: Exception) -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2."""
+    """Decorates a command's `main(argv=None)`: a UserError becomes one line on stderr and exit code 2.
+
+    So does what the system refuses, such as a name that is too long, and too little memory.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
@@ -52,6 +60,13 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             return main(argv) or 0
         except UserError as error:
             print_error(error)
-            return 2
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{short(error.filename)}: " if error.filename is not None else ""
+            print_error(UserError(f"{where}{error.strerror or error}; correct the path, or what is in its way"))
+        except MemoryError:
+            print_error(UserError("this needs more memory than there is; give smaller files or fewer images at a time"))
+        return 2
 
     return wrapped

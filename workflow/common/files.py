@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, short
 from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.guard import read_text, reading, reason
 from workflow.common.readers.json_text import parse_json, read_json
@@ -87,11 +87,11 @@ def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str],
     """
     if str(text).lstrip().startswith("{"):
         try:
-            return _mapping(load(str(text)), _short(text), what)
+            return _mapping(load(str(text)), short(text), what)
         except ValueError as error:
             raise UserError(f"{what} is not readable: {reason(error)}; mend the text in braces") from None
     if not os.path.lexists(str(text).replace("\0", "")):
-        raise UserError(f"no such file: {_short(text)} ({what} takes JSON in braces, or the path of a file)")
+        raise UserError(f"no such file: {short(text)} ({what} takes JSON in braces, or the path of a file)")
     content = read_text(text, "is not readable")
     with reading(text, "is not readable", "mend it or make it again"):
         return _mapping(load(content), str(text), what)
@@ -99,12 +99,8 @@ def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str],
 
 def _mapping(value: Any, source: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{what} must be a mapping of names to values, but {source} holds {_short(repr(value))}")
+        raise UserError(f"{what} must be a mapping of names to values, but {source} holds {short(repr(value))}")
     return value
-
-
-def _short(text: object) -> str:
-    return str(text) if len(str(text)) <= 200 else f"{str(text)[:200]}..."
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from methods.core.method import Method
 from workflow.common.errors import UserError
 from workflow.common.files import atomic
+from workflow.common.readers.guard import reading
 
 GENERATOR = "generator.safetensors"
 
@@ -56,8 +57,12 @@ def save_generator(folder: Path, method: Method) -> None:
 
 
 def load_generator(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads generator.safetensors. Raises UserError if the run has none yet."""
+    """Reads generator.safetensors. Raises UserError if the run has none yet, or a damaged one."""
     path = folder / GENERATOR
     if not path.exists():
         raise UserError(f"no {path}: train the run first")
-    return load_file(path)
+    with reading(path, "is no generator", "train the run again"):
+        state = load_file(path)
+        if not all(torch.isfinite(value).all() for value in state.values()):
+            raise ValueError("a weight is no finite number")
+    return state

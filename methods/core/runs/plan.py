@@ -18,7 +18,8 @@ from methods.core.accounting.calibration import COUNTS, check_plan, epsilon
 from methods.core.method import Context, Method
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, shown
+from workflow.common.readers.guard import reason
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Plan:
                 parse_epsilon(content["epsilon"]), content["delta"], content["accounting"],
                 content.get("over_budget", False),
             )  # fmt: skip
+            _check_kinds(content)
             return cls(
                 run=content["run"],
                 method=content["method"],
@@ -120,7 +122,24 @@ class Plan:
                 seed=content["seed"],
                 costs={count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content},
             )
+        except UserError:
+            raise
         except KeyError as error:
             raise UserError(f"not a plan: it lacks {error}; make one with python -m methods plan") from None
-        except (TypeError, AttributeError) as error:
-            raise UserError(f"not a plan ({error}); make one with python -m methods plan") from None
+        except Exception as error:
+            # A value may be of any type where JSON says so.
+            raise UserError(f"not a plan ({reason(error)}); make one with python -m methods plan") from None
+
+
+def _check_kinds(content: Mapping[str, Any]) -> None:
+    """Raises TypeError unless names are texts, the seed is a whole number from 0, and costs are numbers from 0."""
+    for name in ("run", "method", "dataset"):
+        if not isinstance(content[name], str) or not content[name].isprintable():
+            raise TypeError(f"{name} must be a printable text, got {shown(content[name])}")
+    seed = content["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise TypeError(f"seed must be a whole number from 0, got {shown(seed)}")
+    for name in (f"eps_{count}" for count in COUNTS):
+        cost = content.get(name, 0.0)
+        if isinstance(cost, bool) or not isinstance(cost, int | float) or not cost >= 0:
+            raise TypeError(f"{name} must be a number from 0, got {shown(cost)}")

@@ -16,7 +16,9 @@ from workflow.common.readers.zip_file import check_directory, most_bytes
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(path: str | Path, names: Iterable[str], problem: str, mend: str = "", maker: str = "") -> dict[str, np.ndarray]:
+def read_npz(
+    path: str | Path, names: Iterable[str], problem: str, mend: str = "", maker: str = ""
+) -> dict[str, np.ndarray]:
     """Returns the arrays `names` of an npz.
 
     Args:
