@@ -23,7 +23,9 @@ def read_datasets(
     """Returns the entries with values of their types, and the own sets among them, both by name in order.
 
     `entries` maps each name to its keys or None; `shipped` are the data sets that need no folder; `where` names
-    the file or --config that set what stands under keys. Raises UserError for no entry, an unknown name or key, or an impossible value.
+    the file or --config that set what stands under keys.
+
+    Raises UserError for no entry, an unknown name or key, or an impossible value.
     """
     if not entries:
         raise UserError(f"{where('datasets')} has no data set: give a folder of pictures by {GIVE}")
@@ -44,7 +46,8 @@ def read_datasets(
 
 def _shipped(name: str, entry: dict[str, Any], where: Callable[..., str]) -> dict[str, Any]:
     if "folder" in entry:
-        raise UserError(f"{where('datasets', name, 'folder')}: {name} is the name of a shipped data set; choose another for {entry['folder']}")
+        source = where("datasets", name, "folder")
+        raise UserError(f"{source}: {name} is the name of a shipped data set; choose another for {entry['folder']}")
     for key in entry:
         if key not in SHIPPED_KEYS:
             source = where("datasets", name, key)
@@ -54,7 +57,8 @@ def _shipped(name: str, entry: dict[str, Any], where: Callable[..., str]) -> dic
 
 def _own(name: str, entry: Mapping[str, Any], where: Callable[..., str]) -> OwnSet:
     if not NAME.fullmatch(str(name)):
-        raise UserError(f"{where('datasets', name)}: data set {name!r} must consist of a-z, 0-9 and _, a letter first; rename it")
+        source = where("datasets", name)
+        raise UserError(f"{source}: data set {name!r} must consist of a-z, 0-9 and _, a letter first; rename it")
     try:
         return OwnSet.parse(name, entry)
     except UserError as error:

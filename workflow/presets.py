@@ -117,7 +117,8 @@ class _Reader:
     def _check_protocols(self, keys: list[str]) -> None:
         self._check_protocol(self.content["protocol"], [*keys, PER_DATASET], "protocol")
         for dataset, settings in (self.content["protocol"].get(PER_DATASET) or {}).items():
-            self._known_dataset(dataset, f"in {self.source('protocol', PER_DATASET, dataset)} under protocol.{PER_DATASET}")
+            source = self.source("protocol", PER_DATASET, dataset)
+            self._known_dataset(dataset, f"in {source} under protocol.{PER_DATASET}")
             self._check_protocol(settings, keys, f"protocol.{PER_DATASET}.{dataset}")
 
     def _check_protocol(self, settings: Mapping[str, Any], valid: list[str], where: str) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images, run_folders
 from workflow.common.errors import command
-from workflow.common.files import atomic, read_json
+from workflow.common.files import atomic, read_object
 from workflow.common.options import Parser
 
 STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.hashsalt": "report"}
@@ -87,7 +87,8 @@ def _class_names(spec: FigureSpec, data: Path, dataset: str, num_classes: int) -
     if spec.class_labels:
         return spec.class_labels[:num_classes]
     card = data / dataset / "card.json"
-    names = read_json(card).get("class_names", []) if card.is_file() else []
+    names = read_object(card, "a card").get("class_names") if card.is_file() else []
+    names = names if isinstance(names, list) else []
     return [str(names[label] if label < len(names) else label) for label in range(num_classes)]
 
 

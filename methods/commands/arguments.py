@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path
 from workflow.common.options import whole
+from workflow.common.readers.json_text import parse_json
 
 
 def read_plan(text: str | Path) -> Plan:
@@ -96,8 +96,8 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         if not separator:
             raise UserError(f"--set takes KEY=VALUE, got {text!r}")
         try:
-            values[key] = json.loads(value)
-        except json.JSONDecodeError:
+            values[key] = parse_json(value)
+        except ValueError:
             values[key] = _mapping(value) if value.startswith("{") else value
     return values
 
@@ -105,11 +105,11 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 def _mapping(text: str) -> Any:
     """Returns a mapping written as in a preset; any other text as it is."""
     # On first use: a machine that only trains may lack it.
-    import yaml
+    from workflow.common.readers.yaml_text import parse_yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text
 
 

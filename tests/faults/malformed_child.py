@@ -1,4 +1,4 @@
-"""Runs cases in a forked process of bounded memory, each within a time limit; what ends or stalls it is a finding too."""
+"""Runs cases in a forked process of bounded memory, each within a time limit; what ends or stalls it is found too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRACE = 10.0  # seconds after a case's limit in which Python's own alarm must ha
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: "refused", "accepted", "traceback", "hang", "wrong" (accepted though out of range) or "lines"."""
+    """How a case ended: refused, accepted, traceback, hang, wrong (accepted, though out of range) or lines (not one)."""
 
     kind: str
     detail: str = ""
@@ -141,7 +141,8 @@ def _stop(number: int, frame: object) -> None:
 def _where(error: BaseException) -> str:
     """Returns the last line of this repository's in the traceback, and the error."""
     root = str(Path(__file__).resolve().parents[2])
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(root) and "/faults/" not in f.filename]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(root)]
+    frames = [frame for frame in frames if "/faults/" not in frame.filename]
     place = f"{os.path.relpath(frames[-1].filename, root)}:{frames[-1].lineno}" if frames else "outside"
     return f"{place}: {type(error).__name__}: {str(error)[:200]!r}"
 

@@ -17,15 +17,76 @@ SETS = [part for key, value in HYPER.items() for part in ("--set", f"{key}={valu
 OUTPUTS = ("--out",)
 # What stands for a file: never a device as an output, which a process of root would replace.
 FILES = (
-    "nowhere", ".", "pictures", "one.png", "med.npz", "scores.csv", "mine.yaml", f"{DATA}/card.json", f"{DATA}/train.npz", "pipe", "circle",
-    "img_align_celeba.zip", "classifiers/cnn.safetensors", "tables/table1.md", "scores.csv/x", "x" * 300, "a\nb", "\udcff",
-    "~nosuchuser/x", "{", "[", "\0", "/dev/zero",
-)  # fmt: skip
+    "nowhere",
+    ".",
+    "pictures",
+    "one.png",
+    "med.npz",
+    "scores.csv",
+    "mine.yaml",
+    f"{DATA}/card.json",
+    f"{DATA}/train.npz",
+    "pipe",
+    "circle",
+    "img_align_celeba.zip",
+    "classifiers/cnn.safetensors",
+    "tables/table1.md",
+    "scores.csv/x",
+    "x" * 300,
+    "a\nb",
+    "\udcff",
+    "~nosuchuser/x",
+    "{",
+    "[",
+    "\0",
+    "/dev/zero",
+)
 WORDS = (
-    "", " ", "nan", "-inf", "inf", "-1", "0", "1e999", "-1e-999", "1e308", "٣", "1_0", "0x10", "1.5", "9" * 40, "9" * 5000,
-    "x" * 300, "x" * 20_000, "ü\u202e", "\udcff", "a\nb", "{", "[]", "null", "{}", "[1]", '{"a": NaN}', "; true", "../..",
-    "None", "-", "--", "%s", "{0}", "dpac", "mnist", "lesions", "1,nan", ",", "a=b", "=", "steps=1e400", "steps={", "&a [*a]",
-)  # fmt: skip
+    "",
+    " ",
+    "nan",
+    "-inf",
+    "inf",
+    "-1",
+    "0",
+    "1e999",
+    "-1e-999",
+    "1e308",
+    "٣",
+    "1_0",
+    "0x10",
+    "1.5",
+    "9" * 40,
+    "9" * 5000,
+    "x" * 300,
+    "x" * 20_000,
+    "ü\u202e",
+    "\udcff",
+    "a\nb",
+    "{",
+    "[]",
+    "null",
+    "{}",
+    "[1]",
+    '{"a": NaN}',
+    "; true",
+    "../..",
+    "None",
+    "-",
+    "--",
+    "%s",
+    "{0}",
+    "dpac",
+    "mnist",
+    "lesions",
+    "1,nan",
+    ",",
+    "a=b",
+    "=",
+    "steps=1e400",
+    "steps={",
+    "&a [*a]",
+)
 
 
 @dataclass(frozen=True)
@@ -57,42 +118,146 @@ PROTOCOL_GIVEN = ("--protocol", "protocol.json")
 COMMANDS = (
     _command("methods", "list"),
     _command("methods", "describe", "dp_merf"),
-    _command("methods", "account", "dp_merf", "--dataset", f"{DATA}/card.json", "--epsilon", "10", "--delta", "1e-5", *SETS),
+    _command(
+        "methods", "account", "dp_merf", "--dataset", f"{DATA}/card.json", "--epsilon", "10", "--delta", "1e-5", *SETS
+    ),
     _command("methods", "published-costs", "--settings", "settings.yaml", "--method", "dp_merf", "--out", "costs2.csv"),
-    _command("methods", "audit", "--plan", f"{RUN}/plan.json", "--seconds", "0.05", "--audit-seed", "0", "--out", "a.csv"),
+    _command(
+        "methods", "audit", "--plan", f"{RUN}/plan.json", "--seconds", "0.05", "--audit-seed", "0", "--out", "a.csv"
+    ),
     _command("methods", "audit-coverage", "--audits", "1", "--attack", "mechanism", codes=(0, 1)),
-    _command("methods", "plan", "--method", "dp_merf", "--hyper", HYPER_TEXT, "--card", f"{DATA}/card.json", "--epsilon", "10",
-             "--delta", "1e-5", "--seed", "0", "--out", "plan2.json"),
-    _command("methods", "warm-start", "--method", "gs_wgan", "--settings", "critics.json", "--card", f"{DATA}/card.json",
-             "--data", f"{DATA}/train.npz", "--out", "critics"),
-    _command("methods", "train", "--plan", f"{RUN}/plan.json", "--data", f"{DATA}/train.npz", "--out", "again", "--threads", "1"),
+    _command(
+        "methods",
+        "plan",
+        "--method",
+        "dp_merf",
+        "--hyper",
+        HYPER_TEXT,
+        "--card",
+        f"{DATA}/card.json",
+        "--epsilon",
+        "10",
+        "--delta",
+        "1e-5",
+        "--seed",
+        "0",
+        "--out",
+        "plan2.json",
+    ),
+    _command(
+        "methods",
+        "warm-start",
+        "--method",
+        "gs_wgan",
+        "--settings",
+        "critics.json",
+        "--card",
+        f"{DATA}/card.json",
+        "--data",
+        f"{DATA}/train.npz",
+        "--out",
+        "critics",
+    ),
+    _command(
+        "methods",
+        "train",
+        "--plan",
+        f"{RUN}/plan.json",
+        "--data",
+        f"{DATA}/train.npz",
+        "--out",
+        "again",
+        "--threads",
+        "1",
+    ),
     _command("methods", "sample", "--run", RUN, "--num", "6", "--out", "samples2.npz", "--device", "cpu"),
     _command("methods", "run", "dp_merf", "--data", DATA, "--num", "6", "--out", "run2", "--seed", "1", *SETS),
     _command("methods", "join", "parts", "--out", "joined.npz"),
     _command("methods", "release", "dp_merf", "--data", DATA, "--out", "released", "--num", "6", *SETS),
     _command("evaluation.compare", "scores.csv", "scores.csv", "--tolerance", "is=5%", codes=(0, 1)),
     _command("evaluation.rank", "scores.csv", "--dataset", "lesions", "--metric", "g2r_cnn", "--out", "ranked"),
-    _command("evaluation.fidelity", "--samples", "samples.npz", "--real", f"{DATA}/train.npz", *CLASSIFIERS, *PROTOCOL_GIVEN,
-             "--out", "fidelity.json"),
-    _command("evaluation.utility", "--samples", "samples.npz", "--test", f"{DATA}/test.npz", *CLASSIFIERS, *PROTOCOL_GIVEN,
-             "--directions", "r2g", "--seed", "0", "--out", "utility.json"),
-    _command("evaluation.classifiers", "--train", f"{DATA}/train.npz", "--test", f"{DATA}/test.npz", *PROTOCOL_GIVEN, "--out", "fitted"),
+    _command(
+        "evaluation.fidelity",
+        "--samples",
+        "samples.npz",
+        "--real",
+        f"{DATA}/train.npz",
+        *CLASSIFIERS,
+        *PROTOCOL_GIVEN,
+        "--out",
+        "fidelity.json",
+    ),
+    _command(
+        "evaluation.utility",
+        "--samples",
+        "samples.npz",
+        "--test",
+        f"{DATA}/test.npz",
+        *CLASSIFIERS,
+        *PROTOCOL_GIVEN,
+        "--directions",
+        "r2g",
+        "--seed",
+        "0",
+        "--out",
+        "utility.json",
+    ),
+    _command(
+        "evaluation.classifiers",
+        "--train",
+        f"{DATA}/train.npz",
+        "--test",
+        f"{DATA}/test.npz",
+        *PROTOCOL_GIVEN,
+        "--out",
+        "fitted",
+    ),
     _command("evaluation.report.collect", "--preset", "quick", "--root", ".", "--out", "scores2.csv"),
-    _command("evaluation.report.scores_tables", "--scores", "scores.csv", "--published", "scores.csv", "--layout",
-             "layout.yaml", "--datasets", "lesions", "--out", "tables2"),
-    _command("evaluation.report.published_costs", "--published-costs", "costs.csv", "--layout", "layout.yaml", "--out",
-             "tables2"),
+    _command(
+        "evaluation.report.scores_tables",
+        "--scores",
+        "scores.csv",
+        "--published",
+        "scores.csv",
+        "--layout",
+        "layout.yaml",
+        "--datasets",
+        "lesions",
+        "--out",
+        "tables2",
+    ),
+    _command(
+        "evaluation.report.published_costs",
+        "--published-costs",
+        "costs.csv",
+        "--layout",
+        "layout.yaml",
+        "--out",
+        "tables2",
+    ),
     _command("evaluation.report.audit", "--audit", "audit.csv", "--layout", "layout.yaml", "--out", "tables2"),
     _command("evaluation.report.figures", "--root", ".", "--layout", "layout.yaml", "--out", "figures"),
     _command("evaluation.report.page", "--root", ".", "--runs", RUN, "--leave-out", "table9", "--out", "report.html"),
-    _command("workflow.datasets", "lesions", "--folder", "pictures", "--size", "28", "--test-fraction", "0.4", "--window",
-             "", "--out", "made"),
+    _command(
+        "workflow.datasets",
+        "lesions",
+        "--folder",
+        "pictures",
+        "--size",
+        "28",
+        "--test-fraction",
+        "0.4",
+        "--window",
+        "",
+        "--out",
+        "made",
+    ),
     _command("workflow.datasets", "lesions", "--own", "set.json", "--check", codes=(0, 1)),
     _command("workflow.datasets", "celeba", "--source", ".", "--cache", "cache", "--out", "made"),
     _command("workflow.record", "--root", ".", "--settings", "hyper.json", "--out", "provenance2.json"),
     _command("benchmarks", "--only", "nothing", "--repeats", "1", "--out", "speed"),
     _command("benchmarks.point", POINT, "--threads", "1"),
-)  # fmt: skip
+)
 
 
 def spoiled(command: Command, rng: random.Random) -> list[str]:
@@ -105,7 +270,9 @@ def spoiled(command: Command, rng: random.Random) -> list[str]:
 
 
 def _spoil(arguments: list[str], first: int, rng: random.Random) -> None:
-    act = rng.choice(("value", "value", "value", "value", "value", "file", "file", "drop", "option", "short", "glued", "more"))
+    act = rng.choice(
+        ("value", "value", "value", "value", "value", "file", "file", "drop", "option", "short", "glued", "more")
+    )
     places = [at for at in range(first, len(arguments)) if not arguments[at].startswith("--")]
     if act in ("value", "file", "glued") and places:
         at = rng.choice(places)
@@ -118,7 +285,9 @@ def _spoil(arguments: list[str], first: int, rng: random.Random) -> None:
     elif act == "drop" and len(arguments) > first:
         del arguments[rng.randrange(first, len(arguments))]
     elif act == "option":
-        arguments.append(rng.choice(("--nonsense", "--nonsense=1", "-x", "--seed", "--out=", "--epsilon", "--\udcff", "--a\nb")))
+        arguments.append(
+            rng.choice(("--nonsense", "--nonsense=1", "-x", "--seed", "--out=", "--epsilon", "--\udcff", "--a\nb"))
+        )
     elif act == "short":
         options = [at for at in range(first, len(arguments)) if arguments[at].startswith("--")]
         if options:

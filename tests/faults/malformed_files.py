@@ -31,14 +31,30 @@ RUN = "runs/lesions/dp_merf/eps10/seed0"
 PUBLIC = PublicSpec("lesions", (1, 28, 28), 3, 24)
 HYPER = {"features": 20, "steps": 2, "batch_size": 4, "hidden": 4, "channels": 2}
 CRITICS = {
-    "num_shards": 2, "warm_start_steps": 1, "warm_start_width": 2, "critic_width": 2, "critic_batch": 4, "critic_steps": 1,
-    "generator": "dcgan", "generator_width": 2, "batch_size": 2,
-}  # fmt: skip
+    "num_shards": 2,
+    "warm_start_steps": 1,
+    "warm_start_width": 2,
+    "critic_width": 2,
+    "critic_batch": 4,
+    "critic_steps": 1,
+    "generator": "dcgan",
+    "generator_width": 2,
+    "batch_size": 2,
+}
 PROTOCOL = {
-    "num_samples": 24, "batch_size": 8, "min_steps": 0, "feature_epochs": 1, "cnn_r2g_epochs": 1, "cnn_g2r_epochs": 1,
-    "mlp_r2g_iterations": 1, "mlp_g2r_iterations": 1, "is_splits": 2, "fid_real_images": 20, "prc_images": 10,
+    "num_samples": 24,
+    "batch_size": 8,
+    "min_steps": 0,
+    "feature_epochs": 1,
+    "cnn_r2g_epochs": 1,
+    "cnn_g2r_epochs": 1,
+    "mlp_r2g_iterations": 1,
+    "mlp_g2r_iterations": 1,
+    "is_splits": 2,
+    "fid_real_images": 20,
+    "prc_images": 10,
     "inception_images": 0,
-}  # fmt: skip
+}
 PICTURES = ("png", "jpg", "bmp", "webp", "tif", "gif", "ppm")
 SCORES = """preset,dataset,method,epsilon,accounting,seed,metric,value,source
 quick,lesions,dp_merf,10,sound,0,g2r_cnn,0.61,measured
@@ -110,14 +126,22 @@ def make(folder: Path) -> Path:
     _pictures(folder)
     _raw_sets(folder)
     texts = {
-        "scores.csv": SCORES, "audit.csv": AUDIT, "costs.csv": COSTS, "layout.yaml": LAYOUT, "mine.yaml": OWN,
-        "settings.yaml": SETTINGS, "provenance.json": json.dumps({"settings": {"delta": 1e-5}}),
-        "bench.tsv": "s\th:m:s\n12.5\t0:00:12\n", "protocol.json": json.dumps(PROTOCOL),
+        "scores.csv": SCORES,
+        "audit.csv": AUDIT,
+        "costs.csv": COSTS,
+        "layout.yaml": LAYOUT,
+        "mine.yaml": OWN,
+        "settings.yaml": SETTINGS,
+        "provenance.json": json.dumps({"settings": {"delta": 1e-5}}),
+        "bench.tsv": "s\th:m:s\n12.5\t0:00:12\n",
+        "protocol.json": json.dumps(PROTOCOL),
         "set.json": json.dumps({"folder": "pictures", "size": 28, "window": ""}),
-        "hyper.json": json.dumps(HYPER), "critics.json": json.dumps(CRITICS), "content.json": json.dumps({"listing": "0", "content": "1"}),
+        "hyper.json": json.dumps(HYPER),
+        "critics.json": json.dumps(CRITICS),
+        "content.json": json.dumps({"listing": "0", "content": "1"}),
         "spent.jsonl": json.dumps({"id": "a", "epsilon": 1.0, "delta": 1e-5, "adjacency": ["replace_one"]}) + "\n",
         "tables/table1.md": "### Quality\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n\nA note.\n",
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -172,18 +196,22 @@ def _pictures(folder: Path) -> None:
 def _raw_sets(folder: Path) -> None:
     images = (np.arange(12 * 28 * 28) % 251).reshape(12, 28, 28).astype(np.uint8)
     labels = (np.arange(12) % 3).astype(np.uint8)[:, None]
-    splits = {f"{split}_{what}": array for split in ("train", "val", "test")
-              for what, array in (("images", images), ("labels", labels))}  # fmt: skip
+    splits = {
+        f"{split}_{what}": array
+        for split in ("train", "val", "test")
+        for what, array in (("images", images), ("labels", labels))
+    }
     np.savez_compressed(folder / "med.npz", **splits)
     content = struct.pack(">BBBBIII", 0, 0, 8, 3, 12, 28, 28) + images.tobytes()
     (folder / "images-idx3-ubyte").write_bytes(content)
     (folder / "images-idx3-ubyte.gz").write_bytes(gzip.compress(content, mtime=0))
     (folder / "list_attr_celeba.txt").write_text(ATTRIBUTES)
     names = [line.split()[0] for line in ATTRIBUTES.splitlines()[2:]]
-    (folder / "list_eval_partition.txt").write_text("".join(f"{name} {place % 3}\n" for place, name in enumerate(names)))
+    (folder / "list_eval_partition.txt").write_text(
+        "".join(f"{name} {place % 3}\n" for place, name in enumerate(names))
+    )
     with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
         for name in names:
             picture = io.BytesIO()
             Image.fromarray(np.full((40, 32, 3), 90, np.uint8)).save(picture, "JPEG")
             archive.writestr(f"img_align_celeba/{name}", picture.getvalue())
-

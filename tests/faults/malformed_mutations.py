@@ -83,7 +83,9 @@ def encoded(data: bytes, rng: random.Random) -> bytes:
     """A text in another encoding, with a mark, or with bytes of none."""
     text = data.decode("utf-8", "replace")
     kind = rng.choice(("utf-16", "utf-32", "utf-8-sig", "cp037"))
-    return rng.choice((text.encode(kind, "replace"), data + b"\xff", data.replace(b"\n", b"\r"), b"\0".join([data[:9], data[9:]])))
+    return rng.choice(
+        (text.encode(kind, "replace"), data + b"\xff", data.replace(b"\n", b"\r"), b"\0".join([data[:9], data[9:]]))
+    )
 
 
 def other_format(data: bytes, rng: random.Random) -> bytes:
@@ -297,14 +299,18 @@ def bomb(data: bytes, rng: random.Random) -> bytes:
 def _gzip_bomb() -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(1 << 20)
-    return packer.compress(b"\0\0\x08\x03" + struct.pack(">III", 2**31 - 1, 28, 28)) + b"".join(
-        packer.compress(block) for _ in range(96)
-    ) + packer.flush()
+    return (
+        packer.compress(b"\0\0\x08\x03" + struct.pack(">III", 2**31 - 1, 28, 28))
+        + b"".join(packer.compress(block) for _ in range(96))
+        + packer.flush()
+    )
 
 
 def png_size(data: bytes, rng: random.Random) -> bytes:
     """A PNG whose header names another size, depth or colour, with the right checksum."""
-    width, height = rng.choice(((30000, 30000), (2**31 - 1, 2**31 - 1), (0, 0), (1, 2**31 - 1), (8, 8), (1, 1), (4000, 4000)))
+    width, height = rng.choice(
+        ((30000, 30000), (2**31 - 1, 2**31 - 1), (0, 0), (1, 2**31 - 1), (8, 8), (1, 1), (4000, 4000))
+    )
     depth, colour = rng.choice(((8, 0), (16, 2), (1, 3), (99, 7), (8, 6)))
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, rng.choice((0, 1, 9)))
     return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
@@ -312,8 +318,12 @@ def png_size(data: bytes, rng: random.Random) -> bytes:
 
 def idx_head(data: bytes, rng: random.Random) -> bytes:
     body = zlib.decompress(data, 31) if data[:2] == b"\x1f\x8b" else data
-    shape = rng.choice(((2**31, 28, 28), (2**32 - 1,) * 3, (12, 28, 29), (0, 0, 0), (2**16, 2**16, 0), (12 * 28, 28, 1)))
-    magic = rng.choice((b"\0\0\x08\x03", b"\0\0\x08\x03", b"\0\0\x0d\x03", b"\0\0\x08\xff", b"\0\0\x08\0", b"\1\0\x08\3"))
+    shape = rng.choice(
+        ((2**31, 28, 28), (2**32 - 1,) * 3, (12, 28, 29), (0, 0, 0), (2**16, 2**16, 0), (12 * 28, 28, 1))
+    )
+    magic = rng.choice(
+        (b"\0\0\x08\x03", b"\0\0\x08\x03", b"\0\0\x0d\x03", b"\0\0\x08\xff", b"\0\0\x08\0", b"\1\0\x08\3")
+    )
     return magic + struct.pack(">III", *shape) + body[16:]
 
 
@@ -334,7 +344,9 @@ def safetensors_head(data: bytes, rng: random.Random) -> bytes:
         head.pop(name)
     else:
         facts = head.setdefault("__metadata__", {})
-        facts[rng.choice([*facts, "x"])] = rng.choice(("", "-1", "9" * 30, "1x28", "0x0x0", "nan", "1x9999x9999", "lenet"))
+        facts[rng.choice([*facts, "x"])] = rng.choice(
+            ("", "-1", "9" * 30, "1x28", "0x0x0", "nan", "1x9999x9999", "lenet")
+        )
     text = json.dumps(head).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 

@@ -1,4 +1,4 @@
-"""Every reader of the suite: the file it reads, how it is called in a folder of `malformed_files.make`, what it may give.
+"""Every reader of the suite: the file it reads, how it is called in a folder of `malformed_files.make`, what it gives.
 
 A reader either raises UserError or returns a value that `check` finds in range: what is accepted is then another valid
 input and not a damaged one.
@@ -244,5 +244,5 @@ READERS = (
     Reader("configuration", "mine.yaml", "yaml", _preset),
     Reader("benchmark of a rule", "bench.tsv", "csv", lambda f: progress.measured_seconds(f / "bench.tsv"),
            lambda value: value is None or (math.isfinite(value) and value >= 0)),
-)  # fmt: skip
+)
 
