@@ -11,24 +11,24 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-for place in (ROOT, ROOT / "tests"):
-    if str(place) not in sys.path:
-        sys.path.insert(0, str(place))
+sys.path[:0] = [str(folder) for folder in (ROOT, ROOT / "tests") if str(folder) not in sys.path]
 
 from faults import malformed_child, malformed_files  # noqa: E402
 from faults.malformed_child import Case, Outcome, judged_command  # noqa: E402
 from faults.malformed_commands import COMMANDS, Command, furnish, spoiled  # noqa: E402
-from faults.malformed_mutations import KINDS, misplace  # noqa: E402
+from faults.malformed_mutations import KINDS, PLACED, place  # noqa: E402
 from faults.malformed_readers import READERS, Reader  # noqa: E402
 
 from workflow.common.errors import UserError  # noqa: E402
+from workflow.common.files import read_json  # noqa: E402
 
+CORPUS = Path(__file__).resolve().parent / "corpus"
 READER_SECONDS, COMMAND_SECONDS = 10.0, 60.0
 FINDINGS = ("traceback", "hang", "wrong", "lines")
 
@@ -48,12 +48,13 @@ def read_spoiled(reader: Reader, seed: str, folder: Path) -> Outcome:
     path = folder / reader.target
     whole = path.read_bytes()
     if rng.random() < 0.06:
-        return judged_reader(reader, folder, misplace(path, rng))
+        return judged_reader(reader, folder, place(path, rng.choice(PLACED)))
     mutation = rng.choice(KINDS[reader.kind])
     try:
         content = mutation(whole, rng)
     except (UnicodeEncodeError, KeyError, IndexError):
         content = whole[: len(whole) // 2]
+    path.unlink()
     path.write_bytes(content)
     return judged_reader(reader, folder, mutation.__name__)
 
@@ -77,6 +78,38 @@ def run_spoiled(command: Command, seed: str, folder: Path) -> Outcome:
     return Outcome(outcome.kind, f"{arguments!a}: {outcome.detail}"[:600])
 
 
+def read_kept(reader: Reader, entry: Mapping[str, str], folder: Path) -> Outcome:
+    """Reads what a line of the corpus keeps: a file, or something that is none, in place of the reader's own."""
+    path = folder / reader.target
+    if "misplaced" in entry:
+        return judged_reader(reader, folder, place(path, entry["misplaced"]))
+    path.unlink()
+    path.write_bytes((CORPUS / entry["file"]).read_bytes())
+    return judged_reader(reader, folder, entry["file"])
+
+
+def run_kept(command: Command, arguments: Sequence[str], folder: Path) -> Outcome:
+    """Calls a command with arguments that the corpus keeps."""
+    furnish(folder)
+    outcome = judged_command(lambda: command.run(list(arguments)), command.codes)
+    return Outcome(outcome.kind, f"{arguments!a}: {outcome.detail}"[:600])
+
+
+def kept() -> tuple[list[Planned], list[Planned]]:
+    """Returns the cases of the corpus: each once ended in a traceback, a hang or a value that cannot be."""
+    index = read_json(CORPUS / "index.json")
+    readers, commands = {reader.name: reader for reader in READERS}, {command.name: command for command in COMMANDS}
+    of_readers = [
+        Planned(entry["reader"], f"corpus/{entry}", partial(read_kept, readers[entry["reader"]], entry))
+        for entry in index["readers"]
+    ]
+    of_commands = [
+        Planned(one["command"], f"corpus/{one}", partial(run_kept, commands[one["command"]], one["arguments"]))
+        for one in index["commands"]
+    ]
+    return of_readers, of_commands
+
+
 def planned(cases: int, seed: int) -> tuple[list[Planned], list[Planned]]:
     """Returns about `cases` cases, two thirds of them of readers, spread evenly; and those of command lines."""
     each = max(1, round(cases * 2 / 3 / len(READERS)))
@@ -93,9 +126,11 @@ def planned(cases: int, seed: int) -> tuple[list[Planned], list[Planned]]:
     return of_readers, of_commands
 
 
-def outcomes(plan: Sequence[Planned], files: Path, seconds: float) -> Iterator[tuple[Planned, Outcome]]:
-    """Yields each case with its outcome."""
-    yield from zip(plan, malformed_child.run([one.case for one in plan], files, seconds), strict=True)
+def outcomes(
+    plan: Sequence[Planned], files: Path, seconds: float, copied: bool
+) -> Iterator[tuple[Planned, Outcome]]:
+    """Yields each case with its outcome; `copied` as in `malformed_child.run`."""
+    yield from zip(plan, malformed_child.run([one.case for one in plan], files, seconds, copied), strict=True)
 
 
 def table(found: Sequence[tuple[Planned, Outcome]]) -> str:
@@ -123,8 +158,9 @@ def main(argv: list[str] | None = None) -> int:
     found: list[tuple[Planned, Outcome]] = []
     with tempfile.TemporaryDirectory(prefix="malformed-files-") as folder:
         files = malformed_files.make(Path(folder))
-        for plan, seconds in zip(planned(options.cases, options.seed), (READER_SECONDS, COMMAND_SECONDS), strict=True):
-            for one, outcome in outcomes([one for one in plan if options.only in one.group], files, seconds):
+        cases = [old + new for old, new in zip(kept(), planned(options.cases, options.seed), strict=True)]
+        for plan, seconds, copied in zip(cases, (READER_SECONDS, COMMAND_SECONDS), (False, True), strict=True):
+            for one, outcome in outcomes([one for one in plan if options.only in one.group], files, seconds, copied):
                 found.append((one, outcome))
                 if outcome.kind in FINDINGS or options.refusals:
                     print(f"{outcome.kind}: {one.seed}: {outcome.detail!a}", flush=True)

@@ -36,6 +36,7 @@ from methods.core.runs import checkpoint, finished, spent
 from methods.core.runs.sample import draw
 from workflow import merging, own_content, presets, progress, record
 from workflow.common.contracts import LabelledImages, RunFolder, load_images
+from workflow.common.errors import UserError
 from workflow.common.files import json_or_path, read_csv, read_json
 from workflow.common.own_set import OwnSet
 from workflow.datasets import celeba, idx, medmnist, own, pictures, sources
@@ -133,8 +134,12 @@ def _drawn(folder: Path) -> Any:
 
 def _resumed(folder: Path) -> Any:
     plan = read_plan(folder / RUN / "plan.json")
-    with Ledger.open(folder / RUN / "ledger.jsonl", plan.releases, plan.budget, resume=True):
-        return None
+    try:
+        with Ledger.open(folder / RUN / "ledger.jsonl", plan.releases, plan.budget, resume=True):
+            return None
+    except OSError as error:
+        # As the commands report what the system refuses.
+        raise UserError(str(error)) from None
 
 
 def _joined(folder: Path) -> Any:
@@ -232,7 +237,8 @@ READERS = (
            lambda text: "nan" not in text),
     Reader("CSV", "labels.csv", "csv", lambda f: read_csv(f / "labels.csv", ("file",))),
     Reader("scores.csv", "scores.csv", "csv", lambda f: read_scores(f / "scores.csv"), _scores),
-    Reader("scores.csv, compared", "scores.csv", "csv", lambda f: compare._read_both(f / "scores.csv", f / "scores.csv")),
+    Reader("scores.csv, compared", "scores.csv", "csv",
+           lambda f: compare._read_both(f / "scores.csv", f / "scores.csv")),
     Reader("scores.csv, ranked", "scores.csv", "csv",
            lambda f: (rank.markdown(found := rank._chosen(f / "scores.csv", None), rank._metrics([], found, f)),
                       rank.as_csv(found)), lambda texts: not re.search(r"\bnan\b", "".join(texts))),

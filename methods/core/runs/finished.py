@@ -23,6 +23,7 @@ from methods.core.runs import noise_key
 from methods.core.runs.checkpoint import checkpoint_path
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
+from workflow.common.readers.guard import read_text
 
 LEDGER = "ledger.jsonl"
 RECORD = "run.json"
@@ -107,7 +108,7 @@ def spent(path: Path) -> Spent:
     Raises UserError for a file that is not a ledger, or whose cost is not known.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        first, *lines = read_text(path, "is no ledger").splitlines()
         header = json.loads(first)
         releases = {fields["name"]: Release.from_dict(fields) for fields in header["plan"]}
         delta, uses = header["budget"]["delta"], _uses(releases, lines)

@@ -16,6 +16,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
@@ -65,9 +66,19 @@ def make(
 
 
 def _discard_others(out: Path, source: dict[str, Any]) -> None:
-    """Empties the folder of what was begun from other data or settings, and notes what this one is made from."""
+    """Empties the folder of what was begun from other data or settings, and notes what this one is made from.
+
+    Raises UserError for a folder of other files: they are not this command's to remove.
+    """
     note = out / "source.json"
+    if out.is_dir() and not note.exists() and (foreign := _foreign(out)):
+        raise UserError(f"{out} holds {foreign}, which no warm start has left there; give an empty or a new folder")
     if out.exists() and (not note.exists() or read_json(note) != source):
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(note, source)
+
+
+def _foreign(folder: Path) -> str:
+    """Returns the name of some entry of a folder, empty if there is none but what atomic writes leave when killed."""
+    return min((path.name for path in folder.iterdir() if not path.name.startswith(".")), default="")

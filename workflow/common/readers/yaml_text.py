@@ -11,6 +11,7 @@ import yaml
 
 from workflow.common.readers.guard import read_text, reading
 
+MOST_BYTES = 1 << 20  # of a file: a preset has under 20,000
 MOST_NODES = 100_000  # after all anchors have been put in; the largest preset has under a thousand
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 _LARGEST = 2**64
@@ -52,7 +53,7 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: str | Path) -> Any:
     """Returns what a YAML file holds. Raises UserError naming the file if it is missing or malformed."""
     problem = "is not valid YAML"
-    text = read_text(path, problem, "write it again as UTF-8 text")
+    text = read_text(path, problem, "write it again as UTF-8 text", MOST_BYTES)
     with reading(path, problem, "mend it"):
         return parse_yaml(text)
 
