@@ -116,8 +116,8 @@ def retype(value: Any) -> Any:
     if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
     try:
-        # Words such as nan and inf stay texts, which are then refused where a number is meant.
-        return parse_number(value)
+        # nan stays a text, which is then refused where a number is meant.
+        return parse_number(value, endless=True)
     except ValueError:
         return parse_yaml(value) if value.lower() in ("true", "false", "null", ".inf") else value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,9 +138,9 @@ def _resumed(folder: Path) -> Any:
     try:
         with Ledger.open(folder / RUN / "ledger.jsonl", plan.releases, plan.budget, resume=True):
             return None
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         # As the commands report what the system refuses.
-        raise UserError(str(error)) from None
+        raise UserError(repr(error)) from None
 
 
 def _joined(folder: Path) -> Any:
@@ -174,7 +175,8 @@ def _folder(folder: Path) -> list[RunFolder]:
 def _begun(folder: Path) -> Any:
     place = Workplace(folder / "released")
     place.folder.mkdir()
-    (folder / "begun.json").rename(place.folder / "begun.json")
+    if os.path.lexists(folder / "begun.json"):
+        (folder / "begun.json").rename(place.folder / "begun.json")
     return place.begun()
 
 

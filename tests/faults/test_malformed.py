@@ -103,7 +103,7 @@ BILLION = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (load_images, npz_that_claims((3,), "|O"), "Python objects"),
         (load_images, npz_that_claims((2**62, 2**62)), "images holds 90 bytes"),
         (idx.read_bytes, zlib.compressobj(9, 8, 31).compress(b"") + b"\0" * 9, "damaged gzip file"),
-        (lambda path: probe([str(path)], "x"), png_of(30_000, 30_000), "has more pixels than 89,478,485; make it smaller"),
+        (lambda path: probe([str(path)], "x"), png_of(30_000, 30_000), "more pixels than 89,478,485; make it smaller"),
         (lambda path: probe([str(path)], "x"), png_of(12_000, 10_000), "is 12000x10000, 120,000,000 pixels; at most"),
         (read_json, b"[" * 200_000, "it is nested too deep"),
         (read_json, b'{"delta": NaN}', "NaN is no number of JSON"),

@@ -247,5 +247,5 @@ def _boot() -> str | None:
 def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -23,7 +23,7 @@ from methods.core.runs import noise_key
 from methods.core.runs.checkpoint import checkpoint_path
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.readers.guard import read_text
+from workflow.common.readers.guard import read_text, reason
 
 LEDGER = "ledger.jsonl"
 RECORD = "run.json"
@@ -114,8 +114,8 @@ def spent(path: Path) -> Spent:
         delta, uses = header["budget"]["delta"], _uses(releases, lines)
         used = [release.used(uses[name]) for name, release in releases.items()]
         return Spent({count: epsilon(used, delta, count) for count in COUNTS}, delta)
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"cannot tell what {path} spent ({error}); use another folder") from None
+    except Exception as error:
+        raise UserError(f"cannot tell what {path} spent ({reason(error)}); use another folder") from None
 
 
 def publish(folder: Path) -> None:
@@ -173,7 +173,7 @@ def _uses(releases: Mapping[str, Release], lines: Iterable[str]) -> Counter[str]
 def _parsed(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
