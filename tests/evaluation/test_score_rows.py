@@ -1,4 +1,4 @@
-"""A row of scores that cannot be is refused by every command that reads scores, in a line that names where it stands."""
+"""A row of scores that cannot be is refused by every command that reads scores, in a line that says where it is."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 MEMORY = 1 << 30  # bytes that a case may have beyond what the process has when it begins
+WAIT = 4  # times as long by the clock as by the processor
 GRACE = 10.0  # seconds after a case's limit in which Python's own alarm must have ended it
 
 
@@ -54,7 +55,7 @@ def run(cases: Sequence[Case], files: Path, seconds: float, copied: bool = True)
             _serve(cases[done:], files, seconds, copied, writing)
         os.close(writing)
         with open(reading, "rb") as stream:
-            for outcome in _received(stream, seconds + GRACE):
+            for outcome in _received(stream, WAIT * seconds + GRACE):
                 yield outcome
                 done += 1
                 if outcome.kind == "hang":
@@ -121,8 +122,10 @@ def _outcome(case: Case, files: Path, base: Path, seconds: float, copied: bool) 
     shutil.copytree(files, folder, symlinks=True, copy_function=shutil.copy if copied else os.link)
     os.chdir(folder)
     np.random.seed(0)
-    before = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = [signal.signal(number, _stop) for number in (signal.SIGALRM, signal.SIGPROF)]
+    # By the processor's time, so that a busy machine makes no hang; by the clock for what waits for ever.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAIT * seconds)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return case(folder)
@@ -131,8 +134,10 @@ def _outcome(case: Case, files: Path, base: Path, seconds: float, copied: bool) 
     except BaseException as error:
         return Outcome("traceback", _where(error))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for number, handler in zip((signal.SIGALRM, signal.SIGPROF), previous, strict=True):
+            signal.signal(number, handler)
         os.chdir(base)
         shutil.rmtree(top, ignore_errors=True)
 
