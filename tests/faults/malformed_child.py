@@ -127,7 +127,7 @@ def _outcome(case: Case, files: Path, base: Path, seconds: float, copied: bool) 
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, WAIT * seconds)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")):
             return case(folder)
     except Hang:
         return Outcome("hang", traceback.format_exc(limit=-3))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from faults.malformed_files import CRITICS, DATA, HYPER, PROTOCOL, RUN
+from faults.malformed_files import CRITICS, DATA, HYPER, RUN
 
-HYPER_TEXT, PROTOCOL_TEXT = json.dumps(HYPER), json.dumps(PROTOCOL)
+SETS = " ".join(f"--set {key}={value}" for key, value in HYPER.items())
 POINT = json.dumps({"hyper": CRITICS, "image_size": 28, "shard_size": 8, "steps": 1})
-SETS = [part for key, value in HYPER.items() for part in ("--set", f"{key}={value}")]
 OUTPUTS = ("--out",)
 # What stands for a file: never a device as an output, which a process of root would replace.
 FILES = (
@@ -109,155 +110,62 @@ class Command:
         return import_module(name).main(arguments)
 
 
-def _command(module: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> Command:
-    return Command(module, arguments, codes)
+def _command(module: str, text: str, codes: tuple[int, ...] = (0,)) -> Command:
+    """Returns a command of its arguments as a shell takes them, where DATA, RUN and other names of files stand."""
+    names = {"CARD": f"{DATA}/card.json", "TRAIN": f"{DATA}/train.npz", "TEST": f"{DATA}/test.npz"}
+    names |= {"PLAN": f"{RUN}/plan.json", "RUN": RUN, "DATA": DATA, "SETS": SETS}
+    for name, value in names.items():
+        text = re.sub(rf"\b{name}\b", value, text)
+    return Command(module, tuple(shlex.split(text)), codes)
 
 
-CLASSIFIERS = ("--classifiers", "classifiers")
-PROTOCOL_GIVEN = ("--protocol", "protocol.json")
 COMMANDS = (
     _command("methods", "list"),
-    _command("methods", "describe", "dp_merf"),
-    _command(
-        "methods", "account", "dp_merf", "--dataset", f"{DATA}/card.json", "--epsilon", "10", "--delta", "1e-5", *SETS
-    ),
-    _command("methods", "published-costs", "--settings", "settings.yaml", "--method", "dp_merf", "--out", "costs2.csv"),
-    _command(
-        "methods", "audit", "--plan", f"{RUN}/plan.json", "--seconds", "0.05", "--audit-seed", "0", "--out", "a.csv"
-    ),
-    _command("methods", "audit-coverage", "--audits", "1", "--attack", "mechanism", codes=(0, 1)),
-    _command(
-        "methods",
-        "plan",
-        "--method",
-        "dp_merf",
-        "--hyper",
-        HYPER_TEXT,
-        "--card",
-        f"{DATA}/card.json",
-        "--epsilon",
-        "10",
-        "--delta",
-        "1e-5",
-        "--seed",
-        "0",
-        "--out",
-        "plan2.json",
-    ),
-    _command(
-        "methods",
-        "warm-start",
-        "--method",
-        "gs_wgan",
-        "--settings",
-        "critics.json",
-        "--card",
-        f"{DATA}/card.json",
-        "--data",
-        f"{DATA}/train.npz",
-        "--out",
-        "critics",
-    ),
-    _command(
-        "methods",
-        "train",
-        "--plan",
-        f"{RUN}/plan.json",
-        "--data",
-        f"{DATA}/train.npz",
-        "--out",
-        "again",
-        "--threads",
-        "1",
-    ),
-    _command("methods", "sample", "--run", RUN, "--num", "6", "--out", "samples2.npz", "--device", "cpu"),
-    _command("methods", "run", "dp_merf", "--data", DATA, "--num", "6", "--out", "run2", "--seed", "1", *SETS),
-    _command("methods", "join", "parts", "--out", "joined.npz"),
-    _command("methods", "release", "dp_merf", "--data", DATA, "--out", "released", "--num", "6", *SETS),
-    _command("evaluation.compare", "scores.csv", "scores.csv", "--tolerance", "is=5%", codes=(0, 1)),
-    _command("evaluation.rank", "scores.csv", "--dataset", "lesions", "--metric", "g2r_cnn", "--out", "ranked"),
-    _command(
-        "evaluation.fidelity",
-        "--samples",
-        "samples.npz",
-        "--real",
-        f"{DATA}/train.npz",
-        *CLASSIFIERS,
-        *PROTOCOL_GIVEN,
-        "--out",
-        "fidelity.json",
-    ),
-    _command(
-        "evaluation.utility",
-        "--samples",
-        "samples.npz",
-        "--test",
-        f"{DATA}/test.npz",
-        *CLASSIFIERS,
-        *PROTOCOL_GIVEN,
-        "--directions",
-        "r2g",
-        "--seed",
-        "0",
-        "--out",
-        "utility.json",
-    ),
-    _command(
-        "evaluation.classifiers",
-        "--train",
-        f"{DATA}/train.npz",
-        "--test",
-        f"{DATA}/test.npz",
-        *PROTOCOL_GIVEN,
-        "--out",
-        "fitted",
-    ),
-    _command("evaluation.report.collect", "--preset", "quick", "--root", ".", "--out", "scores2.csv"),
-    _command(
-        "evaluation.report.scores_tables",
-        "--scores",
-        "scores.csv",
-        "--published",
-        "scores.csv",
-        "--layout",
-        "layout.yaml",
-        "--datasets",
-        "lesions",
-        "--out",
-        "tables2",
-    ),
-    _command(
-        "evaluation.report.published_costs",
-        "--published-costs",
-        "costs.csv",
-        "--layout",
-        "layout.yaml",
-        "--out",
-        "tables2",
-    ),
-    _command("evaluation.report.audit", "--audit", "audit.csv", "--layout", "layout.yaml", "--out", "tables2"),
-    _command("evaluation.report.figures", "--root", ".", "--layout", "layout.yaml", "--out", "figures"),
-    _command("evaluation.report.page", "--root", ".", "--runs", RUN, "--leave-out", "table9", "--out", "report.html"),
-    _command(
-        "workflow.datasets",
-        "lesions",
-        "--folder",
-        "pictures",
-        "--size",
-        "28",
-        "--test-fraction",
-        "0.4",
-        "--window",
-        "",
-        "--out",
-        "made",
-    ),
-    _command("workflow.datasets", "lesions", "--own", "set.json", "--check", codes=(0, 1)),
-    _command("workflow.datasets", "celeba", "--source", ".", "--cache", "cache", "--out", "made"),
-    _command("workflow.record", "--root", ".", "--settings", "hyper.json", "--out", "provenance2.json"),
-    _command("benchmarks", "--only", "nothing", "--repeats", "1", "--out", "speed"),
-    _command("benchmarks.point", POINT, "--threads", "1"),
-)
+    _command("methods", "describe dp_merf"),
+    _command("methods", "account dp_merf --dataset CARD --epsilon 10 --delta 1e-5 SETS"),
+    _command("methods", "account dp_merf --dataset mnist --records 900 --epsilon 10,1 --noise 2 --preset own"),
+    _command("methods", "published-costs --settings settings.yaml --method dp_merf --out costs2.csv"),
+    _command("methods", "audit --plan PLAN --seconds 0.05 --audit-seed 0 --out a.csv"),
+    _command("methods", "audit dp_merf --dataset CARD --epsilon 10 --seconds 0.05 --uses 1 --canaries 20"
+             " --confidence 0.9 SETS"),
+    _command("methods", "audit-coverage --audits 1 --attack mechanism", codes=(0, 1)),
+    _command("methods", f"plan --method dp_merf --hyper '{json.dumps(HYPER)}' --card CARD --epsilon 10"
+             " --out plan2.json"),
+    _command("methods", "plan --method dp_merf --run a --hyper hyper.json --card CARD --epsilon 10 --delta 1e-5"
+             " --accounting sound --seed 0 --out plan2.json"),
+    _command("methods", "warm-start --method gs_wgan --settings critics.json --card CARD --data TRAIN --seed 1"
+             " --out critics"),
+    _command("methods", "train --plan PLAN --data TRAIN --out again --threads 1 --device cpu"),
+    _command("methods", "sample --run RUN --num 6 --out samples2.npz --device cpu"),
+    _command("methods", "run dp_merf --data DATA --num 6 --out run2 --run a --seed 1 --minutes 5 SETS"),
+    _command("methods", "join parts --out joined.npz"),
+    _command("methods", "release dp_merf --data DATA --out released --num 6 --epsilon 5 --delta 1e-5 SETS"),
+    _command("methods", "release dp_merf --data DATA --out released --configfile mine.yaml --epsilon 5 SETS"),
+    _command("evaluation.compare", "scores.csv scores.csv --tolerance is=5%", codes=(0, 1)),
+    _command("evaluation.rank", "scores.csv --dataset lesions --metric g2r_cnn --out ranked"),
+    _command("evaluation.fidelity", "--samples samples.npz --real TRAIN --classifiers classifiers"
+             " --protocol protocol.json --threads 1 --out fidelity.json"),
+    _command("evaluation.utility", "--samples samples.npz --test TEST --r2g-samples TEST --classifiers classifiers"
+             " --protocol protocol.json --directions r2g --seed 0 --out utility.json"),
+    _command("evaluation.classifiers", "--train TRAIN --test TEST --protocol protocol.json --seed 0 --out fitted"),
+    _command("evaluation.report.collect", "--preset quick --root . --out scores2.csv"),
+    _command("evaluation.report.collect", "--preset quick --root . --out scores2.csv RUN"),
+    _command("evaluation.report.scores_tables", "--scores scores.csv --published scores.csv --layout layout.yaml"
+             " --datasets lesions --num-samples many --out tables2"),
+    _command("evaluation.report.published_costs", "--published-costs costs.csv --layout layout.yaml --out tables2"),
+    _command("evaluation.report.audit", "--audit audit.csv --layout layout.yaml --out tables2"),
+    _command("evaluation.report.figures", "--root . --layout layout.yaml --runs RUN --data data --out figures"),
+    _command("evaluation.report.page", "--root . --runs RUN --leave-out table9 --out report.html"),
+    _command("workflow.datasets", "lesions --folder pictures --size 28 --test-fraction 0.4 --window '' --out made"),
+    _command("workflow.datasets", "lesions --folder flat --labels labels.csv --mode grey --fit pad --background black"
+             " --split-seed 2 --test-fraction 0.4 --out made"),
+    _command("workflow.datasets", "lesions --folder med.npz --test-split val --size 28 --out made"),
+    _command("workflow.datasets", "lesions --own set.json --check", codes=(0, 1)),
+    _command("workflow.datasets", "celeba --source . --cache cache --test-split valid --out made"),
+    _command("workflow.record", "--root . --settings hyper.json --out provenance2.json"),
+    _command("benchmarks", "--only nothing --repeats 1 --out speed"),
+    _command("benchmarks.point", f"'{POINT}' --threads 1 --device cpu"),
+)  # fmt: skip
 
 
 def spoiled(command: Command, rng: random.Random) -> list[str]:

@@ -65,6 +65,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
         except OSError as error:
             where = f"{short(error.filename)}: " if error.filename is not None else ""
             print_error(UserError(f"{where}{error.strerror or error}; correct the path, or what is in its way"))
+        except UnicodeError as error:
+            print_error(UserError(f"a name holds what cannot be written as text ({error}); rename it"))
         except MemoryError:
             print_error(UserError("this needs more memory than there is; give smaller files or fewer images at a time"))
         return 2
