@@ -7,7 +7,6 @@ convolution) and scaling (time and memory against each size). Run it on an idle 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -23,7 +22,7 @@ from benchmarks.table import Row, to_csv
 from methods.commands.arguments import use_machine
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json, write_text
-from workflow.common.options import whole
+from workflow.common.options import Parser, whole
 from workflow.common.provenance import provenance
 
 PARTS = {module.PART: module for module in (throughput, choices, roofline, scaling)}
@@ -64,7 +63,7 @@ def _chosen(text: str) -> list[str]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats of everything (default 5)")
     cores = len(os.sched_getaffinity(0))

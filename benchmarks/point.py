@@ -5,7 +5,6 @@ A process reports its largest memory so far, which never falls: only a new proce
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from methods.commands.arguments import add_machine, use_machine
 from methods.core.runs.peak_memory import peak_memory_mib
 from workflow.common.errors import UserError, command
 from workflow.common.files import json_or_path
+from workflow.common.options import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 METHOD = "gs_wgan"
@@ -76,7 +76,7 @@ def run(point: Point, device: torch.device) -> list[float]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.point", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.point", description=__doc__)
     parser.add_argument("point", help="the fields of Point as JSON")
     add_machine(parser)
     arguments = parser.parse_args(argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import command
 from workflow.common.files import sha256, write_json
-from workflow.common.options import whole
+from workflow.common.options import Parser, whole
 
 
 def train(
@@ -48,7 +47,7 @@ def train(
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs `python -m evaluation.classifiers`."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.classifiers", description=__doc__)
+    parser = Parser(prog="python -m evaluation.classifiers", description=__doc__)
     parser.add_argument("--train", type=Path, required=True, help="npz of the real train split")
     parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")

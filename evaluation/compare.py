@@ -20,6 +20,8 @@ from evaluation.scores import Score, format_value, read_scores
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.metrics import METRICS
+from workflow.common.options import Parser
+from workflow.common.readers.numbers import parse_number
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Tolerance:
         """Reads "0.02" (absolute) or "5%" (of the reference value). Raises UserError for anything else."""
         relative = text.endswith("%")
         try:
-            amount = float(text.removesuffix("%")) / (100 if relative else 1)
+            amount = parse_number(text.removesuffix("%")) / (100 if relative else 1)
         except ValueError:
             amount = math.nan
         if not 0 <= amount < math.inf:
@@ -135,7 +137,7 @@ def _read_both(a: Path, b: Path) -> tuple[dict[Key, float], dict[Key, float]]:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = ", ".join(f"{metric}={tolerance}" for metric, tolerance in DEFAULT_TOLERANCES.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evaluation.compare",
         description="Compare two scores.csv. Exit code: 0 no regression, 1 regression, 2 bad input.",
         epilog=f"Default tolerances: {defaults}. A percentage is a share of A's value.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from evaluation.inputs import capped, drawn
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
 from workflow.common.contracts import LabelledImages
-from workflow.common.errors import UserError
 from workflow.common.files import write_npz
+from workflow.common.readers.guard import reading
+from workflow.common.readers.npz_file import read_npz
 
 REAL = "real_features.npz"
 BATCH = 256
@@ -74,18 +74,28 @@ class RealFeatures:
             UserError: the stored file is none that `save` wrote.
         """
         path = folder / REAL
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                if str(stored["key"]) == _key(network, real, protocol):
-                    arrays = {name: stored[name] for name in ("mu", "sigma", "near")}
-                    return cls(**arrays, count=int(stored["count"]), key=str(stored["key"]))
-        except FileNotFoundError:
-            pass
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} holds no features: {error}; make it with `python -m evaluation.classifiers`"
-            ) from None
+        if not path.exists():
+            return cls.of(network, real, protocol)
+        problem, maker = "holds no features", "make it with `python -m evaluation.classifiers`"
+        key = _key(network, real, protocol)
+        with reading(path, problem, maker=maker):
+            if str(read_npz(path, ["key"], problem, maker=maker)["key"]) == key:
+                stored = read_npz(path, ("mu", "sigma", "near", "count"), problem, maker=maker)
+                found = cls(stored["mu"], stored["sigma"], stored["near"], int(stored["count"]), key)
+                found.check()
+                return found
         return cls.of(network, real, protocol)
+
+    def check(self) -> None:
+        """Raises ValueError for arrays that `of` does not make: of other types or shapes, or with NaN."""
+        width = self.near.shape[-1:]
+        shapes = self.near.ndim == 2 and self.mu.shape == width and self.sigma.shape == width * 2
+        if not shapes or any(array.dtype.kind != "f" for array in (self.mu, self.sigma, self.near)):
+            raise ValueError("mu must be floats [D], sigma [D, D] and near [M, D]")
+        # One image alone has no covariance.
+        checked = (self.near,) if self.count == 1 else (self.near, self.mu, self.sigma)
+        if self.count < 1 or not all(np.isfinite(array).all() for array in checked):
+            raise ValueError("a feature is no finite number")
 
     def save(self, folder: Path) -> None:
         """Writes `real_features.npz` into `folder`, atomically."""

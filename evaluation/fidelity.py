@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import sha256, write_json
-from workflow.common.options import whole
+from workflow.common.options import Parser, whole
 from workflow.common.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()  # before torch_fidelity, which imports torchvision
@@ -173,7 +172,7 @@ def inception_fid(
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs `python -m evaluation.fidelity`."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.fidelity", description=__doc__)
+    parser = Parser(prog="python -m evaluation.fidelity", description=__doc__)
     parser.add_argument("--samples", type=Path, required=True, help="npz of synthetic (or real) images and labels")
     parser.add_argument("--real", type=Path, required=True, help="npz of the real train split")
     parser.add_argument("--classifiers", type=Path, required=True, help="folder of evaluation.classifiers")

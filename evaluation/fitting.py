@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from evaluation.nets import Classifier
 from workflow.common.contracts import LabelledImages
-from workflow.common.errors import UserError
 from workflow.common.files import write_npz
+from workflow.common.readers.guard import reading
+from workflow.common.readers.npz_file import npz_names, read_npz
 from workflow.common.seeds import derive
 
 EVALUATION_BATCH = 512
@@ -185,17 +186,31 @@ class Mlp:
 
     @classmethod
     def load(cls, path: Path) -> Mlp:
-        """Reads what `save` wrote. Raises UserError if the file is missing or malformed."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                depth = (len(stored.files) - 1) // 2
-                weights = tuple(stored[f"weight{i}"] for i in range(depth))
-                biases = tuple(stored[f"bias{i}"] for i in range(depth))
-                return cls(weights, biases, stored["classes"])
-        except FileNotFoundError:
-            raise UserError(f"no such file: {path}; make it with `python -m evaluation.classifiers`") from None
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is not a stored MLP: {error}") from None
+        """Reads what `save` wrote. Raises UserError if the file is missing, malformed, or of layers that do not fit."""
+        problem, maker = "is not a stored MLP", "make it with `python -m evaluation.classifiers`"
+        names = npz_names(path, problem, maker=maker)
+        depth = (len(names) - 1) // 2
+        stored = read_npz(path, names, problem, maker=maker)
+        with reading(path, problem, maker=maker):
+            weights, biases = (tuple(stored[f"{kind}{i}"] for i in range(depth)) for kind in ("weight", "bias"))
+            model = cls(weights, biases, stored["classes"])
+            model.check()
+        return model
+
+    def check(self) -> None:
+        """Raises ValueError unless the layers are finite numbers that fit together and give a score for each class."""
+        if self.classes.dtype.kind not in "iu" or self.classes.ndim != 1 or not len(self.classes):
+            raise ValueError("classes must be whole numbers [K]")
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            if weight.dtype.kind != "f" or bias.dtype.kind != "f" or weight.ndim != 2 or bias.shape != weight.shape[1:]:
+                raise ValueError("weights must be floats [inputs, outputs] and biases floats [outputs]")
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise ValueError("a weight is no finite number")
+        sizes = [weight.shape for weight in self.weights]
+        if any(one[1] != other[0] for one, other in itertools.pairwise(sizes)):
+            raise ValueError(f"layers {sizes} do not follow one another")
+        if sizes and sizes[-1][1] not in {len(self.classes), *([1] if len(self.classes) == 2 else [])}:
+            raise ValueError(f"{sizes[-1][1]} outputs do not fit {len(self.classes)} classes")
 
 
 def fit_mlp(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workflow.common.errors import UserError
 from workflow.common.files import atomic
+from workflow.common.readers.guard import reading
 
 # The feature network's file in a dataset's folder of classifiers.
 FEATURES = "features.safetensors"
+LARGEST_SIDE = 4096  # pixels, and classes, of a stored network: more is a damaged file
 # (mean, standard deviation) of pixels in [0, 1] as the papers' code has them, for grey and for colour. They are public
 # constants: statistics of the data at hand would leak into gen2real.
 NORMALISATION = {1: (0.1307, 0.3081), 3: (0.5, 0.5)}
@@ -118,17 +120,18 @@ def load(path: Path) -> Classifier:
     Raises:
         UserError: the file is missing, or is none that `save` wrote.
     """
-    try:
+    with reading(path, "is not a stored classifier", maker="make it with `python -m evaluation.classifiers`"):
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
         shape = tuple(int(size) for size in metadata["image_shape"].split("x"))
-        network = Classifier(metadata["network"], shape, int(metadata["num_classes"]))
+        classes = int(metadata["num_classes"])
+        if len(shape) != 3 or not all(1 <= side <= LARGEST_SIDE for side in shape) or not 1 <= classes <= LARGEST_SIDE:
+            raise ValueError(f"image_shape {list(shape)} and num_classes {classes} are none that it is made for")
+        if not all(torch.isfinite(value).all() for value in tensors.values()):
+            raise ValueError("a weight is no finite number")
+        network = Classifier(metadata["network"], shape, classes)
         network.load_state_dict(tensors)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}; make it with `python -m evaluation.classifiers`") from None
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is not a stored classifier: {error}") from None
     return network.eval()
 
 

@@ -33,6 +33,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import csv_text, read_json, sha256, write_text
 from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
+from workflow.common.options import Parser
 
 DEFAULT_METRICS = ("g2r_cnn", "g2r_mlp", "r2g_cnn", "fid_classifier", "fid_inception", "precision", "recall")
 COLUMNS = (
@@ -216,7 +217,8 @@ def _delta(path: Path) -> float | None:
     record = read_json(beside)
     if not isinstance(record, dict) or record.get("scores_sha256") != sha256(path):
         return None
-    delta = (record.get("settings") or {}).get("delta")
+    settings = record.get("settings")
+    delta = settings.get("delta") if isinstance(settings, dict) else None
     return float(delta) if isinstance(delta, int | float) and 0 < delta < 1 else None
 
 
@@ -224,12 +226,6 @@ def _chosen(path: Path, dataset: str | None) -> list[Score]:
     scores = [score for score in read_scores(path) if score.source == "measured"]
     if not scores:
         raise UserError(f"{path} holds no measured scores: there is nothing to rank")
-    keys = [score.order for score in scores]
-    if len(set(keys)) < len(keys):
-        twice = next(s for s, key in zip(scores, keys, strict=True) if keys.count(key) > 1)
-        raise UserError(
-            f"{path}: two values for {twice.metric} of {twice.method} on {twice.dataset}, seed {twice.seed}"
-        )
     datasets = {score.dataset for score in scores}
     if dataset and dataset not in datasets:
         raise unknown("data set", dataset, datasets, where=f"in {path}")
@@ -250,7 +246,7 @@ def _metrics(asked: Sequence[str], scores: Sequence[Score], path: Path) -> list[
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evaluation.rank",
         description="Rank the methods of a scores.csv by each metric, and say what comparing them spent.",
         epilog=f"Metrics: {', '.join(RANKABLE)}. Default: those of {', '.join(DEFAULT_METRICS)} that the file holds.",

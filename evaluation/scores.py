@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.common.contracts import ACCOUNTINGS, format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
-from workflow.common.files import read_csv, write_csv
-from workflow.common.metrics import ORDER
+from workflow.common.files import read_lines, write_csv
+from workflow.common.metrics import METRICS, ORDER
+from workflow.common.readers.numbers import parse_number
 
 COLUMNS = ("preset", "dataset", "method", "epsilon", "accounting", "seed", "metric", "value", "source")
 SOURCES = ("measured", "published")
@@ -18,7 +20,10 @@ SOURCES = ("measured", "published")
 
 @dataclass(frozen=True)
 class Score:
-    """One value: `seed` is None where none applies (published rows); `value` is finite, or inf for `eps_*` only."""
+    """One value: `seed` is None where none applies (published rows); `value` lies in its metric's range.
+
+    Raises UserError for an unknown accounting, metric or source, and for a name or number that cannot be.
+    """
 
     preset: str
     dataset: str
@@ -38,9 +43,16 @@ class Score:
         ):
             if value not in valid:
                 raise unknown(kind, value, valid)
-        endless = self.metric.startswith("eps_") and self.value == math.inf
+        for kind in ("preset", "dataset", "method"):
+            check_name(kind, getattr(self, kind))
+        known, what = METRICS[self.metric], f"{self.metric} of {self.method} on {self.dataset} is {self.value}"
+        endless = self.value == math.inf and known.high == math.inf
         if not (math.isfinite(self.value) or endless):
-            raise UserError(f"{self.metric} of {self.method} on {self.dataset} is {self.value}, not a finite number")
+            raise UserError(f"{what}, not a finite number; measure it again")
+        if not known.low <= self.value <= known.high:
+            raise UserError(f"{what}; it must lie between {max(known.low, 0.0):g} and {known.high:g}: measure it again")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
 
     @property
     def order(self) -> tuple:
@@ -68,11 +80,11 @@ def write_scores(path: str | Path, scores: Iterable[Score]) -> None:
 
 def _score(cells: dict[str, str]) -> Score:
     try:
-        value = float(cells["value"])
+        value = parse_number(cells["value"], endless=True)
     except ValueError:
-        raise UserError(f"value must be a number, got {cells['value']!r}") from None
-    if cells["seed"] and not cells["seed"].isdecimal():
-        raise UserError(f"seed must be empty or a whole number, got {cells['seed']!r}")
+        raise UserError(f"value must be a number, got {cells['value'][:80]!r}") from None
+    if cells["seed"] and not re.fullmatch("[0-9]{1,19}", cells["seed"]):
+        raise UserError(f"seed must be empty or a whole number, got {cells['seed'][:80]!r}")
     seed = int(cells["seed"]) if cells["seed"] else None
     return Score(**{**cells, "epsilon": parse_epsilon(cells["epsilon"]), "seed": seed, "value": value})
 
@@ -81,13 +93,25 @@ def read_scores(path: str | Path) -> list[Score]:
     """Reads a scores CSV.
 
     Raises:
-        UserError: the file is missing, has other columns, or a line holds a bad value (the line is named).
+        UserError: the file is missing, has other columns, a line holds a bad value (the line is named), or two lines
+            give the same value.
     """
-    rows = read_csv(path, COLUMNS, exact=True)
-    scores = []
-    for number, cells in enumerate(rows, start=2):
+    found: dict[tuple, Score] = {}
+    for number, cells in read_lines(path, COLUMNS, exact=True).items():
         try:
-            scores.append(_score(cells))
+            score = _score(cells)
         except UserError as error:
             raise UserError(f"{path} line {number}: {error}") from None
-    return scores
+        if score.order in found:
+            raise UserError(
+                f"{path} line {number}: two values for {score.metric} of {score.method} on {score.dataset}, seed "
+                f"{score.seed}; remove one"
+            )
+        found[score.order] = score
+    return list(found.values())
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raises UserError unless the name of a preset, data set or method is printable text of at most 200 characters."""
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable() or len(name) > 200:
+        raise UserError(f"{kind} must be a printable name of 1 to 200 characters, got {str(name)[:80]!r}")

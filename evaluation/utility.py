@@ -16,7 +16,7 @@ from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
-from workflow.common.options import whole
+from workflow.common.options import Parser, whole
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp
@@ -117,7 +117,7 @@ def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[s
 @command
 def main(argv: list[str] | None = None) -> int:
     """Runs `python -m evaluation.utility`."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.utility", description=__doc__)
+    parser = Parser(prog="python -m evaluation.utility", description=__doc__)
     parser.add_argument("--samples", type=Path, required=True, help="npz of synthetic (or real) images and labels")
     parser.add_argument(
         "--r2g-samples", type=Path, help="what real2gen tests on instead: the real test split gives its ceiling"

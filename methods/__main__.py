@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
 
 from workflow.common import process
-from workflow.common.errors import UserError, command, unknown
+from workflow.common.errors import command, unknown
+from workflow.common.options import Parser
 
 # Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
 VERBS = {
@@ -27,17 +27,10 @@ VERBS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the options in one line, as everything else that is wrong is said."""
-
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 @command
 def main(argv: list[str] | None = None) -> int | None:
     argv = sys.argv[1:] if argv is None else argv
-    parser = _Parser(prog="python -m methods", description=__doc__)
+    parser = Parser(prog="python -m methods", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, summary in VERBS.items():
         options = verbs.add_parser(verb, help=summary, description=summary)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,47 +18,63 @@ GIVE = "--config 'datasets={NAME: {folder: PATH}}', or the same under datasets: 
 
 
 def read_datasets(
-    entries: Mapping[str, Any], shipped: list[str], source: str
+    entries: Mapping[str, Any], shipped: list[str], where: Callable[..., str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, OwnSet]]:
     """Returns the entries with values of their types, and the own sets among them, both by name in order.
 
-    `entries` maps each name to its keys or None; `shipped` are the data sets that need no folder; `source` names the
-    file in errors. Raises UserError for no entry, an unknown name or key, or an impossible value.
+    `entries` maps each name to its keys or None; `shipped` are the data sets that need no folder; `where` names
+    the file or --config that set what stands under keys.
+
+    Raises UserError for no entry, an unknown name or key, or an impossible value.
     """
     if not entries:
-        raise UserError(f"{source} has no data set: give a folder of pictures by {GIVE}")
+        raise UserError(f"{where('datasets')} has no data set: give a folder of pictures by {GIVE}")
     read: dict[str, dict[str, Any]] = {}
     own: dict[str, OwnSet] = {}
     for name, entry in entries.items():
         entry = entry or {}
+        source = where("datasets", name)
         if name in shipped:
-            read[name] = _shipped(name, entry, source)
+            read[name] = _shipped(name, entry, where)
         elif set(entry) <= set(SHIPPED_KEYS):
             raise unknown("data set", name, shipped, OWN_HINT, where=f"in {source} under datasets")
         else:
             read[name] = {key: _typed(key, value) for key, value in entry.items()}
-            own[name] = _own(name, read[name], source)
+            own[name] = _own(name, read[name], where)
     return read, own
 
 
-def _shipped(name: str, entry: dict[str, Any], source: str) -> dict[str, Any]:
+def _shipped(name: str, entry: dict[str, Any], where: Callable[..., str]) -> dict[str, Any]:
     if "folder" in entry:
+        source = where("datasets", name, "folder")
         raise UserError(f"{source}: {name} is the name of a shipped data set; choose another for {entry['folder']}")
     for key in entry:
         if key not in SHIPPED_KEYS:
+            source = where("datasets", name, key)
             raise unknown("key", key, SHIPPED_KEYS, where=f"in {source} under datasets.{name}")
     return entry
 
 
-def _own(name: str, entry: Mapping[str, Any], source: str) -> OwnSet:
+def _own(name: str, entry: Mapping[str, Any], where: Callable[..., str]) -> OwnSet:
     if not NAME.fullmatch(str(name)):
+        source = where("datasets", name)
         raise UserError(f"{source}: data set {name!r} must consist of a-z, 0-9 and _, a letter first; rename it")
     if name in RESERVED:
         raise UserError(f"{source}: data set {name!r} under datasets is reserved on some systems; rename it")
     try:
         return OwnSet.parse(name, entry)
     except UserError as error:
-        raise UserError(f"{source}: datasets.{name}: {error}") from None
+        raise UserError(f"{where('datasets', name, *_culprit(name, entry))}: datasets.{name}: {error}") from None
+
+
+def _culprit(name: str, entry: Mapping[str, Any]) -> list[str]:
+    """Returns the key of an entry that is wrong by itself; none where keys do not go together."""
+    for key, value in entry.items():
+        try:
+            OwnSet.parse(name, {"folder": "x", key: value})
+        except UserError:
+            return [key]
+    return []
 
 
 def _typed(key: str, value: Any) -> Any:
@@ -78,8 +95,8 @@ def check_folders(own: Mapping[str, OwnSet]) -> None:
     for name, one in own.items():
         for key in PATHS:
             path = getattr(one, key)
-            if path and not Path(path).expanduser().exists():
-                where = Path(path).expanduser().absolute()
+            if path and not os.path.exists(os.path.expanduser(path)):
+                where = Path(os.path.expanduser(path)).absolute()
                 raise UserError(f"data set {name}: {key} {path} does not exist (looked for {where}); correct the path")
 
 

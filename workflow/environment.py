@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from workflow.common.errors import command
 from workflow.common.files import write_text
+from workflow.common.options import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
@@ -37,7 +37,7 @@ def render(packages: list[str]) -> str:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Writes environment.yml at the repository's root, or at --out."""
-    parser = argparse.ArgumentParser(prog="python -m workflow.environment", description=__doc__)
+    parser = Parser(prog="python -m workflow.environment", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "environment.yml", help="default: that at the root")
     write_text(parser.parse_args(argv).out, render(pins()))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import jsonschema
 import yaml
 
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, short, unknown
 from workflow.common.own_set import RESERVED, OwnSet
+from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
 from workflow.grid_values import Origin, check_keys, settled
-from workflow.overrides import Layer, override
+from workflow.overrides import Layer, nearest_origin, override
 
 FOLDER = Path(__file__).resolve().parent / "config"
 COMMAND_LINE = "--config"
@@ -39,6 +40,7 @@ class Merged:
         layers: all that was merged, from weak to strong, the preset first.
         content: by key as in schema.yaml; `datasets` holds a mapping for each data set.
         own: the user's own data sets among `datasets`.
+        where: the file or --config that set what stands under keys.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Merged:
     layers: tuple[Layer, ...]
     content: dict[str, Any]
     own: dict[str, OwnSet]
+    where: Callable[..., str]
 
 
 def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER) -> Merged:
@@ -62,21 +65,26 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     for layer in [Layer(path.name, preset), *layers]:
         check_keys(layer.values, layer.source)
     layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
+    weakest = Layer(path.name, {key: value for key, value in preset.items() if key != "datasets" or not _given(layers)})
 
-    def origin(*keys: str) -> str:
-        """Returns where the strongest layer that holds a key got it from."""
-        return next((layer.source for layer in reversed(layers) if _holds(layer.values, keys)), source)
+    def origin(*keys: Any) -> str:
+        return nearest_origin(keys, [weakest, *layers], source)
 
     content = settled(override(preset, layers, datasets) | {"preset": name}, origin)
-    _check_schema(content, source, origin)
-    entries, own = read_datasets(content["datasets"], datasets, source)
+    _check_schema(content, origin)
+    entries, own = read_datasets(content["datasets"], datasets, origin)
     if own and extends is None and preset.get("datasets"):
         raise UserError(
             f"data sets of your own ({', '.join(own)}) would mix with preset {name}'s results; write extends: {name} in"
             f" place of preset: {name} and give the configuration a name by preset: NAME"
         )
     content["datasets"] = entries
-    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own)
+    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own, origin)
+
+
+def _given(layers: Iterable[Layer]) -> bool:
+    """Returns whether any layer replaces the preset's data sets."""
+    return any("datasets" in layer.values for layer in layers)
 
 
 def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]:
@@ -111,23 +119,12 @@ def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]
 
 def mapping(path: Path) -> dict[str, Any]:
     """Returns what a YAML file holds. Raises UserError for a file that is missing, not YAML, or no mapping of keys."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys, got {type(content).__name__}")
     return content
 
 
-def _holds(values: Any, keys: Sequence[str]) -> bool:
-    for key in keys:
-        if not isinstance(values, Mapping) or key not in values:
-            return False
-        values = values[key]
-    return True
 
 
 def _key_path(parts: Iterable[Any]) -> str:
@@ -137,7 +134,7 @@ def _key_path(parts: Iterable[Any]) -> str:
     return text
 
 
-def _check_schema(content: Mapping[str, Any], source: str, origin: Origin) -> None:
+def _check_schema(content: Mapping[str, Any], origin: Origin) -> None:
     schema = yaml.safe_load((FOLDER / "schema.yaml").read_text(encoding="utf-8"))
     errors = jsonschema.Draft202012Validator(schema).iter_errors(content)
     error = min(errors, key=lambda e: (len(e.absolute_path), str(e.absolute_path)), default=None)
@@ -147,7 +144,8 @@ def _check_schema(content: Mapping[str, Any], source: str, origin: Origin) -> No
     if error.validator == "additionalProperties":
         valid = error.schema["properties"]
         wrong = next(key for key in error.instance if key not in valid)
+        source = origin(*error.absolute_path, wrong)
         raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
     about = error.schema.get("description", "")
-    given = origin(*(part for part in error.absolute_path if isinstance(part, str))) if where else source
-    raise UserError(f"{given}: {where or 'top level'}: {error.message}" + (f" ({about})" if about else ""))
+    source = origin(*error.absolute_path)
+    raise UserError(f"{source}: {where or 'top level'}: {short(error.message)}" + (f" ({about})" if about else ""))

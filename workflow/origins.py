@@ -10,7 +10,7 @@ import yaml
 
 from workflow.common.own_set import OwnSet
 from workflow.merging import Merged
-from workflow.overrides import SCALED, Layer, listed
+from workflow.overrides import SCALED, Layer, origin
 
 DEFAULT = "default"
 
@@ -34,7 +34,7 @@ def with_origins(merged: Merged, defaults: Mapping[str, Any]) -> str:
 
 
 def _name_origin(merged: Merged) -> str:
-    stated = _origin(("preset",), merged.layers[1:])
+    stated = origin(("preset",), merged.layers[1:], DEFAULT)
     if merged.extends and stated == DEFAULT:
         return f"the name of {merged.source}"
     return stated
@@ -61,27 +61,9 @@ def _lines(path: tuple[Any, ...], value: Any, layers: Sequence[Layer]) -> Iterat
         for name, item in value.items():
             yield from _lines((*path, name), item, layers)
     else:
-        yield f"{key} {_flow(value)}  # {_origin(path, layers)}"
+        yield f"{key} {_flow(value)}  # {origin(path, layers, DEFAULT)}"
 
 
 def _flow(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("...").rstrip("\n")
-
-
-def _origin(path: tuple[Any, ...], layers: Sequence[Layer]) -> str:
-    for layer in reversed(layers):
-        if _holds(layer.values, path):
-            return layer.source
-    return DEFAULT
-
-
-def _holds(values: Any, path: tuple[Any, ...]) -> bool:
-    for depth, key in enumerate(path):
-        if not isinstance(values, Mapping):
-            # A list, such as datasets: mnist,lesions, sets what it names but no key of it.
-            return depth == len(path) - 1 and key in (listed(values) or ())
-        if key not in values:
-            return False
-        values = values[key]
-    return True

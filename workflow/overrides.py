@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
+from workflow.common.readers.numbers import parse_number
+from workflow.common.readers.yaml_text import parse_yaml
 
 LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
 OWN_HINT = "a set of your own needs a folder: datasets: {NAME: {folder: PATH}}"
@@ -38,34 +39,70 @@ def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Itera
         for key, value in layer.values.items():
             items = listed(value) if key in LISTS else None
             if key == "datasets":
-                own = _datasets(own, value, items, datasets)
+                own = _datasets(own, value, items, datasets, layer.source)
                 merged[key] = own
             elif items is None:
                 merged[key] = _merge(merged.get(key), retype(value))
             elif key == "runs":
-                merged[key] = {name: merged["runs"][name] for name in _chosen("run", items, merged["runs"], RUN_HINT)}
+                chosen = _chosen("run", items, merged["runs"], RUN_HINT, layer.source)
+                merged[key] = {name: merged["runs"][name] for name in chosen}
             else:
                 merged[key] = items
     return merged
 
 
-def _datasets(own: Mapping[str, Any], value: Any, items: list[Any] | None, datasets: Iterable[str]) -> dict[str, Any]:
-    if value is None or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
-        raise UserError(f"datasets holds {value!r}; indent below it, for each of them, a line NAME: {{folder: PATH}}")
+def _datasets(
+    own: Mapping[str, Any], value: Any, items: list[Any] | None, datasets: Iterable[str], source: str
+) -> dict[str, Any]:
+    texts = (isinstance(value, str) and value.strip()) or (isinstance(value, list) and all(map(_is_text, value)))
+    if not texts and not isinstance(value, Mapping):
+        raise UserError(
+            f"{source}: datasets holds {shown(value)}; indent below it, for each of them, a line NAME: {{folder: PATH}}"
+        )
     if items is None:
         # What a set of the user's own holds is not retyped: a folder may be called 2024.
         typed = {name: retype(entry) if name in datasets else entry for name, entry in value.items()}
         # `--config` hands over an empty entry as text.
         return _merge(own, {name: {} if entry in (None, "") else entry for name, entry in typed.items()})
-    return {name: own.get(name, {}) for name in _chosen("data set", items, [*datasets, *own], OWN_HINT)}
+    return {name: own.get(name, {}) for name in _chosen("data set", items, [*datasets, *own], OWN_HINT, source)}
 
 
-def _chosen(kind: str, items: list[Any], valid: Iterable[str], hint: str = "") -> list[str]:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _chosen(kind: str, items: list[Any], valid: Iterable[str], hint: str, source: str) -> list[str]:
     valid = list(valid)
     for item in items:
         if item not in valid:
-            raise unknown(kind, item, valid, hint)
+            raise unknown(kind, item, valid, hint, where=f"in {source}")
     return items
+
+
+def origin(path: Sequence[Any], layers: Sequence[Layer], default: str) -> str:
+    """Returns the source of the strongest layer that holds the keys `path`, `default` where none does."""
+    for layer in reversed(layers):
+        if _holds(layer.values, path):
+            return layer.source
+    return default
+
+
+def nearest_origin(path: Sequence[Any], layers: Sequence[Layer], default: str) -> str:
+    """Returns the origin of `path`, or of as many of its first keys as a layer holds: a list has one for all."""
+    keys = list(itertools.takewhile(_is_text, path))
+    found = (origin(keys[:count], layers, "") for count in range(len(keys), 0, -1))
+    return next(filter(None, found), default)
+
+
+def _holds(values: Any, path: Sequence[Any]) -> bool:
+    for depth, key in enumerate(path):
+        if not isinstance(values, Mapping):
+            # A list, such as datasets: mnist,lesions, sets what it names but no key of it.
+            return depth == len(path) - 1 and key in (listed(values) or ())
+        if key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def retype(value: Any) -> Any:
@@ -76,14 +113,13 @@ def retype(value: Any) -> Any:
         return [retype(item) for item in value]
     if not isinstance(value, str):
         return value
-    for kind in (int, float):
-        try:
-            number = kind(value)
-        except ValueError:
-            continue
-        # A number that float cannot hold stays text, for its reader to refuse.
-        return value if number in (math.inf, -math.inf) and any(map(str.isdigit, value)) else number
-    return yaml.safe_load(value) if value.lower() in ("true", "false", "null", ".inf") else value
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    try:
+        # nan stays a text, which is then refused where a number is meant.
+        return parse_number(value, endless=True)
+    except ValueError:
+        return parse_yaml(value) if value.lower() in ("true", "false", "null", ".inf") else value
 
 
 def listed(value: Any) -> list[Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.common.errors import UserError
-from workflow.common.files import read_json, write_json
+from workflow.common.files import read_object, write_json
 from workflow.common.own_set import OwnSet
 from workflow.dataset_entries import PATHS, facts
 
@@ -53,11 +53,11 @@ def remembered(cache: Path, which: str, paths: Iterable[Path], compute: Callable
 
 
 def _known(cache: Path) -> dict[str, Any]:
+    """Returns what the cache holds; nothing where it is damaged, as it can be made again."""
     try:
-        known = read_json(cache)
+        return read_object(cache)
     except UserError:
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _listing(path: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +69,7 @@ def load(
     shipped = list(datasets)
     merged = read([*files, Layer(COMMAND_LINE, overrides)], shipped, folder)
     content, own = merged.content, merged.own
-    reader = _Reader(content, [*shipped, *own], methods, merged.source)
+    reader = _Reader(content, [*shipped, *own], methods, merged.where)
     reader.check_names(protocol_keys)
     config = Config(
         preset=merged.name,
@@ -99,33 +99,36 @@ def load(
 class _Reader:
     """Reads a preset's content into runs, checking every name it meets against `methods` and the known data sets."""
 
-    def __init__(self, content: Mapping[str, Any], known: list[str], methods: Catalogue, source: str) -> None:
+    def __init__(
+        self, content: Mapping[str, Any], known: list[str], methods: Catalogue, source: Callable[..., str]
+    ) -> None:
         self.content, self.known, self.methods, self.source = content, known, methods, source
 
     def check_names(self, protocol_keys: Iterable[str] | None) -> None:
         """Raises UserError for a data set, protocol key or method of the preset that does not exist."""
         for dataset in self.content["datasets"]:
-            self._known_dataset(dataset, f"in {self.source}")
+            self._known_dataset(dataset, f"in {self.source('datasets', dataset)}")
         if protocol_keys is not None:
             self._check_protocols(list(protocol_keys))
         for method in self.content.get("methods") or {}:
-            self._known_method(method, f"in {self.source} under methods")
+            self._known_method(method, f"in {self.source('methods', method)} under methods")
 
     def _check_protocols(self, keys: list[str]) -> None:
         self._check_protocol(self.content["protocol"], [*keys, PER_DATASET], "protocol")
         for dataset, settings in (self.content["protocol"].get(PER_DATASET) or {}).items():
-            self._known_dataset(dataset, f"in {self.source} under protocol.{PER_DATASET}")
+            source = self.source("protocol", PER_DATASET, dataset)
+            self._known_dataset(dataset, f"in {source} under protocol.{PER_DATASET}")
             self._check_protocol(settings, keys, f"protocol.{PER_DATASET}.{dataset}")
 
     def _check_protocol(self, settings: Mapping[str, Any], valid: list[str], where: str) -> None:
         for key in settings:
             if key not in valid:
-                raise unknown("key", key, valid, where=f"in {self.source} under {where}")
+                raise unknown("key", key, valid, where=f"in {self.source(*where.split('.'), key)} under {where}")
 
     def run(self, name: str) -> Run:
         """Returns a run of the preset. Raises UserError where a name or value of it cannot be."""
         entry = self.content["runs"][name] or {}
-        method = self._known_method(entry.get("method", name), f"of run {name!r}")
+        method = self._known_method(entry.get("method", name), f"of run {name!r} in {self.source('runs', name)}")
         base = (self.content.get("methods") or {}).get(method) or {}
         limited = [self._known_dataset(d, f"of run {name!r}") for d in entry.get("datasets", self.content["datasets"])]
         places, note = self._choice(method, base, name, entry)
@@ -191,6 +194,18 @@ class _Reader:
         valid = set(self.methods.fields(method))
         for key in overrides:
             if key not in valid:
-                place = f"under {where}: not a hyper-parameter of {method}"
+                source = self.source(*where.split("."), key)
+                place = f"in {source} under {where}: not a hyper-parameter of {method}"
                 raise unknown("key", key, [*valid, *other], where=place)
-        self.methods.hyper(method, overrides)
+        try:
+            self.methods.hyper(method, overrides)
+        except UserError as error:
+            keys = [key for key, value in overrides.items() if self._refuses(method, {key: value})]
+            raise UserError(f"{self.source(*where.split('.'), *keys[:1])}: {where}: {error}") from None
+
+    def _refuses(self, method: str, overrides: Mapping[str, Any]) -> bool:
+        try:
+            self.methods.hyper(method, overrides)
+        except UserError:
+            return True
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import threading
@@ -12,6 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflow.common.errors import UserError
+from workflow.common.readers.csv_text import read_cells
+from workflow.common.readers.numbers import parse_number
+
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
 
@@ -19,9 +22,9 @@ EVERY_SECONDS = 60.0
 def measured_seconds(path: str | Path | None) -> float | None:
     """Returns the wall seconds of a Snakemake benchmark file, or None where there is no whole one."""
     try:
-        with Path(path or "").open(newline="", encoding="utf-8") as handle:
-            return float(next(csv.DictReader(handle, delimiter="\t"))["s"])
-    except (OSError, StopIteration, KeyError, ValueError, TypeError):
+        (_, heads), (_, cells), *_ = read_cells(path or "", delimiter="\t")
+        return parse_number(dict(zip(heads, cells, strict=True))["s"])
+    except (UserError, ValueError, KeyError):
         return None
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from workflow.common.contracts import run_folders
 from workflow.common.errors import UserError, command
-from workflow.common.files import json_or_path, read_json, sha256, write_json
+from workflow.common.files import json_or_path, read_object, sha256, write_json
+from workflow.common.options import Parser
 from workflow.common.provenance import provenance
 from workflow.progress import measured_seconds
 
@@ -30,33 +31,49 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     Seconds are wall seconds of jobs; jobs run side by side, so the sum exceeds the time that a person waited.
     """
     seconds = rule_seconds(root / "logs")
-    cards = {path.parent.name: read_json(path) for path in sorted((root / "data").glob("*/card.json"))}
+    cards = {path.parent.name: read_object(path, "a card") for path in sorted((root / "data").glob("*/card.json"))}
     data = {
-        name: {"source": card.get("source"), "splits": {s: v["sha256"] for s, v in card["splits"].items()}}
+        name: {"source": card.get("source"), "splits": _hashes(card, root / "data" / name / "card.json")}
         for name, card in cards.items()
     }
     records = [folder.path / "run.json" for folder in run_folders(root)]
-    runs = [read_json(path) for path in records if path.is_file()]
+    runs = [read_object(path, "run.json") for path in records if path.is_file()]
     return {
         **provenance(),
         "settings": settings,
         "data": data,
         "scores_sha256": sha256(root / "scores.csv"),
         "job_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
-        "train_seconds": round(sum(run.get("train_seconds", 0.0) for run in runs), 1),
+        "train_seconds": round(sum(_seconds(run) for run in runs), 1),
         "runs": len(runs),
         "runs_by_commit": dict(sorted(Counter(_trained_by(run) for run in runs).items())),
     }
 
 
+def _hashes(card: dict[str, Any], path: Path) -> dict[str, str]:
+    """Returns split -> hash of its records. Raises UserError for a card without them."""
+    splits = card.get("splits")
+    splits = splits if isinstance(splits, dict) else {}
+    found = {name: one.get("sha256") for name, one in splits.items() if isinstance(one, dict)}
+    if not found or not all(isinstance(digest, str) for digest in found.values()):
+        raise UserError(f"{path} has no sha256 of its splits; make the data again by python -m workflow.datasets")
+    return found
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    seconds = run.get("train_seconds", 0.0)
+    return float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else 0.0
+
+
 def _trained_by(run: dict[str, Any]) -> str:
     """Returns the commit that trained a run: not the record's, where a later call added runs to older ones."""
-    origin = run.get("provenance", {})
+    origin = run.get("provenance")
+    origin = origin if isinstance(origin, dict) else {}
     return f"{origin.get('commit')}{' modified' if origin.get('modified') else ''}"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow.record", description=__doc__)
+    parser = Parser(prog="python -m workflow.record", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>, with scores.csv")
     parser.add_argument("--settings", default="{}", help="the configuration: JSON in braces, or its file")
     parser.add_argument("--out", type=Path, required=True, help="provenance.json to write")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,18 +12,27 @@ from evaluation.report.csv_rows import as_number, read_rows
 from evaluation.report.layout import CsvTableSpec, Layout, load_layout
 from evaluation.report.render import Column, Row, Table
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import command
+from workflow.common.errors import UserError, command
+from workflow.common.options import Parser
 
 LEAD = ("run", "dataset", "epsilon", "accounting", "attack", "confidence")
 COUNTS = ("epsilon_lower", "eps_published", "eps_sound")  # the notes compare them, whatever the layout shows
 
 
 def read_audit(path: Path, spec: CsvTableSpec) -> list[dict[str, str]]:
-    """Returns the rows of audit.csv. Raises UserError if it is missing, lacks columns, or holds what is no number."""
+    """Returns the rows of audit.csv.
+
+    Raises UserError if it is missing, lacks columns, holds what is no number from 0, or has a row twice.
+    """
     rows = read_rows(path, spec, (*LEAD, *COUNTS), "python -m methods audit")
     for row in rows:
         for name in ("confidence", *COUNTS, *spec.columns):
             as_number(row, name, f"{path}: {row['run']}: ")
+        if not 0 < float(row["confidence"]) < 1:
+            raise UserError(f"{path}: {row['run']}: confidence must lie between 0 and 1, got {row['confidence']}")
+    keys = Counter(tuple(row[name] for name in (*LEAD, "seed") if name in row) for row in rows)
+    if rows and "seed" in rows[0] and max(keys.values()) > 1:
+        raise UserError(f"{path}: two rows for {' '.join(keys.most_common(1)[0][0])}; remove one")
     return rows
 
 
@@ -61,7 +70,7 @@ def _over(row: dict[str, str], count: str) -> bool:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.audit`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--audit", type=Path, required=True, help="audit.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")

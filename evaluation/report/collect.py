@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from evaluation.scores import Score, write_scores
 from workflow.common.contracts import RunFolder, format_epsilon, parse_epsilon, run_folders
-from workflow.common.errors import UserError, command
-from workflow.common.files import read_json
+from workflow.common.errors import UserError, command, shown
+from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
+from workflow.common.options import Parser
 
 FILES = ("run.json", "fidelity.json", "utility.json")
 
@@ -29,8 +29,9 @@ def _check_same_run(folder: RunFolder, run: dict[str, Any]) -> None:
     expected = {"dataset": folder.dataset, "run": folder.run, "epsilon": folder.epsilon, "seed": folder.seed}
     for key, value in expected.items():
         stated = run.get(key, value)
-        if (parse_epsilon(stated) if key == "epsilon" else stated) != value:
-            raise UserError(f"{folder.path}/run.json says {key} {stated!r}, but its folder says {value!r}")
+        given = parse_epsilon(stated) if key == "epsilon" else stated
+        if given != value or isinstance(given, bool):
+            raise UserError(f"{folder.path}/run.json says {key} {shown(stated)}, but its folder says {value!r}")
 
 
 def _notice_short(folder: RunFolder, run: dict[str, Any]) -> None:
@@ -40,10 +41,11 @@ def _notice_short(folder: RunFolder, run: dict[str, Any]) -> None:
 
 
 def _number(path: Path, metric: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: {metric} must be a number, got {value!r}") from None
+    if value == "inf":
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{path}: {metric} must be a number, got {shown(value)}")
+    return float(value)
 
 
 def collect_run(folder: RunFolder, preset: str) -> list[Score]:
@@ -52,7 +54,7 @@ def collect_run(folder: RunFolder, preset: str) -> list[Score]:
     Raises:
         UserError: no result file at all, a value that is not finite, or a run.json of another run.
     """
-    results = {name: read_json(folder.path / name) for name in FILES if (folder.path / name).is_file()}
+    results = {name: read_object(folder.path / name, name) for name in FILES if (folder.path / name).exists()}
     if not results:
         raise UserError(f"{folder.path} holds none of {', '.join(FILES)}")
     run = results.get("run.json")
@@ -84,7 +86,7 @@ def _share(run: dict[str, Any] | None) -> float | None:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.collect`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--preset", required=True, help="name written to the preset column")
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>; searched when no folder is given")
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")

@@ -6,7 +6,6 @@ the first of each class in the test split.
 
 from __future__ import annotations
 
-import argparse
 import math
 import textwrap
 from collections.abc import Iterable
@@ -20,7 +19,8 @@ from matplotlib.figure import Figure
 from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images, run_folders
 from workflow.common.errors import command
-from workflow.common.files import atomic, read_json
+from workflow.common.files import atomic, read_object
+from workflow.common.options import Parser
 
 STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "pdf.fonttype": 42, "svg.hashsalt": "report"}
 # Dates and versions out of the files: equal images give equal bytes.
@@ -87,7 +87,8 @@ def _class_names(spec: FigureSpec, data: Path, dataset: str, num_classes: int) -
     if spec.class_labels:
         return spec.class_labels[:num_classes]
     card = data / dataset / "card.json"
-    names = read_json(card).get("class_names", []) if card.is_file() else []
+    names = read_object(card, "a card").get("class_names") if card.is_file() else []
+    names = names if isinstance(names, list) else []
     return [str(names[label] if label < len(names) else label) for label in range(num_classes)]
 
 
@@ -206,7 +207,7 @@ def write_figures(layout: Layout, folders: Iterable[RunFolder], data: Path, out:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.figures`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>")
     add_layout(parser)
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")

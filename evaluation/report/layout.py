@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from workflow.common.errors import UserError, unknown
 from workflow.common.files import json_or_path
 from workflow.common.metrics import METRICS
+from workflow.common.readers.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _build(cls: type, where: str, value: Any) -> Any:
 
 def _row(where: str, value: Any, labels: dict[str, str]) -> RowSpec:
     entry = {"run": value} if isinstance(value, str) else dict(_expect(where, value, dict))
-    run = entry.get("run")
+    run = _expect(f"{where}.run", entry.get("run"), str)
     if "label" not in entry and run not in labels:
         raise unknown(f"run in layout {where}", run, labels, "name it under `runs:` or give the row a label")
     return _build(RowSpec, where, {"published": run, "label": labels.get(run), **entry})
@@ -157,7 +156,7 @@ def _row(where: str, value: Any, labels: dict[str, str]) -> RowSpec:
 
 def _names(where: str, value: Any, valid: Any, kind: str) -> list[str]:
     for name in _expect(where, value, list):
-        if name not in valid:
+        if not isinstance(name, str) or name not in valid:
             raise unknown(f"{kind} in layout {where}", name, valid)
     return value
 
@@ -210,14 +209,7 @@ def parse_layout(value: Any) -> Layout:
 
 def load_layout(text_or_path: str) -> Layout:
     """Reads a layout from inline JSON or from the path of a YAML or JSON file. Raises UserError if it is not valid."""
-    return parse_layout(json_or_path(text_or_path, "--layout", _yaml))
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from None
+    return parse_layout(json_or_path(text_or_path, "--layout", parse_yaml))
 
 
 def add_layout(parser: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import re
@@ -14,7 +13,9 @@ from typing import Any
 from workflow.common import chosen_on
 from workflow.common.contracts import RunFolder, format_epsilon, run_folders
 from workflow.common.errors import UserError, command
-from workflow.common.files import read_json, write_text
+from workflow.common.files import read_object, write_text
+from workflow.common.options import Parser
+from workflow.common.readers.guard import read_bytes, read_text, reading
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -64,7 +65,10 @@ def _row(tag: str, cells: list[str], right: list[bool]) -> str:
 
 
 def markdown_to_html(text: str) -> str:
-    """Returns the HTML of a table page: its `###` title, its pipe table and its paragraphs of notes."""
+    """Returns the HTML of a table page: its `###` title, its pipe table and its paragraphs of notes.
+
+    Raises ValueError for a table whose rows differ in length.
+    """
     blocks = [block.strip() for block in text.split("\n\n") if block.strip()]
     parts = []
     for block in blocks:
@@ -72,6 +76,8 @@ def markdown_to_html(text: str) -> str:
             parts.append(f"<h3>{escape(block[4:])}</h3>")
         elif block.startswith("|"):
             head, rule, *body = map(_cells, block.splitlines())
+            if {len(row) for row in (rule, *body)} != {len(head)}:
+                raise ValueError(f"a row of the table that begins {head[:3]} has other cells than its head")
             right = [cell.endswith(":") for cell in rule]
             rows = "".join(_row("td", cells, right) for cells in body)
             table = f"<table><thead>{_row('th', head, right)}</thead><tbody>{rows}</tbody></table>"
@@ -81,8 +87,16 @@ def markdown_to_html(text: str) -> str:
     return "\n".join(parts)
 
 
+def _page(path: Path) -> str:
+    """Returns the HTML of a table page's file. Raises UserError naming one that is damaged."""
+    problem, maker = "is no table", "remove it, or make it again with `python -m evaluation.report.scores_tables`"
+    text = read_text(path, problem, maker)
+    with reading(path, problem, maker):
+        return markdown_to_html(text)
+
+
 def _figure(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(read_bytes(path, "is no figure", "remove it")).decode()
     return f'<figure><img alt="{escape(path.stem)}" src="data:image/png;base64,{data}"></figure>'
 
 
@@ -96,9 +110,13 @@ def _number(value: Any, pattern: str) -> str:
     return format(value, pattern) if isinstance(value, int | float) else ""
 
 
+def _entries(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
 def _run_row(folder: RunFolder, run: dict[str, Any]) -> list[str]:
     steps = f"{run.get('steps_done', '')} of {run.get('steps_planned', '')}" if "steps_done" in run else ""
-    hyper = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(run.get("hyper", {}).items()))
+    hyper = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(_entries(run.get("hyper"))))
     who = [folder.dataset, folder.run, str(run.get("method", "")), format_epsilon(folder.epsilon), str(folder.seed)]
     cost = [_number(run.get("train_seconds"), ".0f"), _number(run.get("peak_memory_mib"), ".0f")]
     return [*who, steps, *cost, hyper]
@@ -106,7 +124,7 @@ def _run_row(folder: RunFolder, run: dict[str, Any]) -> list[str]:
 
 def _origin(provenance: dict[str, Any]) -> str:
     """Returns one line for where a run was made, without the time, so that equal origins fall together."""
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(provenance.get("packages", {}).items()))
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(_entries(provenance.get("packages"))))
     state = " with uncommitted changes" if provenance.get("modified") else ""
     machine = f"{provenance.get('processor', 'unknown processor')}, {provenance.get('cores', '?')} cores"
     python = f"Python {provenance.get('python', 'unknown')}"
@@ -116,8 +134,8 @@ def _origin(provenance: dict[str, Any]) -> str:
 def _provenance(runs: list[tuple[RunFolder, dict[str, Any]]]) -> str:
     if not runs:
         return "<p>There is no run.json.</p>"
-    records = [run.get("provenance", {}) for _, run in runs]
-    times = sorted(record["time"] for record in records if record.get("time"))
+    records = [run["provenance"] if isinstance(run.get("provenance"), dict) else {} for _, run in runs]
+    times = sorted(str(record["time"]) for record in records if record.get("time"))
     origins: dict[str, int] = {}
     for record in records:
         origins[_origin(record)] = origins.get(_origin(record), 0) + 1
@@ -131,7 +149,11 @@ def _provenance(runs: list[tuple[RunFolder, dict[str, Any]]]) -> str:
 def _choices(root: Path) -> list[str]:
     """Returns the part on how settings were chosen, from the settings in provenance.json; empty where none says it."""
     path = root / "provenance.json"
-    sentences = chosen_on.sentences(read_json(path).get("settings", {})) if path.is_file() else []
+    if not path.is_file():
+        return []
+    record = read_object(path, "provenance.json")
+    with reading(path, "holds no settings of a preset", "write it again with `python -m workflow.record`"):
+        sentences = chosen_on.sentences(record.get("settings", {}))
     lines = (f"<li>{CODE.sub(_code, escape(text))}</li>" for text in sentences)
     return ["<h2>How settings were chosen</h2>", f"<ul>{''.join(lines)}</ul>"] if sentences else []
 
@@ -139,7 +161,7 @@ def _choices(root: Path) -> list[str]:
 def _which_method(root: Path) -> list[str]:
     """Returns the part that ranks the methods, written by `python -m evaluation.rank`; empty where none was."""
     path = root / f"tables/{RANKING}.md"
-    return ["<h2>Which method?</h2>", markdown_to_html(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    return ["<h2>Which method?</h2>", _page(path)] if path.is_file() else []
 
 
 def _code(match: re.Match[str]) -> str:
@@ -161,12 +183,12 @@ def build_report(root: Path, folders: Iterable[RunFolder], leave_out: Collection
     if not tables:
         raise UserError(f"no tables under {root}/tables; make them with `python -m evaluation.report.scores_tables`")
     trained = [folder for folder in folders if (folder.path / "run.json").is_file()]
-    runs = [(folder, read_json(folder.path / "run.json")) for folder in trained]
+    runs = [(folder, read_object(folder.path / "run.json", "run.json")) for folder in trained]
     title = f"DP image generation benchmark: preset {escape(root.resolve().name)}"
     parts = [
         f"<h1>{title}</h1>",
         "<h2>Tables</h2>",
-        *(markdown_to_html(path.read_text(encoding="utf-8")) for path in tables if path.stem != RANKING),
+        *(_page(path) for path in tables if path.stem != RANKING),
         "<h2>Figures</h2>",
         *map(_figure, figures),
         *_which_method(root),
@@ -184,7 +206,7 @@ def build_report(root: Path, folders: Iterable[RunFolder], leave_out: Collection
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.page`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with tables/, figures/ and runs/")
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

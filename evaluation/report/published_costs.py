@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from evaluation.report import render
@@ -10,6 +9,7 @@ from evaluation.report.csv_rows import read_rows
 from evaluation.report.layout import CsvTableSpec, Layout, load_layout
 from evaluation.report.render import Grid
 from workflow.common.errors import UserError, command
+from workflow.common.options import Parser
 
 LEAD = ("method", "dataset")
 MAKER = "python -m methods published-costs"
@@ -68,7 +68,7 @@ def write_tables(layout: Layout, costs: Path, out: Path) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.published_costs`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--published-costs", type=Path, required=True, help=f"csv of `{MAKER}`")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import command
 from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
+from workflow.common.options import Parser
 
 LEDGER_METRICS = ("eps_published", "eps_sound")
 SHARE = "steps_share"
@@ -217,7 +217,7 @@ def write_tables(
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.scores_tables`."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
     add_layout(parser)

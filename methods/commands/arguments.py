@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path
 from workflow.common.options import number, whole
+from workflow.common.readers.json_text import parse_json
 
 # Their pixels are held in memory at once.
 MOST_IMAGES = 10_000_000
@@ -132,9 +132,8 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         if not separator:
             raise UserError(f"--set takes KEY=VALUE, got {text!r}")
         try:
-            values[key] = json.loads(value)
-        # Not JSON alone: a number of thousands of digits, or lists in lists without end.
-        except (ValueError, RecursionError):
+            values[key] = parse_json(value)
+        except ValueError:
             values[key] = _mapping(value) if value.startswith("{") else value
     return values
 
@@ -142,11 +141,11 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 def _mapping(text: str) -> Any:
     """Returns a mapping written as in a preset; any other text as it is."""
     # On first use: a machine that only trains may lack it.
-    import yaml
+    from workflow.common.readers.yaml_text import parse_yaml
 
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return parse_yaml(text)
+    except ValueError:
         return text
 
 

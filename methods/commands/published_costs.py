@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from methods.core.accounting.calibration import calibrate, epsilon
 from methods.core.accounting.published import classic
 from methods.core.release import Budget, Release
 from workflow.common.contracts import format_epsilon
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
 from workflow.common.files import csv_text, write_text
 
 _COUNTS = ("published", "classic")
@@ -52,6 +53,26 @@ class Setting:
             raise unknown(f"count of {self.name}", self.count, _COUNTS)
         if isinstance(self.released, str) and self.released not in (AS_DESCRIBED, UNKNOWN):
             raise unknown(f"released of {self.name}", self.released, (AS_DESCRIBED, UNKNOWN, "a list of releases"))
+
+    def check(self) -> None:
+        """Raises ValueError for a value of another type, or a number that cannot be."""
+        for key in ("method", "dataset", "setting", "behaviour", "source"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"{key} must be a text, got {shown(getattr(self, key))}")
+        for key, most in (("epsilon", math.inf), ("delta", 1.0), ("printed", math.inf), ("noise", 1e9), ("scale", 1e9)):
+            value = getattr(self, key)
+            optional = key in ("printed", "noise", "scale") and value is None
+            if not optional and not (_is_number(value) and 0 <= value < most and (value > 0 or key == "noise")):
+                raise ValueError(f"{key} must be a number above 0 and below {most:g}, got {shown(value)}")
+        for key in ("counted", "released_counted", "orders", "released"):
+            value = getattr(self, key)
+            if not isinstance(value, list) and not (key == "released" and isinstance(value, str)):
+                raise ValueError(f"{key} must be a list, got {shown(value)}")
+            fits = _is_number if key == "orders" else lambda item: isinstance(item, dict)
+            if isinstance(value, list) and not all(map(fits, value)):
+                raise ValueError(f"{key} holds {shown(value)}, which it cannot")
+        if not isinstance(self.conditional, bool):
+            raise ValueError(f"conditional must be true or false, got {shown(self.conditional)}")
 
     @property
     def name(self) -> str:
@@ -92,27 +113,40 @@ def run(arguments: argparse.Namespace) -> None:
 def read_settings(path: str | Path) -> tuple[list[float], list[Setting]]:
     """Returns the budgets and the settings of a file. Raises UserError naming the entry that is wrong, and why."""
     # Here, so that a machine that only trains does without.
-    import yaml
+    from workflow.common.readers.yaml_text import read_yaml
 
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or set(content) != {"budgets", "settings"} or not content["settings"]:
         raise UserError(f"{path} must hold `budgets` and a list of `settings`")
     fields = {item.name for item in dataclasses.fields(Setting)}
     settings = []
+    _check_entries(path, content["settings"], fields)
     for number, entry in enumerate(content["settings"], start=1):
+        try:
+            settings.append(Setting(**entry))
+            settings[-1].check()
+        except (TypeError, ValueError) as error:
+            raise UserError(f"setting {number} in {path}: {error}; mend it as the file's head says") from None
+    budgets = content["budgets"]
+    if not isinstance(budgets, list) or not all(_is_number(budget) and budget > 0 for budget in budgets):
+        raise UserError(f"{path}: budgets must be a list of numbers above 0, got {shown(budgets)}")
+    return [float(budget) for budget in budgets], settings
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_entries(path: str | Path, entries: Any, fields: set[str]) -> None:
+    """Raises UserError unless the settings are a list of mappings with known keys."""
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: settings must be a list, got {shown(entries)}")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict):
+            raise UserError(f"setting {number} in {path} must be a mapping of keys, got {shown(entry)}")
         for key in entry:
             if key not in fields:
                 raise unknown(f"key of setting {number} in {path}", key, fields)
-        try:
-            settings.append(Setting(**entry))
-        except TypeError as error:
-            raise UserError(f"setting {number} in {path}: {error}") from None
-    return [float(budget) for budget in content["budgets"]], settings
 
 
 def costs_of(setting: Setting, budgets: Sequence[float]) -> dict[str, str]:

@@ -44,7 +44,7 @@ def test_a_count_that_an_attack_beats_is_named(tmp_path):
 
 def test_bad_files_are_one_line_and_exit_code_2(tmp_path, capsys):
     arguments = ["--layout", LAYOUT, "--out", str(tmp_path), "--audit", str(tmp_path / "audit.csv")]
-    assert main(arguments) == 2 and "cannot read" in capsys.readouterr().err
+    assert main(arguments) == 2 and "no such file" in capsys.readouterr().err
     (tmp_path / "audit.csv").write_text("run,dataset\n")
     assert main(arguments) == 2 and "lacks the columns epsilon, accounting" in capsys.readouterr().err
     with pytest.raises(AssertionError):

@@ -81,7 +81,7 @@ def test_the_order_of_the_folders_does_not_matter(tmp_path, collect):
         ({"run": {"accounting": "published", "seed": 1}}, "says seed 1, but its folder says 0"),
         ({"run": {"accounting": "published", "epsilon": 1}}, "says epsilon 1, but its folder says 10.0"),
         ({"run": {"accounting": "guessed", "train_seconds": 1}}, "unknown accounting 'guessed'"),
-        ({"run": {"accounting": "sound"}, "fidelity": {"is": float("nan")}}, "is of dpac on mnist is nan"),
+        ({"run": {"accounting": "sound"}, "fidelity": {"is": float("nan")}}, "NaN is no number of JSON"),
         ({"run": {"accounting": "sound"}, "fidelity": {"is": "inf"}}, "is of dpac on mnist is inf"),
         ({"run": {"accounting": "sound"}, "fidelity": {"is": "good"}}, "is must be a number, got 'good'"),
     ],

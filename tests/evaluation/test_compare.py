@@ -117,12 +117,12 @@ HEADER = "preset,dataset,method,epsilon,accounting,seed,metric,value,source\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read"),
+        (None, "no such file"),
         ("", "the first line must be"),
         ("dataset,metric\n", "the first line must be"),
         (HEADER, "holds no scores"),
         (HEADER + "quick,mnist,dpac,10,published,0,is\n", "line 2: 7 cells instead of 9"),
-        (HEADER + "quick,mnist,dpac,10,published,0,is,nan,measured\n", "line 2: is of dpac on mnist is nan"),
+        (HEADER + "quick,mnist,dpac,10,published,0,is,nan,measured\n", "line 2: value must be a number, got 'nan'"),
         (HEADER + "quick,mnist,dpac,10,published,0,is,high,measured\n", "line 2: value must be a number"),
         (HEADER + "quick,mnist,dpac,0,published,0,is,1,measured\n", "line 2: epsilon must be a number above 0"),
         (HEADER + "quick,mnist,dpac,10,published,x,is,1,measured\n", "line 2: seed must be"),

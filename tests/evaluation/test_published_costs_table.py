@@ -55,7 +55,7 @@ def test_what_published_settings_spend_is_shown_with_bounds_marked_and_the_unkno
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read"),
+        (None, "no such file"),
         ("", "is empty; it is written by python -m methods published-costs"),
         (COSTS.splitlines()[0] + "\n", "has no rows"),
         (COSTS.replace("eps_counted,", "eps,"), "lacks the columns eps_counted"),

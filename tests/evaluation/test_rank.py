@@ -297,11 +297,11 @@ LINE = "mine,lesions,dpac,10,sound,0,{},{},{}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read"),
+        (None, "no such file"),
         ("dataset,metric\n", "the first line must be"),
         (HEADER, "holds no measured scores"),
         (HEADER + LINE.format("is", 1, "published"), "holds no measured scores"),
-        (HEADER + LINE.format("is", "nan", "measured"), "line 2: is of dpac on lesions is nan"),
+        (HEADER + LINE.format("is", "nan", "measured"), "line 2: value must be a number, got 'nan'"),
         (HEADER + LINE.format("is", 1, "measured"), "holds none of the metrics g2r_cnn"),
         (HEADER + 2 * LINE.format("g2r_cnn", 1, "measured"), "two values for g2r_cnn of"),
     ],

@@ -221,7 +221,7 @@ def test_too_few_samples_to_hold_some_of_each_class_out_train_without_a_holdout(
         ('{"num_samples": 0}', "num_samples must be at least 1"),
         ('{"num_samples": "10"}', "num_samples must be of type int"),
         ('{"num_samples": true}', "num_samples must be of type int"),
-        ('{"holdout": NaN}', "holdout must be 0.01 to 0.5"),
+        ('{"holdout": NaN}', "NaN is no number of JSON"),
         ('{"holdout": 0.9}', "0.01 to 0.5, got 0.9"),
         ('{"schedule": "cosine"}', "valid: onecycle, step"),
         ('{"feature_network": "vgg"}', "valid: small, vgg11_bn"),

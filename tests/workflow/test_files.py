@@ -67,7 +67,7 @@ def test_csv_has_one_form_whether_rows_are_lists_or_mappings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (None, {}, "cannot read"),
+        (None, {}, "no such file"),
         ("", {}, "is empty; it is written by make"),
         ("a,b\n", {"columns": ["c", "a", "d"]}, "lacks the columns c, d; it has a, b; it is written by make"),
         ("a,b\n", {"columns": ["b", "a"], "exact": True}, "the first line must be b,a; found a,b"),

@@ -291,7 +291,7 @@ def test_a_bad_folder_is_named_with_its_mend(tmp_path: Path, capsys, kind: str) 
         ("mine", ["--test-split", "val"], "test_split: val is of an .npz with val_images"),
         ("mine", ["--test-labels", "x.csv"], "test_labels needs labels too"),
         ("mine", ["--labels", "x.csv", "--test-labels", "y.csv"], "test_labels needs test, the folder of its pictures"),
-        ("mine", ["--labels", "a\0b"], "labels 'a\\x00b' is no path: it holds a null character"),
+        ("mine", ["--labels", "a\0b"], "an argument holds a null character: 'a\\x00b'"),
         ("mine", ["--own", '{"sise": 32}'], "unknown setting of data set mine 'sise'; did you mean 'size'?"),
     ],
 )

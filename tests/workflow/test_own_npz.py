@@ -186,7 +186,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, capsys) -> None:
     flipped = bytearray(content)
     flipped[3000] ^= 255
     path.write_bytes(flipped)
-    assert f"error: {path} is damaged or no .npz (Bad CRC-32" in refusal(capsys, path)
+    assert f"error: {path} is damaged or no .npz: Bad CRC-32" in refusal(capsys, path)
     with zipfile.ZipFile(path, "w") as archive, np.load(med(tmp_path / "whole.npz")) as arrays:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as member:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, shown
+from workflow.common.readers.npz_file import read_npz
+from workflow.common.readers.numbers import parse_number
 
 ACCOUNTINGS = ("published", "sound", "none")
 REAL = "real"  # the run name of the reference rows measured on real data
@@ -31,13 +33,11 @@ def format_epsilon(epsilon: float) -> str:
 def parse_epsilon(text: str | float) -> float:
     """Returns epsilon as a float. Raises UserError unless it is a number above 0 or "inf"."""
     try:
-        value = float(text)
-    except (TypeError, ValueError, OverflowError):
+        value = math.nan if isinstance(text, bool) else parse_number(str(text).strip(), endless=True)
+    except ValueError:
         value = math.nan
-    endless = str(text).strip().lstrip("+.").lower() in ("inf", "infinity")
-    # 1e400 is a number that float cannot hold, and no word for "no privacy".
-    if not value > 0 or math.isinf(value) != endless:
-        raise UserError(f"epsilon must be a number above 0, or inf for no privacy; got {text!r}")
+    if not value > 0:
+        raise UserError(f"epsilon must be a number above 0, or inf for no privacy; got {shown(text)}")
     return value
 
 
@@ -64,7 +64,7 @@ class RunFolder:
         A path with fewer than five parts, such as `.`, is read from its absolute form.
         """
         path = Path(path)
-        whole = path if len(path.parts) >= 5 else path.resolve()
+        whole = path if len(path.parts) >= 5 else Path(os.path.realpath(path))
         runs, dataset, run, epsilon, seed = whole.parts[-5:] if len(whole.parts) >= 5 else [""] * 5
         if runs != "runs" or not epsilon.startswith("eps") or not seed.startswith("seed"):
             raise UserError(f"not a run folder: {path}; expected .../runs/<dataset>/<run>/eps<e>/seed<s>")
@@ -116,20 +116,16 @@ def load_images(path: str | Path) -> LabelledImages:
     """Reads `images` and `labels` from an npz of the data or the samples stage.
 
     Raises:
-        UserError: the file is missing, truncated, or its arrays have another dtype or shape.
+        UserError: the file is missing or damaged, its arrays have another dtype or shape or are larger than memory, or
+            a label is negative.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            images, labels = stored["images"], stored["labels"]
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not an npz of `images` and `labels`: {error}") from None
-    except ValueError:
-        # NumPy's own words advise to unpickle the file, which would run whatever it holds.
-        raise UserError(f"{path} is not an npz of `images` and `labels`, but another kind of file") from None
+    problem, mend = "is not an npz of `images` and `labels`", "make it again"
+    arrays = read_npz(path, ("images", "labels"), problem, mend)
+    images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(f"{path}: images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise UserError(f"{path}: labels must be int64 [{len(images)}], got {labels.dtype} {list(labels.shape)}")
+    if len(labels) and labels.min() < 0:
+        raise UserError(f"{path} has the label {labels.min()}; labels are 0 .. classes - 1: make it again")
     return LabelledImages(images, labels)

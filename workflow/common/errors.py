@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 
 from workflow.common import process
 
+LONGEST = 2000  # characters of a line on stderr: a value that was given may be of any length
+
 
 class UserError(Exception):
     """Bad input: one line saying what was wrong, the value, the valid choices and how to fix it."""
@@ -21,25 +23,43 @@ def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "", w
     where="in quick.yaml")`
     """
     names = sorted(str(name) for name in valid)
-    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.7)
+    text = str(value) if len(str(value)) <= 80 else f"{str(value)[:80]}..."
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return UserError(
-        f"unknown {kind} {str(value)!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
+        f"unknown {kind} {text!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
         + (f" ({hint})" if hint else "")
     )
 
 
+def shown(value: object) -> str:
+    """Returns a value as an error shows it: its `repr`, cut after 80 characters."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to write thousands of digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def short(text: object) -> str:
+    """Returns a text as an error names it: cut after 200 characters."""
+    return str(text) if len(str(text)) <= 200 else f"{str(text)[:200]}..."
+
+
 def print_error(error: Exception) -> None:
-    """Prints the error as one line on stderr."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    """Prints the error as one line of at most 2,000 printable characters on stderr."""
+    text = " ".join(str(error).split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST])
+    print(f"error: {shown}{'...' if len(text) > LONGEST else ''}", file=sys.stderr, flush=True)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Decorates a command's `main(argv=None)`: however it ends, it ends in at most one line on stderr.
 
-    A UserError is that line and exit code 2, and so is what the system refuses, such as a file on a disk that fails,
-    where no code nearer to it said more. Ctrl-C is one and exit code 130; where the reader of its output has gone
-    (`| head`) it ends in silence with exit code 141.
+    A UserError is that line and exit code 2. So is what the system refuses, such as a name that is too long or a file
+    on a disk that fails, where no code nearer to it said more, and too little memory. Ctrl-C is one and exit code 130;
+    where the reader of its output has gone (`| head`) it ends in silence with exit code 141.
     """
 
     @functools.wraps(main)
@@ -56,9 +76,14 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             process.drop_output()
             return process.CLOSED_PIPE
         except OSError as error:
-            about = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-            print_error(OSError(f"{about}: {error.strerror or error}" if about else str(error)))
-            return 2
+            about = " -> ".join(short(name) for name in (error.filename, error.filename2) if name is not None)
+            where = f"{about}: " if about else ""
+            print_error(UserError(f"{where}{error.strerror or error}; correct the path, or what is in its way"))
+        except UnicodeError as error:
+            print_error(UserError(f"a name holds what cannot be written as text ({error}); rename it"))
+        except MemoryError:
+            print_error(UserError("this needs more memory than there is; give smaller files or fewer images at a time"))
+        return 2
 
     return wrapped
 

@@ -19,7 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, short
+from workflow.common.readers.csv_text import read_cells
+from workflow.common.readers.guard import read_text, reading, reason
+from workflow.common.readers.json_text import parse_json, read_json
+
+__all__ = [
+    "atomic", "csv_text", "json_or_path", "read_csv", "read_json", "read_lines", "read_object", "sha256", "write_csv",
+    "write_json", "write_npz", "write_text",
+]  # fmt: skip
 
 
 def _umask() -> int:
@@ -134,17 +142,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Reads JSON. Raises UserError naming the file if it is missing or malformed."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from None
+def read_object(path: str | Path, what: str = "settings") -> dict[str, Any]:
+    """Returns the JSON object that a file holds. Raises UserError as `read_json`, and for anything but an object."""
+    return _mapping(read_json(path), str(path), what)
 
 
-def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str], Any] = parse_json) -> dict[str, Any]:
     """Returns the JSON object that `text` holds, if it begins with a brace, or that the file at the path `text` holds.
 
     Args:
@@ -154,17 +157,21 @@ def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str],
     Raises:
         UserError: a missing file, malformed text, or something else than an object.
     """
-    inline = str(text).lstrip().startswith("{")
-    try:
-        value = load(str(text) if inline else Path(text).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {text} ({what} takes JSON in braces, or the path of a file)") from None
-    except OSError as error:
-        raise UserError(f"cannot read {text}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{what if inline else text} is not readable: {error}") from None
+    if str(text).lstrip().startswith("{"):
+        try:
+            return _mapping(load(str(text)), short(text), what)
+        except ValueError as error:
+            raise UserError(f"{what} is not readable: {reason(error)}; mend the text in braces") from None
+    if not os.path.lexists(str(text).replace("\0", "")):
+        raise UserError(f"no such file: {short(text)} ({what} takes JSON in braces, or the path of a file)")
+    content = read_text(text, "is not readable")
+    with reading(text, "is not readable", "mend it or make it again"):
+        return _mapping(load(content), str(text), what)
+
+
+def _mapping(value: Any, source: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{what} must be a mapping of names to values, but {text} holds {value!r}")
+        raise UserError(f"{what} must be a mapping of names to values, but {source} holds {short(repr(value))}")
     return value
 
 
@@ -188,7 +195,14 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[
 def read_csv(
     path: str | Path, columns: Sequence[str] = (), maker: str = "", exact: bool = False
 ) -> list[dict[str, str]]:
-    """Returns the rows of a CSV file as texts by column; a file with a header alone gives none.
+    """Returns the rows of a CSV file as texts by column; a file with a header alone gives none. See `read_lines`."""
+    return list(read_lines(path, columns, maker, exact).values())
+
+
+def read_lines(
+    path: str | Path, columns: Sequence[str] = (), maker: str = "", exact: bool = False
+) -> dict[int, dict[str, str]]:
+    """Returns the rows of a CSV file as texts by column, each by the number of the line on which it ends.
 
     Blank lines and the byte-order mark that spreadsheets write are passed over.
 
@@ -200,18 +214,15 @@ def read_csv(
     Raises:
         UserError: the file is missing, empty or not text, lacks columns, or a line has too many or too few cells.
     """
-    hint = f"; it is written by {maker}" if maker else ""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as handle:
-            header, *lines = list(csv.reader(handle)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}{hint}") from None
+    hint = f"; it is written by {maker}" if maker else "; the first line must name the columns"
+    cells = read_cells(path, f"it is written by {maker}" if maker else "")
+    header = cells[0][1] if cells else []
     if problem := _wrong_header(header, list(columns), exact):
         raise UserError(f"{path}{problem}{hint}")
-    for number, cells in enumerate(lines, start=2):
-        if cells and len(cells) != len(header):
-            raise UserError(f"{path} line {number}: {len(cells)} cells instead of {len(header)}")
-    return [dict(zip(header, cells, strict=True)) for cells in lines if cells]
+    for number, row in cells[1:]:
+        if len(row) != len(header):
+            raise UserError(f"{path} line {number}: {len(row)} cells instead of {len(header)}; mend or remove it")
+    return {number: dict(zip(header, row, strict=True)) for number, row in cells[1:]}
 
 
 def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
@@ -219,7 +230,7 @@ def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
         return f": the first line must be {','.join(columns)}; found {','.join(header) or 'nothing'}"
     if not header:
         return " is empty"
-    twice = [name for name in columns if header.count(name) > 1]
+    twice = [name for name in columns or header if header.count(name) > 1]
     if twice:
         return f" has the column {twice[0]} twice; remove one"
     missing = [name for name in columns if name not in header]

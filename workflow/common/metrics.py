@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,6 +17,7 @@ class Metric:
         decimals, published_decimals: of a printed value measured here, and of the paper's.
         arrow: whether tables mark which way is better; what a run spent is neither good nor bad by itself.
         regresses: False for a value that belongs to the machine, not to the method.
+        low, high: smallest and largest value that can be; an FID may fall below 0 by rounding.
     """
 
     name: str
@@ -26,15 +28,17 @@ class Metric:
     published_decimals: int = 2
     arrow: bool = True
     regresses: bool = True
+    low: float = 0.0
+    high: float = 1.0
 
 
 # Default tolerances leave room for another processor's rounding, not for another result.
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("is", "IS", True, "5%", 2),
-        Metric("fid_inception", "FID (Inception)", False, "5%", 2),
-        Metric("fid_classifier", "FID (classifier)", False, "5%", 2),
+        Metric("is", "IS", True, "5%", 2, high=1e4),
+        Metric("fid_inception", "FID (Inception)", False, "5%", 2, low=-0.01, high=1e9),
+        Metric("fid_classifier", "FID (classifier)", False, "5%", 2, low=-0.01, high=1e9),
         Metric("precision", "precision", True, "0.03", 3),
         Metric("recall", "recall", True, "0.03", 3),
         Metric("g2r_mlp", "gen2real MLP", True, "0.02", 3),
@@ -42,9 +46,12 @@ METRICS = {
         Metric("r2g_mlp", "real2gen MLP", True, "0.02", 3),
         Metric("r2g_cnn", "real2gen CNN", True, "0.02", 3),
         Metric("distinct_fraction", "distinct images", True, "0.01", 3),
-        Metric("eps_published", "ε published", False, "0.001", 2, arrow=False),
-        Metric("eps_sound", "ε sound", False, "0.001", 2, arrow=False),
-        Metric("train_seconds", "training (s)", False, "25%", 0, published_decimals=0, arrow=False, regresses=False),
+        Metric("eps_published", "ε published", False, "0.001", 2, arrow=False, high=math.inf),
+        Metric("eps_sound", "ε sound", False, "0.001", 2, arrow=False, high=math.inf),
+        Metric(
+            "train_seconds", "training (s)", False, "25%", 0,
+            published_decimals=0, arrow=False, regresses=False, high=1e9,
+        ),
         # Of the planned ones; only of a run that ended short.
         Metric("steps_share", "share of steps", True, "0.01", 3, arrow=False, regresses=False),
     )

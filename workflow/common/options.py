@@ -1,24 +1,45 @@
-"""Types of command-line options that several commands share; a bad value is one line and exit code 2."""
+"""The parser of every command line and types of options that several share; a bad value is one line, exit code 2."""
 
 from __future__ import annotations
 
+import argparse
+import re
+import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from workflow.common.errors import UserError
 
 
-def whole(option: str, low: int = 1, high: int | None = None) -> Callable[[str], int]:
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals are a UserError, one line without the usage, and that takes no option abbreviated."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **named})
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError with argparse's words and where the options are explained."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses as argparse does. Raises UserError for an argument with a null character, which no path may hold."""
+        for argument in sys.argv[1:] if args is None else args:
+            if "\0" in argument:
+                raise UserError(f"an argument holds a null character: {argument!r}")
+        return super().parse_known_args(args, namespace)
+
+
+def whole(option: str, low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
     """Returns argparse's `type` for a whole number from `low` to `high`; it raises UserError naming `option`."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise UserError(f"{option} must be a whole number, got {text[:80]!r}") from None
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
+            raise UserError(f"{option} must be a whole number, got {text[:80]!r}")
+        value = int(text) if len(text) <= 20 else high + 1
         if value < low:
             raise UserError(f"{option} must be at least {low}, got {value}")
-        if high is not None and value > high:
-            raise UserError(f"{option} must be at most {high}, got {value}")
+        if value > high:
+            raise UserError(f"{option} must be at most {high}, got {text[:80]}")
         return value
 
     return parse

@@ -7,10 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
 from workflow.common.per_record import PerRecord
-
-_LONGEST = 80
 
 
 def setting(
@@ -87,16 +85,6 @@ def describe(cls: type) -> Iterator[str]:
 
 def _limit(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def shown(value: Any) -> str:
-    """Returns a wrong value as an error quotes it: its repr, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:
-        # Python refuses to write thousands of digits.
-        return "a number of thousands of digits"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _per_record(what: str, value: Any, kind: type, field: dataclasses.Field, records: int | None) -> Any:

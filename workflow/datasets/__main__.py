@@ -13,6 +13,7 @@ from typing import get_type_hints
 
 from workflow.common.errors import UserError, command
 from workflow.common.files import json_or_path
+from workflow.common.options import Parser
 from workflow.common.own_set import OwnSet, check_own_name
 from workflow.common.settings import range_of
 from workflow.datasets import sources
@@ -37,7 +38,7 @@ def load(name: str, given: list[Path], cache: Path, test_split: str) -> Dataset:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow.datasets", description=__doc__)
+    parser = Parser(prog="python -m workflow.datasets", description=__doc__)
     parser.add_argument("name", metavar="NAME", help=f"{', '.join(sources.NAMES)}, or one of your own")
     parser.add_argument("--out", type=Path, help="folder for train.npz, test.npz and card.json")
     parser.add_argument("--source", type=Path, action="append", default=[], help="a folder with raw files; repeatable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,18 @@ import numpy as np
 from tqdm import tqdm
 
 from workflow.common.contracts import LabelledImages
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
 from workflow.common.files import sha256
+from workflow.common.readers.guard import read_bytes, read_text, reading, reason
+from workflow.common.readers.zip_file import check_directory, leaves, read_member
 from workflow.datasets import downloads
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.datasets.store import Dataset
 
 SIDE = 32
 ATTRIBUTE = "Male"
+FETCH = "fetch CelebA's own file again"
+MOST_BYTES, MOST_PIXELS = 1 << 26, 4_000_000  # of one image; CelebA's have about 7,000 and 38,804
 PARTITIONS = {"train": "0", "valid": "1", "test": "2"}
 _REQUIRED = "img_align_celeba.zip (or the folder img_align_celeba), list_attr_celeba.txt and list_eval_partition.txt"
 
@@ -81,10 +86,19 @@ def _find(name: str, sources: list[str | Path], cache: Path) -> tuple[Path, str]
 
 
 def _lines(path: Path) -> list[list[str]]:
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file; fetch CelebA's own file again") from None
+    text = read_text(path, "is not a text file", FETCH)
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
+def _names(path: Path, rows: list[list[str]]) -> None:
+    """Raises UserError for an image that stands twice or is no plain file name: it would be read from elsewhere."""
+    names = [row[0] for row in rows]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise UserError(f"{path} is damaged: image {shown(twice)} stands twice; {FETCH}")
+    for name in names:
+        if leaves(name) or "/" in name or "\\" in name or not name.isprintable():
+            raise UserError(f"{path} is damaged: {shown(name)} is no name of an image; {FETCH}")
 
 
 def read_attribute(path: Path, attribute: str) -> dict[str, int]:
@@ -101,6 +115,7 @@ def read_attribute(path: Path, attribute: str) -> dict[str, int]:
     if broken is not None or str(len(rows)) != count:
         where = f"row {broken[0]!r} is broken" if broken else f"{len(rows)} rows where {count} are announced"
         raise UserError(f"{path} is damaged or truncated: {where}; fetch it again")
+    _names(path, rows)
     return {row[0]: int(row[column] == "1") for row in rows}
 
 
@@ -110,6 +125,7 @@ def read_partition(path: Path) -> dict[str, str]:
     broken = next((row for row in rows if len(row) != 2 or row[1] not in PARTITIONS.values()), None)
     if broken is not None:
         raise UserError(f"{path} is damaged: row {' '.join(broken)!r} is not an image and 0, 1 or 2; fetch it again")
+    _names(path, rows)
     return dict(rows)
 
 
@@ -118,14 +134,12 @@ def _opener(folder: Path) -> Iterator[Callable[[str], bytes]]:
     """Yields a function that returns the bytes of an image, from the unpacked folder or else from the zip."""
     unpacked = folder / "img_align_celeba"
     if unpacked.is_dir():
-        yield lambda name: (unpacked / name).read_bytes()
+        yield lambda name: read_bytes(unpacked / name, "cannot be read", FETCH, MOST_BYTES)
         return
-    try:
-        archive = zipfile.ZipFile(folder / "img_align_celeba.zip")
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{folder}/img_align_celeba.zip is truncated or damaged ({error}); fetch it again") from None
-    with archive:
-        yield lambda name: archive.read(f"img_align_celeba/{name}")
+    path = folder / "img_align_celeba.zip"
+    with reading(path, "is truncated or damaged", "fetch it again"), zipfile.ZipFile(path) as archive:
+        check_directory(archive)
+        yield lambda name: read_member(archive, f"img_align_celeba/{name}", MOST_BYTES)
 
 
 def decode(names: list[str], read: Callable[[str], bytes], title: str) -> np.ndarray:
@@ -135,9 +149,11 @@ def decode(names: list[str], read: Callable[[str], bytes], title: str) -> np.nda
     images = np.empty((len(names), 3, SIDE, SIDE), np.uint8)
     for row, name in enumerate(tqdm(names, desc=title, unit="image", disable=None)):
         try:
-            with Image.open(io.BytesIO(read(name))) as image:
+            with Image.open(io.BytesIO(read(name)), formats=("JPEG", "PNG")) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise ValueError(f"it has {image.width}x{image.height} pixels; CelebA's have 178x218")
                 small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{title}: image {name} is missing or damaged: {error}") from None
+        except Exception as error:
+            raise UserError(f"{title}: image {name} is missing or damaged: {reason(error)}; fetch it again") from None
         images[row] = np.asarray(small).transpose(2, 0, 1)
     return images

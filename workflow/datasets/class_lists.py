@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.common.class_names import check_distinct, in_order
-from workflow.common.errors import UserError
-from workflow.common.files import read_csv
+from workflow.common.errors import UserError, short, shown
+from workflow.common.files import read_lines
 from workflow.common.own_set import OwnSet
+from workflow.common.readers.zip_file import leaves
 from workflow.datasets.tree import SUFFIXES, Tree, by_form
 
 _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation"}
@@ -102,21 +103,23 @@ def _read_table(table: Path, root: Path, known: dict[str, str], strict: bool = T
     if not table.is_file() and (root / table.name).is_file():
         raise UserError(f"no such file: {table}; did you mean {root / table.name}?")
     classes: dict[str, str] = {}
-    for number, row in enumerate(read_csv(table, ("file", "label")), start=2):
+    for number, row in read_lines(table, ("file", "label")).items():
         name = posixpath.normpath(unicodedata.normalize("NFC", row["file"].strip()))
-        if name.startswith(("/", "../")) or name == "..":
-            raise UserError(f"{table} line {number}: {row['file']!r} leaves {root}; name files from that folder on")
+        if leaves(name.replace("\\", "/")) and name not in known:
+            raise UserError(f"{table} line {number}: {shown(row['file'])} leaves {root}; name files from there on")
         if name not in known and not strict:
             continue
         if name not in known:
             # os.path.exists and not Path.exists, which lets the error for an over-long name through.
             missing = "is no picture" if os.path.exists(root / name) else "does not exist"
-            raise UserError(f"{table} line {number}: {root / name} {missing}; mend the name or remove the row")
+            raise UserError(f"{table} line {number}: {short(root / name)} {missing}; mend the name or remove the row")
         if known[name] in classes:
-            raise UserError(f"{table} line {number}: {row['file']!r} has a row already; remove one")
+            raise UserError(f"{table} line {number}: {shown(row['file'])} has a row already; remove one")
         label = unicodedata.normalize("NFC", row["label"].strip())
+        if not label.isprintable() or len(label) > 200:
+            raise UserError(f"{table} line {number}: label {shown(label)} is no printable name; shorten or mend it")
         if not label:
-            raise UserError(f"{table} line {number}: {row['file']!r} has an empty label; fill it in")
+            raise UserError(f"{table} line {number}: {shown(row['file'])} has an empty label; fill it in")
         classes[known[name]] = label
     return classes
 

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from workflow.common.errors import UserError
+from workflow.common.readers import guard
 
 _UNSIGNED_BYTE = 0x08
+MOST_BYTES = 1 << 28  # 268 MB; MNIST's largest file has 47
+FETCH = "fetch it again"
 
 
 def read_bytes(path: Path) -> bytes:
     """Returns the decompressed content of an IDX file, plain or gzip (told apart by content, not by name).
 
-    Raises UserError if the gzip stream is truncated or damaged.
+    Raises UserError if there is no such file, the gzip stream is damaged, or the content exceeds MOST_BYTES.
     """
-    content = path.read_bytes()
+    content = guard.read_bytes(path, "is no readable file", FETCH, MOST_BYTES)
     if content[:2] != b"\x1f\x8b":
         return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} is a truncated or damaged gzip file ({error}); fetch it again") from None
+    with guard.reading(path, "is a truncated or damaged gzip file", FETCH):
+        return _unpacked(content)
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Returns gzip's content, no further than MOST_BYTES. Raises ValueError beyond them, and gzip's own errors."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        unpacked = stream.read(MOST_BYTES + 1)
+    if len(unpacked) > MOST_BYTES:
+        raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes, the most that an IDX file of MNIST's kind has")
+    return unpacked
 
 
 def decode(content: bytes, name: object) -> np.ndarray:
@@ -40,7 +51,7 @@ def decode(content: bytes, name: object) -> np.ndarray:
     if len(content) < header:
         raise UserError(f"{name} is truncated inside its header; fetch it again")
     shape = struct.unpack(f">{content[3]}I", content[4:header])
-    expected = header + int(np.prod(shape, dtype=np.int64))
+    expected = header + math.prod(shape)
     if len(content) != expected:
         state = "truncated" if len(content) < expected else "too long"
         raise UserError(f"{name} is {state}: {len(content)} bytes where its header says {expected}; fetch it again")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +16,8 @@ from tqdm import tqdm
 from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.own_set import OwnSet
+from workflow.common.readers.guard import reading, reason
+from workflow.common.readers.zip_file import check_directory, most_bytes
 from workflow.datasets.look import SMALLEST_SIDE, Look, check_finite, range_of_type, scaled
 from workflow.datasets.store import OWN_DRAW, Dataset, drawn
 
@@ -61,12 +62,9 @@ def _drawn(data: LabelledImages, own: OwnSet) -> tuple[LabelledImages, LabelledI
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is zipfile's word for an archive with a password.
-        raise UserError(f"{path} is damaged or no .npz ({error}); fetch or write it again") from None
+    with reading(path, "is damaged or no .npz", "fetch or write it again"), zipfile.ZipFile(path) as archive:
+        check_directory(archive)
+        yield archive
 
 
 def _wanted(own: OwnSet, splits: list[str], path: Path) -> list[str]:
@@ -80,8 +78,9 @@ def _read_head(member: BinaryIO, where: str) -> tuple[tuple[int, ...], np.dtype]
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, kind = read(member)
-    except ValueError as error:
-        raise UserError(f"{where} is damaged ({error}); write the file again with numpy.savez") from None
+    except Exception as error:
+        # NumPy parses it as Python: ValueError, tokenize.TokenError, SyntaxError, RecursionError, MemoryError ...
+        raise UserError(f"{where} is damaged ({reason(error)}); write the file again with numpy.savez") from None
     if kind.hasobject:
         raise UserError(f"{where} holds Python objects, which are not loaded; save an array of numbers of one shape")
     if by_columns and len(shape) > 1:
@@ -98,6 +97,8 @@ def _head(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int, .
         held = archive.getinfo(f"{name}.npy").file_size - member.tell()
     if held != math.prod(shape) * kind.itemsize:
         raise UserError(f"{path}: {name} holds {held} bytes, which {kind} {list(shape)} is not; write the file again")
+    if held > most_bytes():
+        raise UserError(f"{path}: {name} unpacks to {held:,} bytes, more than this machine's memory; split the file")
     return shape, kind
 
 
@@ -138,7 +139,7 @@ def _labels(archive: zipfile.ZipFile, path: Path, split: str, count: int) -> np.
 def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     known, counts = np.unique(labels["train"], return_counts=True)
     if len(known) < 2:
-        raise UserError(f"{path}: train_labels needs at least 2 classes; it has {len(known)}")
+        raise UserError(f"{path}: train_labels needs at least 2 classes; it has {len(known)}: add pictures of another")
     least = 1 if len(labels) == 2 else 2
     if counts.min() < least:
         name = known[counts.argmin()]

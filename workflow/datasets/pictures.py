@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from workflow.common.errors import UserError
+from workflow.common.readers.guard import check_file
 from workflow.datasets.chunks import in_chunks
 from workflow.datasets.look import SMALLEST_SIDE, Look, check_finite, range_of_type, scaled
 
@@ -89,6 +90,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _guarded(path: str, action: Callable[[Image.Image], T]) -> T:
+    check_file(path, "remove it or put a picture there")
     try:
         with open(path, "rb") as handle, _opened(handle, path) as image:
             return action(image)

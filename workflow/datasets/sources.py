@@ -54,20 +54,23 @@ def celeba_defect(folder: Path) -> str | None:
     for required in ("list_attr_celeba.txt", "list_eval_partition.txt"):
         if not (folder / required).is_file():
             return f"{folder} has the faces but no {required}; put CelebA's {required} next to them"
-    try:
-        with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
-            int(handle.readline())
-    except ValueError:
+    if _announced(folder) is None:
         return f"{folder}/list_attr_celeba.txt does not begin with its number of images; fetch CelebA's own file again"
     return None
+
+
+def _announced(folder: Path) -> int | None:
+    """Returns the number of images that the first line of the attributes states, None if it states none."""
+    with (folder / "list_attr_celeba.txt").open("rb") as handle:
+        line = handle.readline(20).strip()
+    return int(line) if line.isdigit() else None
 
 
 def celeba_problem(name: str, folder: Path) -> str | None:
     """Returns what a folder with faces lacks to be data set `name`, in words, or None."""
     if defect := celeba_defect(folder):
         return defect
-    with (folder / "list_attr_celeba.txt").open(encoding="utf-8") as handle:
-        count = int(handle.readline())
+    count = _announced(folder)
     if count != CELEBA_SIZES[name]:
         other = next((known for known, size in CELEBA_SIZES.items() if size == count), None)
         advice = f"name it {other}" if other else f"only these are known: {CELEBA_SIZES}; for others use --folder"

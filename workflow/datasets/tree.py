@@ -63,6 +63,9 @@ class Tree:
             return
         try:
             mode = entry.stat().st_mode
+        except PermissionError:
+            where = os.path.dirname(entry.path)
+            raise UserError(f"{where} may be listed but not entered; change its permissions (chmod u+x)") from None
         except OSError as error:
             raise UserError(f"{entry.path} leads to no file ({error.strerror}); mend or remove that link") from None
         picture = os.path.splitext(entry.name)[1].lower() in SUFFIXES

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.files import read_json, write_json, write_text
+from workflow.common.files import read_object, write_json, write_text
+from workflow.common.readers.guard import reason
 
 SUFFIX = ".private"
 BEGUN, WHOLE, LOCK, PARTIAL = "begun.json", "whole", "lock", "partial"
@@ -65,11 +66,11 @@ class Workplace:
         path = self.folder / BEGUN
         if not path.exists():
             return None
-        content = read_json(path)
+        content = read_object(path, "begun.json")
         try:
             return Begun(content["id"], content["train"], Plan.from_dict(content["plan"]))
         except (KeyError, TypeError) as error:
-            message = f"{path} does not say what was begun ({error}); choose another --out"
+            message = f"{path} does not say what was begun ({reason(error)}); choose another --out"
             raise UserError(message) from None
 
     def begin(self, plan: Plan, train: str) -> Begun:

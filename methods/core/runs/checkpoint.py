@@ -14,6 +14,7 @@ import torch
 from methods.core.method import Method
 from workflow.common.errors import UserError
 from workflow.common.files import atomic, cannot_write
+from workflow.common.readers.guard import reading
 
 GENERATOR = "generator.safetensors"
 # Adam has two moments for each number that it trains, from its first step on.
@@ -76,11 +77,15 @@ def save_generator(folder: Path, method: Method) -> None:
 
 
 def load_generator(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads generator.safetensors. Raises UserError if the run has none yet."""
+    """Reads generator.safetensors. Raises UserError if the run has none yet, or a damaged one."""
     path = folder / GENERATOR
     if not path.exists():
         raise UserError(f"no {path}: train the run first")
-    return safetensors.torch.load_file(path)
+    with reading(path, "is no generator", "train the run again"):
+        state = safetensors.torch.load_file(path)
+        if not all(torch.isfinite(value).all() for value in state.values()):
+            raise ValueError("a weight is no finite number")
+    return state
 
 
 def _store(content: dict[str, Any], path: Path) -> None:

@@ -22,6 +22,7 @@ from methods.core.runs.folder import LEDGER, RECORD
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import sync_folder
+from workflow.common.readers.guard import reason
 
 _KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
@@ -97,8 +98,8 @@ def spent(path: Path) -> Spent:
         delta, uses = header["budget"]["delta"], ledger_lines.uses(releases, records, boot=None)
         used = [release.used(min(uses[name], release.max_uses)) for name, release in releases.items()]
         return Spent({count: epsilon(used, delta, count) for count in COUNTS}, delta)
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"cannot tell what {path} spent ({error}); use another folder") from None
+    except Exception as error:
+        raise UserError(f"cannot tell what {path} spent ({reason(error)}); use another folder") from None
 
 
 def _keep(folder: Path) -> None:

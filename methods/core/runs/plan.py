@@ -18,8 +18,8 @@ from methods.core.accounting.calibration import COUNTS, check_plan, epsilon
 from methods.core.method import Context, Method
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.contracts import parse_epsilon
-from workflow.common.errors import UserError, unknown
-from workflow.common.settings import shown
+from workflow.common.errors import UserError, shown, unknown
+from workflow.common.readers.guard import reason
 
 # As many as named generators tell apart.
 MOST_SEED = 2**63 - 1
@@ -142,10 +142,13 @@ class Plan:
                 seed=content["seed"],
                 costs=_costs(content, budget),
             )
+        except UserError:
+            raise
         except KeyError as error:
             raise UserError(f"not a plan: it lacks {error}; make one with python -m methods plan") from None
-        except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            raise UserError(f"not a plan ({error}); make one with python -m methods plan") from None
+        except Exception as error:
+            # A value may be of any type where JSON says so.
+            raise UserError(f"not a plan ({reason(error)}); make one with python -m methods plan") from None
 
 
 def _check_fields(content: Mapping[str, Any]) -> None:

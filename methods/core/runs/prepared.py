@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def facts(name: str, published: Iterable[str]) -> PublicSpec:
     `published` are the names that need no card, for an error. Raises UserError for an unknown name, a card that cannot
     be read, or a name that several results give to different data.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     for card in (path / "card.json", path):
-        if card.is_file():
+        if os.path.isfile(card):
             return _public(card)
     # Its folder may be looked for next to raw pictures of the same name, so a folder without a card is no error yet.
     cards: dict[str, list[Path]] = {}

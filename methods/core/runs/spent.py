@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, short, shown
 from workflow.common.files import cannot_write
+from workflow.common.readers.guard import read_text, reason
+from workflow.common.readers.json_text import parse_json
 
 FILE = "spent.jsonl"
+_MOST_EPSILON = 1e12  # of one release: more is a damaged line
 _MEND = "mend the line, for it says what was spent on these pictures"
 WORDS = {"replace_one": "replacing one picture", "add_or_remove": "adding or removing one picture"}
 
@@ -51,15 +53,22 @@ def _append(file: BinaryIO, line: bytes) -> None:
 def entries(folder: Path) -> list[dict[str, Any]]:
     """Returns the recorded releases in order. Raises UserError for a file that holds anything else."""
     path = folder / FILE
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): {_MEND}") from None
-    for line in lines:
-        if not _is_entry(line):
-            raise UserError(f"{path} is damaged (it holds {json.dumps(line)[:80]}): {_MEND}")
+    lines = []
+    for number, text in enumerate(read_text(path, "is damaged", _MEND).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            lines.append(parse_json(text))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged (line {number}: {reason(error)}): {_MEND}") from None
+        if not _is_entry(lines[-1]):
+            raise UserError(f"{path} is damaged (line {number} holds {short(json.dumps(lines[-1]))}): {_MEND}")
+    names = [line["id"] for line in lines]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} is damaged (release {shown(twice)} stands twice): {_MEND}")
     return lines
 
 
@@ -69,7 +78,8 @@ def _is_entry(line: Any) -> bool:
     numbers = [line.get("epsilon"), line.get("delta")]
     kinds = line.get("adjacency")
     return (
-        all(isinstance(number, float | int) and math.isfinite(number) and number >= 0 for number in numbers)
+        all(isinstance(number, float | int) and not isinstance(number, bool) for number in numbers)
+        and 0 <= numbers[0] <= _MOST_EPSILON and 0 <= numbers[1] < 1
         and isinstance(kinds, list) and bool(kinds) and all(isinstance(kind, str) for kind in kinds)
     )  # fmt: skip
 
