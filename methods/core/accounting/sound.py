@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import dp_accounting as dpa
 import numpy as np
-from dp_accounting.pld import pld_pmf
+from dp_accounting.pld import common, pld_pmf
 from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy import optimize, special, stats
 
@@ -23,8 +23,11 @@ from workflow.common.errors import UserError
 
 # Losses are rounded to multiples of a grid, halved until epsilon moves by less than a relative tolerance.
 _GRID, _GRID_TOLERANCE, _FINEST, _MOST_POINTS = 1.6e-2, 1e-3, 1e-4, 1e5
-# dp_accounting composes at larger deltas only, and to no more points than these; below, its rounding is all there is.
-_LEAST_DELTA, _MOST_COMPOSED = 1e-9, 2**22
+# Above this, e to the grid overflows.
+_COARSEST = 100.0
+# dp_accounting composes at larger deltas only, and no more points than these, of a sum and of one use.
+_LEAST_DELTA, _MOST_COMPOSED, _MOST_LOSSES = 1e-9, 2**22, 2**19
+_MOST_NOISE = 1e9
 # Share of a delta below that, that goes to unlikely numbers of visits.
 _TAIL = 1e-6
 
@@ -54,21 +57,27 @@ def epsilon(releases: tuple[Release, ...], delta: float) -> float:
     if delta < _LEAST_DELTA or widest > _MOST_POINTS:
         return min(bound, tilted.epsilon(queries, delta))
     size = bound if gaussian else tilted.epsilon(queries, delta)
-    found, grid = _settled(queries, delta, max(_GRID, widest / _MOST_POINTS, size / _MOST_POINTS), widest)
-    return min(bound, max(found, tilted.epsilon(queries, delta, grid / 2)))
+    first = max(_GRID, widest / _MOST_POINTS, size / _MOST_POINTS)
+    found, grid = _settled(queries, delta, first, widest) if first < _COARSEST else (0.0, None)
+    return min(bound, max(found, tilted.epsilon(queries, delta, grid)))
 
 
-def _settled(queries: Sequence[Query], delta: float, grid: float, widest: float) -> tuple[float, float]:
-    """Returns epsilon by dp_accounting on a grid so fine that a finer one would hardly lower it, and that grid."""
+def _settled(queries: Sequence[Query], delta: float, grid: float, widest: float) -> tuple[float, float | None]:
+    """Returns epsilon by dp_accounting on a grid so fine that a finer one would hardly lower it, and half that grid.
+
+    Returns 0 and None where dp_accounting would take too many points.
+    """
     coarse, fine = _composed(queries, delta, grid), _composed(queries, delta, grid / 2)
+    if coarse is None or fine is None:
+        return 0.0, None
     # Both are upper bounds, so stopping early is loose, never wrong.
     while abs(coarse - fine) > _GRID_TOLERANCE * fine and grid > _FINEST:
-        # A sum's losses spread over some five times epsilon.
-        if (5 * fine + 2 * widest) / (grid / 4) > _MOST_COMPOSED:
+        finer = _composed(queries, delta, grid / 4) if widest / (grid / 4) < _MOST_LOSSES else None
+        if finer is None:
             break
         grid /= 2
-        coarse, fine = fine, _composed(queries, delta, grid / 2)
-    return min(coarse, fine), grid / 2
+        coarse, fine = fine, finer
+    return min(coarse, fine), grid / 4
 
 
 def query(release: Release) -> Query:
@@ -92,7 +101,8 @@ def query(release: Release) -> Query:
 
     Raises UserError for Laplace noise on drawn records.
     """
-    count, sigma = release.max_uses * release.answers, release.noise
+    # Less noise costs no less, and keeps the arithmetic finite.
+    count, sigma = release.max_uses * release.answers, min(release.noise, _MOST_NOISE)
     if release.bounded == "function" and (release.draws == "per_row" or release.kind == "laplace"):
         count *= release.rows
     elif release.bounded == "function":
@@ -172,13 +182,25 @@ def _fewer(squares: np.ndarray, weights: np.ndarray, most: int = 2**10) -> tuple
     return np.maximum.reduceat(squares[order], starts), np.add.reduceat(weights[order], starts)
 
 
-def _composed(queries: Sequence[Query], delta: float, grid: float) -> float:
-    total = pld.identity(grid)
+def _composed(queries: Sequence[Query], delta: float, grid: float) -> float | None:
+    """Returns epsilon by dp_accounting; None where that takes more than `_MOST_COMPOSED` points."""
     # dp_accounting's tail bounds may overflow at large orders, which it then does not choose.
     with np.errstate(over="ignore"):
-        for query in queries:
-            total = total.compose(_dense(_loss(query, grid)).self_compose(query.count))
+        losses = [(_dense(_loss(query, grid)), query.count) for query in queries]
+        if sum(_points(loss, count) for loss, count in losses) > _MOST_COMPOSED:
+            return None
+        total = pld.identity(grid)
+        for loss, count in losses:
+            total = total.compose(loss.self_compose(count))
     return float(total.get_epsilon_for_delta(delta))
+
+
+def _points(loss: pld.PrivacyLossDistribution, count: int) -> int:
+    # As dp_accounting cuts the tails, by a few of the orders that it tries.
+    masses = loss._pmf_remove._probs
+    orders = np.array([-20, -4, -1, 1, 4, 20]) / len(masses)
+    low, high = common.compute_self_convolve_bounds(masses, count, 1e-15, orders)
+    return high - low
 
 
 def _dense(loss: pld.PrivacyLossDistribution) -> pld.PrivacyLossDistribution:
