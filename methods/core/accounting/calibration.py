@@ -12,21 +12,31 @@ COUNTS = ("published", "sound")
 _NOISE_TOLERANCE = 1e-3
 # Bisection ends within rounding of the budget; this is far below what any table prints.
 _SLACK = 1e-9
+# The least delta and noise multiplier at which a cost is counted; noise above any other costs less.
+LEAST_DELTA, LEAST_NOISE = 1e-100, 1e-9
 
 
 def epsilon(releases: Iterable[Release], delta: float, accounting: str) -> float:
     """Returns epsilon at `delta` of using every release max_uses times, as "published" or "sound" counts it.
 
-    Infinity where a used release has no noise. Raises UserError for another accounting, or where no sound bound is
-    known for a release.
+    Infinity where a used release has no noise. Raises UserError for another accounting, where no sound bound is known
+    for a release, for a delta outside [1e-100, 1), and for a noise multiplier above 0 but below 1e-9.
     """
     if accounting not in COUNTS:
         raise unknown("accounting", accounting, COUNTS)
+    if not LEAST_DELTA <= delta < 1:
+        raise UserError(f"epsilon is counted at a delta from {LEAST_DELTA:g} up to 1, got {delta}; 1e-5 is usual")
     used = tuple(release for release in releases if release.max_uses)
     if not used:
         return 0.0
     if any(release.kind == "none" or release.noise == 0 for release in used):
         return math.inf
+    for release in used:
+        if release.noise < LEAST_NOISE:
+            raise UserError(
+                f"epsilon is counted from a noise multiplier of {LEAST_NOISE:g} on, release {release.name} has"
+                f" {release.noise:g}; use more noise"
+            )
     # On first use: the accountants' libraries take as long to load as torch, and drawing samples does without them.
     if accounting == "published":
         from methods.core.accounting import published
@@ -48,8 +58,8 @@ def calibrate(make_releases: Callable[[float], Sequence[Release]], budget: Budge
 
     def excess(log_noise: float) -> float:
         cost = epsilon(make_releases(math.exp(log_noise)), budget.delta, budget.accounting)
-        # Logarithms make the curve nearly straight; the floor keeps a cost of exactly 0 finite.
-        return math.log(max(cost, 1e-9) / budget.epsilon)
+        # Logarithms make the curve nearly straight; the limits keep a cost of 0, or an overflow, finite.
+        return math.log(min(max(cost, 1e-9), 1e300) / budget.epsilon)
 
     low, high = _bracket(excess, math.log(1.0), math.log(1e6), math.log(1e-4))
     if high is None:

@@ -25,6 +25,7 @@ from workflow.common.errors import UserError
 _ORDERS = np.unique(np.concatenate([np.arange(2, 129), np.geomspace(129, 8192, 80).astype(int)]))
 # Orders of the Poisson count: Opacus's, and larger ones for small epsilon.
 _REAL_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [80, 128, 256, 512]
+_ROUNDING = 1e-16
 
 
 @functools.lru_cache(maxsize=256)
@@ -46,20 +47,24 @@ def epsilon(releases: tuple[Release, ...], delta: float) -> float:
         return sound.revealed([sound.query(releases[0])], delta)
     if undrawn or any(release.sampling == "one_shard_of_k" for release in releases):
         return float(np.min(_summed_curve(releases) + math.log(1 / delta) / (_ORDERS - 1)))
-    return float(_poisson_accountant(releases).get_epsilon(delta))
+    return float(rdp.compute_epsilon(_REAL_ORDERS, _poisson_curve(releases, _REAL_ORDERS), delta)[0])
 
 
 def _summed_curve(releases: Sequence[Release]) -> np.ndarray:
     return sum((_published_curve(release) for release in releases), np.zeros(len(_ORDERS)))
 
 
-def _poisson_accountant(releases: Sequence[Release], orders: Sequence[float] = _REAL_ORDERS) -> rdp.RdpAccountant:
+def _poisson_curve(releases: Sequence[Release], orders: Sequence[float]) -> np.ndarray:
+    """Returns Renyi DP [orders] of all uses of Poisson releases; infinite where it overflows or does not converge."""
     accountant = rdp.RdpAccountant(list(orders))
     # Orders that overflow, or whose series does not converge, are passed over; dp_accounting warns of each.
     with np.errstate(over="ignore"), _errors_only(logging.getLogger("absl")):
         for release in releases:
             accountant.compose(_event(release), _published_count(release))
-    return accountant
+    # The accountant keeps the sum of all releases here, and converts it in another way than older codes.
+    curve = np.asarray(accountant._rdp, dtype=float)
+    # A divergence that rounding made negative is as small as rounding, not free.
+    return np.where(curve > 0, curve, _ROUNDING * sum(_published_count(release) for release in releases))
 
 
 @contextlib.contextmanager
@@ -149,8 +154,7 @@ def classic(releases: Iterable[Release], delta: float, orders: Sequence[float] =
         return math.inf
     if any(release.sampling == "poisson" for release in used):
         orders = orders or _REAL_ORDERS
-        # The accountant keeps the sum of all releases here, and converts it in another way.
-        curve = np.asarray(_poisson_accountant(used, orders)._rdp)
+        curve = _poisson_curve(used, orders)
     else:
         orders, curve = _ORDERS, _summed_curve(used)
     return float(np.min(curve + math.log(1 / delta) / (np.asarray(orders) - 1)))
