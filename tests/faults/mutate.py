@@ -119,7 +119,7 @@ def tried(chosen: Sequence[Mutant], jobs: int, whole_suite: bool) -> Iterator[tu
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints a line for each mutant and a summary; returns 1 if one survives unexplained, or is caught but explained."""
+    """Prints a line for each mutant and a summary; returns 1 if one survives unexplained, or does not as explained."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.mutate", description=__doc__)
     parser.add_argument("--only", default="", help="mutants of files whose path holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time; default: all cores")
