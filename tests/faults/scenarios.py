@@ -142,6 +142,11 @@ def judge(scenario: Scenario, work: Path, straight: Path) -> Outcome:
     return Outcome(wrong, lost)
 
 
+def is_done(scenario: Scenario, work: Path) -> bool:
+    """Returns whether a release is whole and its workplace gone: then its command has nothing left to do."""
+    return scenario.run is None and (work / "given").exists() and not (work / "given.private").exists()
+
+
 def _left_over(work: Path) -> Iterator[str]:
     for path in work.rglob("*"):
         if path.name.startswith(".") or ".partial" in path.name:
