@@ -1,5 +1,7 @@
 # make tables   set up .venv once, then train, score and print every table and figure (preset quick)
 # make test     the same set-up, then the default test suite
+# make coverage the default tests, and the lines that none of them runs
+# make faults   every night: kills, disk errors, malformed inputs by the thousand, and mutants; about two hours
 # make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +19,7 @@ PYTEST_ARGS ?= -n auto
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup tables test lint lock
+.PHONY: setup tables test coverage faults lint lock
 .DEFAULT_GOAL := tables
 
 setup: $(READY)
@@ -37,6 +39,14 @@ tables: $(READY)
 
 test: $(READY)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+coverage: $(READY)
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS) --cov --cov-report=term
+
+faults: $(READY)
+	"$(BIN)/python" -m tests.faults.kills
+	"$(BIN)/python" -m tests.faults.malformed
+	"$(BIN)/python" -m tests.faults.mutate
 
 lint: $(READY)
 	"$(BIN)/ruff" check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -258,6 +259,13 @@ def test_a_step_needs_an_open_grant_of_its_own_release(tmp_path: Path) -> None:
         setup.optimizer.step(grant, losses, torch.zeros(2, 6))
     with setup.ledger.internal("look") as internal, pytest.raises(UnaccountedAccess):
         setup.optimizer.step(internal, losses, torch.zeros(2, 6))
+    other = dataclasses.replace(setup.release, name="other", clip=CLIP / 4)
+    with (
+        Ledger.open(tmp_path / "other.jsonl", (other,), Budget(1e18, 1e-5, "published"), noise_key=b"3") as ledger,
+        ledger.charge("other") as foreign,
+        pytest.raises(UnaccountedAccess),
+    ):
+        setup.optimizer.step(foreign, losses, torch.zeros(2, 6))
     assert torch.equal(before, flat(setup.model))
 
 

@@ -109,6 +109,14 @@ def test_noise_and_secret_draws_of_a_use_share_no_stream():
     assert default == purposes[0] and len({tuple(values) for values in (*purposes, *others)}) == 4
 
 
+def test_so_many_uses_that_a_key_of_few_bits_would_repeat_share_no_stream():
+    # Of 32 bits, twenty thousand uses would repeat some with probability .05; of 24 bits, surely.
+    source = NoiseSource(b"key")
+    firsts = {int(source.rng("answer", use).bit_generator.random_raw()) for use in range(20_000)}
+    assert len(firsts) == 20_000
+    assert source.rng("answer", 1).bit_generator.state["state"]["key"].max() >= 2**48
+
+
 def test_noise_on_the_grid_has_the_law_of_the_noise(tmp_path):
     for name, law in (("gaussian rows", stats.norm), ("laplace rows", stats.laplace)):
         release, _ = ANSWERS[name]
