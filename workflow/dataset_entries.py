@@ -56,8 +56,8 @@ def _shipped(name: str, entry: dict[str, Any], where: Callable[..., str]) -> dic
 
 
 def _own(name: str, entry: Mapping[str, Any], where: Callable[..., str]) -> OwnSet:
+    source = where("datasets", name)
     if not NAME.fullmatch(str(name)):
-        source = where("datasets", name)
         raise UserError(f"{source}: data set {name!r} must consist of a-z, 0-9 and _, a letter first; rename it")
     if name in RESERVED:
         raise UserError(f"{source}: data set {name!r} under datasets is reserved on some systems; rename it")

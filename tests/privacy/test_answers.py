@@ -208,6 +208,9 @@ def test_three_kills_lose_a_25th_each_at_most_and_repeat_no_answer(tmp_path, mon
     whole = cls.step
 
     def watched(self, t, data, ledger):
+        if not isinstance(ledger, Ledger):
+            # A rehearsal's.
+            return whole(self, t, data, ledger)
         charge = ledger.charge
 
         def recorded(name):
