@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from workflow.common.errors import UserError
@@ -111,7 +111,7 @@ def save(network: Classifier, path: Path) -> None:
     }
     with atomic(path) as temporary:
         tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(serialized(tensors, metadata))
 
 
 def load(path: Path) -> Classifier:

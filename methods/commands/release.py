@@ -39,7 +39,7 @@ from methods.core.runs.sample import draw
 from methods.core.runs.train import train
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
-from workflow.common.files import read_json
+from workflow.common.files import cannot_write, read_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
         begun = _begun(arguments, row, public, digest, place)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
-        _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
+        try:
+            _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
+        except OSError as error:
+            raise cannot_write(error.filename or place.folder, error) from None
     _tell(begun.plan, arguments)
 
 

@@ -97,3 +97,11 @@ def test_shards_are_not_for_the_noiseless_twin():
     public = PublicSpec("lesions", (1, 28, 28), 3, 50)
     with pytest.raises(UserError, match=r"nonprivate\.num_shards must be 1, got 51"):
         Plan.make("nonprivate", "r", {"num_shards": 51}, public, Budget(math.inf, 1e-5, "none"), 0)
+
+
+def test_a_warm_start_empties_no_folder_of_other_things(tmp_path):
+    settings = {}
+    (tmp_path / "holiday.jpg").write_bytes(b"a picture")
+    with pytest.raises(UserError, match=r"holds holiday\.jpg, which no warm start left there"):
+        warm_start.make("gs_wgan", settings, TOY, toy_records(), 0, CPU, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]

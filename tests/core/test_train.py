@@ -117,6 +117,17 @@ def test_a_terminated_run_stores_a_checkpoint_at_the_end_of_its_step(tmp_path, m
     assert (straight / "generator.safetensors").read_bytes() == (ended / "generator.safetensors").read_bytes()
 
 
+def test_what_a_killed_process_was_writing_goes_with_the_next_call_even_where_it_is_refused(tmp_path):
+    """Names as `atomic` gives them; the process that wrote them is gone, so nobody holds them."""
+    left = [tmp_path / ".run.abcd1234.writing.json", tmp_path / "private" / ".checkpoint.ab_d1234.writing.pt"]
+    train.train(planned(), toy_records(), tmp_path, CPU)
+    for path in left:
+        path.write_bytes(b"half")
+    with pytest.raises(UserError, match="finished run"):
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_failure_after_training_spends_nothing_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import io
 import json
+import os
 import platform
 import re
 import shutil
@@ -22,6 +24,7 @@ from methods.__main__ import main
 from methods.commands import release
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
+from methods.core.released import image_files
 from methods.core.runs import noise_key
 from methods.core.runs.configured import Configured
 from workflow.common.contracts import LabelledImages, load_images
@@ -211,6 +214,25 @@ def test_a_release_that_was_killed_goes_on_and_is_charged_and_recorded_once(tmp_
     assert call(data, "out") == 0
     assert len(used) == 1 and len(spent(data)) == 1
     assert (tmp_path / "out" / "privacy.json").exists() and not (tmp_path / "out.private").exists()
+
+
+def test_a_disk_that_is_full_while_the_folder_is_written_costs_one_line_and_no_second_charge(
+    tmp_path, data, monkeypatch, capsys
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    used = charges(monkeypatch)
+    for function in ("write_images", "write_contact_sheet"):
+        with monkeypatch.context() as patch:
+            patch.setattr(image_files, function, full)
+            capsys.readouterr()
+            assert call(data, "out") == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"error: cannot write {tmp_path / 'out.private'}: No space left on device (")
+        assert "the same command continues" in line and not (tmp_path / "out").exists()
+    assert call(data, "out") == 0
+    assert len(used) == 1 and len(spent(data)) == 1
 
 
 @pytest.mark.parametrize("order", ["first to last", "last to first"])

@@ -123,12 +123,15 @@ def _remove_unless_held(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names of a folder's files are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Returns when the names of a folder's files are on disk. Raises UserError where they cannot be."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

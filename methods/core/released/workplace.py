@@ -14,7 +14,7 @@ from pathlib import Path
 
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.files import read_object, write_json, write_text
+from workflow.common.files import cannot_write, read_object, write_json, write_text
 from workflow.common.readers.guard import reason
 
 SUFFIX = ".private"
@@ -131,7 +131,7 @@ class Workplace:
             self._check_left()
             folder.chmod(0o700)
         except OSError as error:
-            raise UserError(f"cannot make {folder}, where the release is trained: {error.strerror}") from None
+            raise cannot_write(folder, error) from None
 
     def _check_left(self) -> None:
         """Raises UserError where the folder holds anything that no release has left there."""

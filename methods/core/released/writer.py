@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from methods.core.release import PublicSpec
 from methods.core.released import image_files, parquet_file
@@ -56,7 +56,7 @@ def write(
     image_files.write_contact_sheet(folder / "contact_sheet.png", class_names, images, labels)
     write_npz(folder / "samples.npz", images=images, labels=labels)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    save_file(tensors, folder / "generator.safetensors")
+    (folder / "generator.safetensors").write_bytes(save(tensors))
     if parquet:
         parquet_file.write_parquet(folder / parquet_file.FILE, folder / "images", names, labels, class_names)
     write_json(folder / "privacy.json", privacy_facts(plan, class_names))

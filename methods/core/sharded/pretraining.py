@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 from methods.core.method import Context
@@ -192,4 +192,4 @@ def _split(stacked: dict[str, torch.Tensor], blocks: list[range]) -> list[dict[s
 def _write(path: Path, stacked: dict[str, torch.Tensor]) -> None:
     """Writes the state dicts of consecutive shards, stacked, as one file; atomically."""
     with atomic(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in stacked.items()}, temporary)
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in stacked.items()}))
