@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from methods.__main__ import main
-from workflow.common.files import write_json, write_npz
+from workflow.common.files import read_json, write_json, write_npz
 
 MERF = '{"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}'
 COUNT = 40
@@ -138,6 +138,18 @@ def test_records_that_are_not_the_plans_are_refused_before_a_charge(data, tmp_pa
     capsys.readouterr()
     train = ["train", "--plan", tmp_path / "plan.json", "--data", other / "train.npz", "--device", "cpu"]
     assert says in refused(capsys, *train, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_without_its_costs_is_not_trained(data, tmp_path, capsys):
+    plan = [*PLAN, "--epsilon", "10", "--hyper", MERF, "--card", data / "card.json", "--out", tmp_path / "plan.json"]
+    assert main([str(part) for part in plan]) == 0
+    content = read_json(tmp_path / "plan.json")
+    del content["eps_published"]
+    write_json(tmp_path / "plan.json", content)
+    capsys.readouterr()
+    train = ["train", "--plan", tmp_path / "plan.json", "--data", data / "train.npz", "--out", tmp_path / "run"]
+    assert "plan.json does not say what its run costs; make it by python -m methods plan" in refused(capsys, *train)
     assert not (tmp_path / "run").exists()
 
 
