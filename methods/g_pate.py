@@ -16,6 +16,9 @@ from methods.core.teachers.gan import Round, TeacherGAN, TeacherHyper, vote_rele
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
+# Of a round's projections, or its counts: a gigabyte.
+_MOST_NUMBERS = 2**28
+
 
 class GPATE(TeacherGAN):
     """Each image gradient is projected to a few dimensions, and in each of them the teachers vote for a bin.
@@ -68,6 +71,12 @@ class GPATE(TeacherGAN):
             raise UserError(
                 f"g_pate.projected must be at most {entries}, the entries of an image of {public.dataset}; got"
                 f" {hp.projected}"
+            )
+        numbers = hp.batch_size * hp.projected * max(entries, hp.bins)
+        if numbers > _MOST_NUMBERS:
+            raise UserError(
+                f"g_pate.batch_size times g_pate.projected is too large for images of {entries} entries and {hp.bins}"
+                f" bins: a round would hold {numbers} numbers, more than {_MOST_NUMBERS}; give smaller ones"
             )
 
     @classmethod

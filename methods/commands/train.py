@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from methods.commands.arguments import add_machine, add_secret_noise, read_plan, read_private, use_machine
+from methods.core.accounting.calibration import COUNTS
 from methods.core.runs.train import train
+from workflow.common.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     device = use_machine(arguments)
     plan = read_plan(arguments.plan)
+    if len(plan.costs) < len(COUNTS) and math.isfinite(plan.budget.epsilon):
+        raise UserError(f"{arguments.plan} does not say what its run costs; make it by python -m methods plan")
     data = read_private(arguments.data, plan.public)
     record = train(
         plan, data, arguments.out, device, arguments.warm_start,

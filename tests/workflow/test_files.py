@@ -170,4 +170,5 @@ def test_whatever_the_system_refuses_a_command_is_one_line(capsys):
         os.rename("/nowhere/a", "/nowhere/b")
 
     assert main([]) == 2
-    assert capsys.readouterr().err == "error: /nowhere/a -> /nowhere/b: No such file or directory; correct the path, or what is in its way\n"
+    told = "error: /nowhere/a -> /nowhere/b: No such file or directory; correct the path, or what is in its way\n"
+    assert capsys.readouterr().err == told

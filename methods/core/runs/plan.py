@@ -191,10 +191,9 @@ def _planned(
 
 def _costs(content: Mapping[str, Any], budget: Budget) -> dict[str, float]:
     costs = {count: content[f"eps_{count}"] for count in COUNTS if f"eps_{count}" in content}
-    wanted = () if math.isinf(budget.epsilon) else COUNTS
-    if set(costs) != set(wanted):
-        raise UserError(f"not a plan: it must have {' and '.join(f'eps_{count}' for count in COUNTS)} for a finite"
-                        f" epsilon, and neither without; {_AGAIN}")  # fmt: skip
+    # A release folder tells of one alone, as no more is needed to draw images.
+    if costs and math.isinf(budget.epsilon):
+        raise UserError(f"not a plan: with epsilon inf it has no cost, and it says {', '.join(costs)}; {_AGAIN}")
     for count, cost in costs.items():
         if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 <= cost < math.inf:
             raise UserError(f"not a plan: eps_{count} must be a number from 0, got {shown(cost)}; {_AGAIN}")

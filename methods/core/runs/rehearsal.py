@@ -46,6 +46,8 @@ def rehearse(plan: Plan, device: torch.device, critics: Path | None = None) -> N
     """
     warm_start.check(plan, critics)
     cuda = [device] if device.type == "cuda" else []
+    # So that the collection at the end looks at what is new, and takes milliseconds.
+    gc.freeze()
     try:
         with torch.random.fork_rng(devices=cuda):
             _go_through(plan, device)
@@ -56,6 +58,7 @@ def rehearse(plan: Plan, device: torch.device, critics: Path | None = None) -> N
     finally:
         # Networks refer to themselves; their memory is wanted again at once.
         gc.collect()
+        gc.unfreeze()
 
 
 class RandomRecords:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -172,11 +173,13 @@ class TeacherGAN(Method):
         """Updates what is public from the released answer, and returns the generator's last loss."""
 
     def private_report(self, delta: float) -> dict[str, float]:
-        """Returns epsilon at `delta` by the data-dependent bound, where one was kept; else nothing.
+        """Returns epsilon at `delta` by the data-dependent bound, where one was kept and is finite; else nothing.
 
         It is as private as the votes that it is computed from.
         """
-        return {"eps_data_dependent": data_dependent.epsilon(self._spent, delta)} if self._spent.any() else {}
+        bound = data_dependent.epsilon(self._spent, delta) if self._spent.any() else math.inf
+        # JSON has no word for a bound that is none.
+        return {"eps_data_dependent": bound} if math.isfinite(bound) else {}
 
     @torch.no_grad()
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
