@@ -186,6 +186,20 @@ def test_ctrl_c_while_the_graph_is_read_is_one_line(fresh: Project, seconds):
     assert call.returncode == 0 or (call.returncode == 130 and error.endswith(f"{process.LINE}\n"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("-n",), ("--quiet", "rules", "host")])
+def test_a_call_whose_output_nobody_reads_ends_in_silence_and_the_next_goes_on(fresh: Project, arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--", RUN]
+    with subprocess.Popen(
+        command, cwd=fresh.folder, env=fresh.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as call:
+        call.stdout.readline()
+        call.stdout.close()
+    assert call.returncode == process.CLOSED_PIPE and not list(fresh.folder.glob(".snakemake/locks/*"))
+    done = fresh.snakemake("--quiet", "rules", "host", "--", RUN)
+    assert done.returncode == 0 and "lock" not in done.stdout
+
+
 def test_make_calls_snakemake_through_the_door_that_ctrl_c_knows():
     dry = subprocess.run(
         ["make", "--dry-run", "tables", "PRESET=smoke"], cwd=ROOT, capture_output=True, text=True, check=True
