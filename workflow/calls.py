@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -170,6 +171,16 @@ def _leave(root: str, file: Any) -> None:
     _write(file, "")
 
 
+def check_folder() -> None:
+    """Raises UserError where nothing can be written in the working folder: a dry run, too, leaves notes there."""
+    try:
+        Path(".snakemake").mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=".snakemake") as file:
+            file.write(b"room")
+    except OSError as error:
+        raise UserError(f"cannot write in {Path.cwd()}: {error.strerror}; name another folder by -d FOLDER") from None
+
+
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
 
@@ -178,6 +189,10 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
     execute = workflow.execute
 
     def holding(*arguments: Any, executor_plugin: Any, **named: Any) -> Any:
+        try:
+            check_folder()
+        except UserError as error:
+            return fail(error)
         settings = executor_plugin.common_settings
         if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
             return execute(*arguments, executor_plugin=executor_plugin, **named)

@@ -108,6 +108,14 @@ def test_the_steps_of_a_killed_call_end_before_the_next_begins(here, capsys):
     assert "steps of a call that was killed still run" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(here):
+    calls.check_folder()
+    (here / ".snakemake").rename(here / "kept")
+    (here / ".snakemake").write_text("a file where Snakemake has its folder")
+    with pytest.raises(UserError, match=r"^cannot write in .*: .*; name another folder by -d FOLDER"):
+        calls.check_folder()
+
+
 RUN = "results/quick/runs/mnist/beta_short/eps10/seed5/run.json"
 
 
