@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -131,29 +132,53 @@ def _signal(numbers: list[int], number: int) -> None:
 
 @contextlib.contextmanager
 def _interruptible(root: str, file: Any) -> Iterator[None]:
-    """Lets Ctrl-C end the call in one line: no step is begun, those that run end, and nothing is left to unlock."""
+    """Lets Ctrl-C end the call in one line, and a closed pipe in silence.
 
-    def end(*_: Any) -> None:
+    No step is begun, those that run end, and nothing is left to unlock.
+    """
+
+    def end(number: int, _: Any) -> None:
+        if number == signal.SIGPIPE and not process.has_no_reader():
+            return
         process.end_quietly(again=True)
-        os.write(2, f"{process.LINE}\n".encode())
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         logging.getLogger("snakemake.logging").disabled = True
-        call, ends = os.environ[VARIABLE], time.monotonic() + 1
-        # At a terminal the steps have the signal too, and end by themselves.
-        while steps(call) and time.monotonic() < ends:
-            time.sleep(0.05)
-        _signal(steps(call), signal.SIGTERM)
-        while steps(call):
-            time.sleep(0.05)
-        tidy(root)
-        _write(file, "")
-        os._exit(process.INTERRUPTED)
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{process.LINE}\n".encode())
+        _leave(root, file)
+        os._exit(128 + number)
 
-    before = signal.signal(signal.SIGINT, end) if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else None
+    # Who ignores Ctrl-C, as in the background of a shell, goes on ignoring it.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    before = {number: signal.signal(number, end) for number in (signal.SIGPIPE, *([] if ignored else [signal.SIGINT]))}
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(root: str, file: Any) -> None:
+    call, ends = os.environ[VARIABLE], time.monotonic() + 1
+    # At a terminal the steps have the signal too, and end by themselves.
+    while steps(call) and time.monotonic() < ends:
+        time.sleep(0.05)
+    _signal(steps(call), signal.SIGTERM)
+    while steps(call):
+        time.sleep(0.05)
+    tidy(root)
+    _write(file, "")
+
+
+def check_folder() -> None:
+    """Raises UserError where nothing can be written in the working folder: a dry run, too, leaves notes there."""
+    try:
+        Path(".snakemake").mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=".snakemake") as file:
+            file.write(b"room")
+    except OSError as error:
+        raise UserError(f"cannot write in {Path.cwd()}: {error.strerror}; name another folder by -d FOLDER") from None
 
 
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
@@ -164,6 +189,10 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
     execute = workflow.execute
 
     def holding(*arguments: Any, executor_plugin: Any, **named: Any) -> Any:
+        try:
+            check_folder()
+        except UserError as error:
+            return fail(error)
         settings = executor_plugin.common_settings
         if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
             return execute(*arguments, executor_plugin=executor_plugin, **named)

@@ -108,6 +108,14 @@ def test_the_steps_of_a_killed_call_end_before_the_next_begins(here, capsys):
     assert "steps of a call that was killed still run" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(here):
+    calls.check_folder()
+    (here / ".snakemake").rename(here / "kept")
+    (here / ".snakemake").write_text("a file where Snakemake has its folder")
+    with pytest.raises(UserError, match=r"^cannot write in .*: .*; name another folder by -d FOLDER"):
+        calls.check_folder()
+
+
 RUN = "results/quick/runs/mnist/beta_short/eps10/seed5/run.json"
 
 
@@ -184,6 +192,20 @@ def test_ctrl_c_while_the_graph_is_read_is_one_line(fresh: Project, seconds):
     _, error = call.communicate()
     assert "Traceback" not in error
     assert call.returncode == 0 or (call.returncode == 130 and error.endswith(f"{process.LINE}\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("-n",), ("--quiet", "rules", "host")])
+def test_a_call_whose_output_nobody_reads_ends_in_silence_and_the_next_goes_on(fresh: Project, arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--", RUN]
+    with subprocess.Popen(
+        command, cwd=fresh.folder, env=fresh.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as call:
+        call.stdout.readline()
+        call.stdout.close()
+    assert call.returncode == process.CLOSED_PIPE and not list(fresh.folder.glob(".snakemake/locks/*"))
+    done = fresh.snakemake("--quiet", "rules", "host", "--", RUN)
+    assert done.returncode == 0 and "lock" not in done.stdout
 
 
 def test_make_calls_snakemake_through_the_door_that_ctrl_c_knows():

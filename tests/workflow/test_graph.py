@@ -156,6 +156,13 @@ def test_a_file_by_name_brings_its_preset(fresh: Project):
         (["--config", "datasets=celeba"], ["celeba are missing", "img_align_celeba", "DPAC_BENCH_DATA"]),
         (["results/quick/runs/mnist/alpha/eps0/seed0/run.json"], ["epsilon must be a number above 0"]),
         (["results/long/scores.csv", "--config", "preset=quick"], ["belongs to preset 'long'"]),
+        (["results/quick/runs/mnist/alpha/eps2.50/seed0/run.json"], ["must be written eps2.5;"]),
+        (["results/quick/runs/mnist/alpha/eps10/seed03/run.json"], ["must be written seed3;"]),
+        (["results/quick/runs/mnist/real/eps10/seed0/utility.json"], ["must be written results", "real/epsinf/seed0"]),
+        (["results/quick/runs/mnits/real/epsinf/seed0/utility.json"], ["unknown data set 'mnits'"]),
+        (["./results/quick//scores.csv"], ["makes ./results/quick//scores.csv; its name is results/quick/scores.csv"]),
+        (["--config", "runs={7: {method: alpha}}"], ["run name '7' under runs"]),
+        (["--config", "seeds=2,2.0"], ["--config: seeds: [2, 2]", "non-unique"]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, parts):

@@ -71,7 +71,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             print(process.LINE, file=sys.stderr, flush=True)
             return process.INTERRUPTED
         except BrokenPipeError:
-            if not any(map(process.is_closed, (sys.stdout, sys.stderr))):
+            if not process.has_no_reader():
                 raise
             process.drop_output()
             return process.CLOSED_PIPE
@@ -100,5 +100,6 @@ def _reported(main: Callable[..., int | None], argv: list[str] | None) -> int:
             print(process.LINE, file=sys.stderr)
         raise
     finally:
-        # What a closed pipe refuses is found out here and not in Python's own last act.
-        sys.stdout.flush()
+        # What a closed pipe refuses is found out here and not in Python's own last act. A process may have no stdout.
+        if sys.stdout:
+            sys.stdout.flush()

@@ -101,6 +101,16 @@ def is_closed(stream: Any) -> bool:
         return False
 
 
+def end_with_the_reader() -> None:
+    """Makes the process end in silence, exit code 141, where it prints into a pipe that nobody reads any more."""
+    signal.signal(signal.SIGPIPE, lambda *_: os._exit(CLOSED_PIPE) if has_no_reader() else None)
+
+
+def has_no_reader() -> bool:
+    """Returns whether stdout or stderr is a pipe that nobody reads any more."""
+    return is_closed(sys.stdout) or is_closed(sys.stderr)
+
+
 def drop_output() -> None:
     """Sends nowhere what is still to be printed into closed pipes."""
     for stream in filter(is_closed, (sys.stdout, sys.stderr)):

@@ -27,6 +27,7 @@ from workflow.common import process
 process.print_anything()
 process.draw_anywhere()
 process.end_quietly()
+process.end_with_the_reader()
 
 from evaluation.protocol import Protocol
 from methods.core import registry
@@ -104,8 +105,8 @@ def check_run(folder, configuration):
     if folder.dataset not in configuration.datasets:
         raise unknown("data set", folder.dataset, configuration.datasets)
     if (folder.epsilon, folder.seed) != (math.inf, 0):
-        raise UserError(f"real data have no epsilon and no seed: {folder.path} must be written "
-                        f"{REAL.format(dataset=folder.dataset)}")
+        right = RunFolder(configuration.root, folder.dataset, REAL_DATA, math.inf, 0).path
+        raise UserError(f"real data have no epsilon and no seed: {folder.path} must be written {right}")
 
 
 def missing_files(name, configuration):
