@@ -32,7 +32,7 @@ class PublicSpec:
 
     def __post_init__(self) -> None:
         numbers = (*self.image_shape, self.num_classes, self.num_train)
-        if len(numbers) != 5 or not all(isinstance(number, int) and number > 0 for number in numbers):
+        if len(numbers) != 5 or not all(type(number) is int and number > 0 for number in numbers):
             raise UserError(
                 f"data set {self.dataset} needs image_shape [C, H, W], num_classes and a count of training records, all"
                 f" whole numbers above 0; got {list(self.image_shape)}, {self.num_classes!r} and {self.num_train!r}"

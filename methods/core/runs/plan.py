@@ -132,13 +132,17 @@ class Plan:
 
 
 def _check_kinds(content: Mapping[str, Any]) -> None:
-    """Raises TypeError unless names are texts, the seed is a whole number from 0, and costs are numbers from 0."""
+    """Raises TypeError unless names are texts, seed and counts are whole numbers, and costs are numbers from 0."""
     for name in ("run", "method", "dataset"):
         if not isinstance(content[name], str) or not content[name].isprintable():
             raise TypeError(f"{name} must be a printable text, got {shown(content[name])}")
     seed = content["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise TypeError(f"seed must be a whole number from 0, got {shown(seed)}")
+    for release in content["releases"]:
+        for name in ("rows", "max_uses", "answers"):
+            if type(release.get(name, 1)) is not int:
+                raise TypeError(f"{name} of a release must be a whole number, got {shown(release[name])}")
     for name in (f"eps_{count}" for count in COUNTS):
         cost = content.get(name, 0.0)
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not cost >= 0:
