@@ -43,7 +43,7 @@ def _digest(own: OwnSet) -> str:
     """Returns a hash of every file's path, size and times, and of what says which files count."""
     digest = hashlib.sha256(repr(sorted(facts(own).items())).encode())
     for key in PATHS:
-        for line in _listing(Path(getattr(own, key)).expanduser()) if getattr(own, key) else ():
+        for line in _listing(Path(os.path.expanduser(getattr(own, key)))) if getattr(own, key) else ():
             digest.update(os.fsencode(f"{key}\0{line}\0"))
     return digest.hexdigest()
 
