@@ -27,7 +27,7 @@ def content(own: OwnSet, cache: Path) -> str:
 
         return content_hash(own)
 
-    paths = [Path(getattr(own, key)).expanduser() for key in PATHS if getattr(own, key)]
+    paths = [Path(os.path.expanduser(getattr(own, key))) for key in PATHS if getattr(own, key)]
     which = repr([sorted(facts(own).items()), [key for key in PATHS if getattr(own, key)]])
     return remembered(cache, which, paths, content_hash)
 

@@ -70,7 +70,7 @@ def _over(row: dict[str, str], count: str) -> bool:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.audit`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.audit", description=__doc__)
     parser.add_argument("--audit", type=Path, required=True, help="audit.csv")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")

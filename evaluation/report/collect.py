@@ -86,7 +86,7 @@ def _share(run: dict[str, Any] | None) -> float | None:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.collect`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.collect", description=__doc__)
     parser.add_argument("--preset", required=True, help="name written to the preset column")
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>; searched when no folder is given")
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")

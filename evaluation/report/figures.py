@@ -207,7 +207,7 @@ def write_figures(layout: Layout, folders: Iterable[RunFolder], data: Path, out:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.figures`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.figures", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>")
     add_layout(parser)
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")

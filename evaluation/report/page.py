@@ -206,7 +206,7 @@ def build_report(root: Path, folders: Iterable[RunFolder], leave_out: Collection
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.page`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.page", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with tables/, figures/ and runs/")
     parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

@@ -68,7 +68,7 @@ def write_tables(layout: Layout, costs: Path, out: Path) -> None:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.published_costs`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.published_costs", description=__doc__)
     parser.add_argument("--published-costs", type=Path, required=True, help=f"csv of `{MAKER}`")
     parser.add_argument("--layout", required=True, help="inline JSON, or the path of a YAML or JSON file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")

@@ -217,7 +217,7 @@ def write_tables(
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.scores_tables`."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog="python -m evaluation.report.scores_tables", description=__doc__)
     parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
     add_layout(parser)

@@ -6,6 +6,8 @@ input and not a damaged one.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from faults.malformed_files import DATA, PROTOCOL, PUBLIC, RUN
+from faults.malformed_files import DATA, HYPER, PROTOCOL, PUBLIC, RUN
 
 from evaluation import compare, nets, rank
 from evaluation.features import RealFeatures
@@ -27,6 +29,7 @@ from evaluation.report import audit, figures, page, published_costs, scores_tabl
 from evaluation.report.collect import collect_run
 from evaluation.report.layout import load_layout
 from evaluation.scores import Score, read_scores
+from methods.__main__ import main as methods_main
 from methods.commands import published_costs as settings_file
 from methods.commands.arguments import read_plan, read_private, read_public
 from methods.commands.join import join
@@ -188,6 +191,29 @@ def _collected(folder: Path) -> Any:
     return collect_run(_folder(folder)[0], "quick")
 
 
+def _command(*arguments: str) -> Callable[[Path], Any]:
+    """Returns what calls `python -m methods` there; its one line on stderr becomes a UserError again."""
+
+    def read(folder: Path) -> None:
+        heard = io.StringIO()
+        with contextlib.redirect_stderr(heard):
+            code = methods_main(list(arguments))
+        lines = [line for line in heard.getvalue().splitlines() if line.startswith("error: ")]
+        if code == 2 and len(lines) == 1:
+            raise UserError(lines[0])
+        if code or lines:
+            raise AssertionError(f"exit code {code} with {heard.getvalue()[-300:]}")
+
+    return read
+
+
+def _with_spent(folder: Path) -> Any:
+    (folder / "spent.jsonl").rename(folder / DATA / "spent.jsonl")
+    return _command(*RELEASE)(folder)
+
+
+SETS = [part for key, value in HYPER.items() for part in ("--set", f"{key}={value}")]
+RELEASE = ("release", "dp_merf", "--data", DATA, "--out", "released", "--num", "6", "--epsilon", "5", *SETS)
 READERS = (
     Reader("images (npz)", "samples.npz", "npz", lambda f: load_images(f / "samples.npz"), _images),
     Reader("records (npz)", f"{DATA}/train.npz", "npz", lambda f: read_private(f / DATA / "train.npz", PUBLIC)),
@@ -250,6 +276,16 @@ READERS = (
     Reader("published costs", "costs.csv", "csv", _costs),
     Reader("published settings", "settings.yaml", "yaml", lambda f: settings_file.read_settings(f / "settings.yaml")),
     Reader("configuration", "mine.yaml", "yaml", _preset),
+    Reader("release (card.json)", f"{DATA}/card.json", "json", _command(*RELEASE)),
+    Reader("release (train.npz)", f"{DATA}/train.npz", "npz", _command(*RELEASE)),
+    Reader("release (record)", "spent.jsonl", "jsonl", _with_spent),
+    Reader("release (configuration)", "mine.yaml", "yaml", _command(*RELEASE, "--configfile", "mine.yaml")),
+    Reader("run (card.json)", f"{DATA}/card.json", "json",
+           _command("run", "dp_merf", "--data", DATA, "--num", "6", "--out", "run2", *SETS)),
+    Reader("training (plan.json)", f"{RUN}/plan.json", "json",
+           _command("train", "--plan", f"{RUN}/plan.json", "--data", f"{DATA}/train.npz", "--out", "again")),
+    Reader("audit (plan.json)", f"{RUN}/plan.json", "json",
+           _command("audit", "--plan", f"{RUN}/plan.json", "--seconds", "0.05", "--out", "a.csv")),
     Reader("benchmark of a rule", "bench.tsv", "csv", lambda f: progress.measured_seconds(f / "bench.tsv"),
            lambda value: value is None or (math.isfinite(value) and value >= 0)),
 )

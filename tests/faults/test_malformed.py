@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import tempfile
 import zipfile
@@ -28,6 +29,7 @@ from workflow.datasets import idx
 from workflow.datasets.pictures import probe
 
 QUICK_READERS, QUICK_COMMANDS = 110, 40  # cases; the whole has over 2,000
+SLOW = re.compile(r"train|release|run \(|audit|account|classifiers|fidelity|utility|costs|benchmarks|figures| run$")
 SECONDS = 20.0
 
 
@@ -60,9 +62,9 @@ def test_what_once_ended_in_a_traceback_or_a_hang_does_so_no_more(files: Path) -
 
 def test_a_sample_of_malformed_inputs_is_refused_in_one_line_or_accepted_in_range(files: Path) -> None:
     readers, commands = malformed.planned(3 * len(READERS), seed=2026)
-    assert findings(readers[:: max(1, len(readers) // QUICK_READERS)], files, copied=False) == []
-    cheap = [one for one in commands if "benchmarks" not in one.group and "classifiers" not in one.group]
-    assert findings(cheap[:: max(1, len(cheap) // QUICK_COMMANDS)], files, copied=True) == []
+    for plan, count, copied in ((readers, QUICK_READERS, False), (commands, QUICK_COMMANDS, True)):
+        cheap = [one for one in plan if not SLOW.search(one.group)]
+        assert findings(cheap[:: max(1, len(cheap) // count)], files, copied) == []
 
 
 @pytest.mark.faults
@@ -117,7 +119,7 @@ BILLION = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (read_yaml, b"a: {b: 1, 2024: 2}", "a key in line 1 is no text; put it in quotes"),
         (read_yaml, b"!!python/object/apply:os.system [true]", "which is no plain value"),
         (read_yaml, b"delta: .nan", ".nan, which is no number"),
-        (read_yaml, b"[" * 5000, "it is nested too deep"),
+        (read_yaml, b"[" * 700, "it is nested too deep"),
         (read_csv, b'a,b\n1,"' + b"x" * 200_000 + b'"\n', "line 2: field larger than field limit"),
         (read_csv, b'a,b\n1,"x\n', "unexpected end of data"),
         (read_csv, b"a,b\n1,\0\n", "null characters"),

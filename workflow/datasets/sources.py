@@ -27,8 +27,8 @@ def folders(given: Iterable[str | Path]) -> list[Path]:
 
     Raises UserError if a given folder does not exist: a misspelt path must not fall through to a download.
     """
-    folders = [Path(folder).expanduser() for folder in given]
-    folders += [Path(part).expanduser() for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    folders = [Path(os.path.expanduser(folder)) for folder in given]
+    folders += [Path(os.path.expanduser(part)) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no such data folder: {folder}; fix --source, data_sources or ${ENVIRONMENT}")

@@ -17,13 +17,13 @@ def check_file(path: str | Path, hint: str = "", most: int | None = None) -> int
     """Returns the size in bytes of the regular file at `path`.
 
     Args:
-        hint: what to do about it, for the error; empty where the caller's words are enough.
+        hint: what to do about it, for the error, in place of correcting the path.
         most: bytes that are read.
 
     Raises:
         UserError: there is no such file, it cannot be reached, is a folder, a pipe or a device, or is too large.
     """
-    tail = hint and f"; {hint}"
+    tail = f"; {hint or 'correct the path'}"
     try:
         facts = os.stat(path)
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def check_file(path: str | Path, hint: str = "", most: int | None = None) -> int
     if stat.S_ISDIR(facts.st_mode):
         raise UserError(f"cannot read {path}: Is a directory{tail}")
     if not stat.S_ISREG(facts.st_mode):
-        raise UserError(f"cannot read {path}: it is no file but a pipe or a device{tail}")
+        raise UserError(f"cannot read {path}: it is no file but a pipe or a device; give a file")
     if most is not None and facts.st_size > most:
         raise UserError(f"{path} has {facts.st_size:,} bytes; at most {most:,} are read{tail}")
     return facts.st_size
