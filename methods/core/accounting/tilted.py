@@ -25,8 +25,9 @@ _CELLS, _WINDOW = 8, 16
 _TOLERANCE, _SMALL = 1e-3, 1e-3
 # Most points of a sum and losses of one use, and how many times more where one grid is asked for.
 _MOST_POINTS, _MOST_LOSSES, _FINER = 2**20, 2**18, 4
-# Relative error of a composed mass for each use, and a stage of a transform's, in units of its largest summand.
-_MASS_ERROR, _STAGE_ERROR = 1e-11, 1e-15
+# For each use, the relative error of a mass and the absolute one of a loss; for each stage of a transform, the error
+# in units of the sum of what it adds.
+_MASS_ERROR, _LOSS_ERROR, _STAGE_ERROR = 1e-11, 1e-15, 1e-15
 
 
 class _Outline(NamedTuple):
@@ -191,7 +192,7 @@ class _Composed:
         losses = (self.first + np.arange(above, last)) * self.grid - epsilon
         total = float(self.masses[above:last] @ (np.exp(-self.tilt * losses) * -np.expm1(-losses)))
         total += math.exp(-50) * (last < self.points) * self.all
-        errors = _MASS_ERROR * sum(part.count for part in self.parts)
+        errors = (_MASS_ERROR + _LOSS_ERROR * self.tilt) * sum(part.count for part in self.parts)
         inside = self.log_mean - self.tilt * epsilon + math.log(max(total, 1e-300)) + errors
         return float(np.logaddexp(inside, math.log(max(self.lost, 1e-320))))
 
