@@ -20,12 +20,14 @@ from methods.core.accounting.pairs import Masses, Query
 # Share of delta that goes to losses which are cut off and count as infinite.
 _CUT = 1e-7
 # Grid cells to one standard deviation of one loss, at first; standard deviations of the sum in a window.
-_CELLS, _WINDOW = 8, 24
+_CELLS, _WINDOW = 8, 16
 # The grid is fine enough where halving it moves epsilon by less than this share, of at least so much.
 _TOLERANCE, _SMALL = 1e-3, 1e-3
-_MOST_POINTS, _MOST_LOSSES = 2**20, 2**18
-# Relative error of a composed mass for each use, and a stage of a transform's, in units of its largest summand.
-_MASS_ERROR, _STAGE_ERROR = 1e-11, 1e-15
+# Most points of a sum and losses of one use, and how many times more where one grid is asked for.
+_MOST_POINTS, _MOST_LOSSES, _FINER = 2**20, 2**18, 4
+# For each use, the relative error of a mass and the absolute one of a loss; for each stage of a transform, the error
+# in units of the sum of what it adds.
+_MASS_ERROR, _LOSS_ERROR, _STAGE_ERROR = 1e-11, 1e-15, 1e-15
 
 
 class _Outline(NamedTuple):
@@ -49,8 +51,8 @@ class _Part(NamedTuple):
 def epsilon(queries: Sequence[Query], delta: float, grid: float | None = None) -> float:
     """Returns an upper bound on epsilon at `delta` of all uses of all queries, for delta from 1e-300 up to 1.
 
-    The grid is halved until epsilon falls by less than a thousandth, or is `grid`; either way at most 2^20 points and
-    2^18 losses a use are kept, so that a call takes seconds and 300 MiB at most, and a plan that asks for more gets a
+    The grid is halved until epsilon falls by less than a thousandth, or is `grid`; either way at most 2^22 points and
+    2^20 losses a use are kept, so that a call takes seconds and 1 GiB at most, and a plan that asks for more gets a
     coarser, looser bound.
     """
     worlds = ("remove", "add") if any(len(pairs.directions(query)) > 1 for query in queries) else ("remove",)
@@ -63,7 +65,7 @@ def _one_world(queries: Sequence[Query], delta: float, world: str, grid: float |
     spans = [pairs.span(query, tail) for query in queries]
     finest = max(_WINDOW * outline.deviation / _MOST_POINTS, *((high - low) / _MOST_LOSSES for low, high in spans))
     if grid is not None:
-        return _on_grid(queries, delta, world, outline, spans, max(grid, finest))
+        return _on_grid(queries, delta, world, outline, spans, max(grid, finest / _FINER))
     grid = max(outline.deviation / math.sqrt(sum(query.count for query in queries)) / _CELLS, finest)
     found, finer = math.inf, _on_grid(queries, delta, world, outline, spans, grid)
     while found - finer > _TOLERANCE * max(finer, _SMALL) and grid > finest:
@@ -80,7 +82,7 @@ def _on_grid(
         # Half of the mass has the largest loss, which is best a grid point.
         grid = spans[0][1] / math.ceil(spans[0][1] / grid)
     parts = [_part(query, world, grid, outline.tilt, span) for query, span in zip(queries, spans, strict=True)]
-    return _solved(_Composed(parts, outline, grid), delta)
+    return _solved(_Composed(parts, outline, grid, delta), delta)
 
 
 def _world(query: Query, world: str) -> str:
@@ -124,16 +126,24 @@ def _tilted(loss: Masses, grid: float, tilt: float, count: int) -> _Part:
 class _Composed:
     """The sum of all uses' tilted losses in a window around its mean, as upper bounds on its masses."""
 
-    def __init__(self, parts: Sequence[_Part], outline: _Outline, grid: float) -> None:
+    def __init__(self, parts: Sequence[_Part], outline: _Outline, grid: float, delta: float) -> None:
         self.parts, self.grid, self.tilt = parts, grid, outline.tilt
         centre = sum(part.count * float(part.masses @ (part.low + np.arange(len(part.masses)))) for part in parts)
         longest = sum(part.count * (len(part.masses) - 1) for part in parts) + 1
         wanted = min(longest, math.ceil(_WINDOW * outline.deviation / grid) + 64)
-        self.points = min(2 ** math.ceil(math.log2(max(wanted, 64))), _MOST_POINTS)
-        self.first = round(centre) - self.points // 2
         self.log_mean = sum(part.count * part.log_mean for part in parts)
+        most = _FINER * _MOST_POINTS
+        self.points = min(2 ** math.ceil(math.log2(max(wanted, 64))), most)
+        self.first = round(centre) - self.points // 2
+        above = self._above()
+        # Losses that are seldom and large reach further than a normal's.
+        while above > _CUT * delta and self.points < most:
+            self.points *= 2
+            self.first = round(centre) - self.points // 2
+            above = self._above()
         self.masses = self._masses()
-        self.lost = self._above() - math.expm1(sum(part.count * math.log1p(-part.infinite) for part in parts))
+        self.all = float(self.masses.sum())
+        self.lost = above - math.expm1(sum(part.count * math.log1p(-part.infinite) for part in parts))
 
     def _masses(self) -> np.ndarray:
         stage = _STAGE_ERROR * math.log2(self.points)
@@ -177,9 +187,12 @@ class _Composed:
     def log_delta(self, epsilon: float) -> float:
         """Returns the logarithm of an upper bound on delta at an epsilon inside the window."""
         above = max(math.floor(epsilon / self.grid) + 1 - self.first, 0)
-        losses = (self.first + np.arange(above, self.points)) * self.grid - epsilon
-        total = float(self.masses[above:] @ (np.exp(-self.tilt * losses) * -np.expm1(-losses)))
-        errors = _MASS_ERROR * sum(part.count for part in self.parts)
+        # Larger losses weigh e^-50 at most, all together.
+        last = min(self.points, above + math.ceil(min(50 / (self.tilt * self.grid), self.points)))
+        losses = (self.first + np.arange(above, last)) * self.grid - epsilon
+        total = float(self.masses[above:last] @ (np.exp(-self.tilt * losses) * -np.expm1(-losses)))
+        total += math.exp(-50) * (last < self.points) * self.all
+        errors = (_MASS_ERROR + _LOSS_ERROR * self.tilt) * sum(part.count for part in self.parts)
         inside = self.log_mean - self.tilt * epsilon + math.log(max(total, 1e-300)) + errors
         return float(np.logaddexp(inside, math.log(max(self.lost, 1e-320))))
 
@@ -192,10 +205,14 @@ def _solved(composed: _Composed, delta: float) -> float:
         return low
     if composed.log_delta(high) > target:
         return _renyi(composed, delta)
-    root = optimize.brentq(lambda eps: composed.log_delta(eps) - target, low, high, xtol=1e-13, rtol=1e-12)
+    # The Renyi bound is one too, and near.
+    near = _renyi(composed, delta)
+    if low < near < high and composed.log_delta(near) <= target:
+        high = near
+    root = optimize.brentq(lambda eps: composed.log_delta(eps) - target, low, high, xtol=1e-12, rtol=1e-10)
     while composed.log_delta(root) > target:
-        root += 1e-9 * (high - low)
-    return min(root, _renyi(composed, delta))
+        root += 1e-10 * root
+    return min(root, near)
 
 
 def _renyi(composed: _Composed, delta: float) -> float:
