@@ -158,7 +158,7 @@ def _check_fields(content: Mapping[str, Any]) -> None:
         if name not in known | costs | {"over_budget"}:
             raise unknown("field of a plan", name, known | costs | {"over_budget"})
     for name in ("run", "method", "dataset"):
-        if not isinstance(content[name], str) or not content[name].isprintable():
+        if isinstance(content[name], str) and not content[name].isprintable():
             raise UserError(f"not a plan: {name} must be a printable text, got {shown(content[name])}; {_AGAIN}")
     if content["dataset"] != content["public"]["dataset"]:
         raise UserError(
