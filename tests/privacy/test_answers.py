@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import CPU, TINY_GAN, TOY, Killed, toy_records
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core import registry
 from methods.core.privacy import answers
@@ -234,6 +234,19 @@ def test_three_kills_lose_a_25th_each_at_most_and_repeat_no_answer(tmp_path, mon
     assert all(np.array_equal(each[0], other) for each in seen.values() for other in each)
     charged = Counter(line for line in (tmp_path / "ledger.jsonl").read_text().split('"') if line == "charge")
     assert charged["charge"] == steps and set(seen) <= set(range(1, steps + 1))
+
+
+def test_a_checkpoint_on_the_way_through_kept_answers_loses_none_of_those_to_come(tmp_path):
+    """The second process stores one at each step and is killed long before it comes to where the first one was."""
+    for death, seconds in ((20, 1e9), (6, 0)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killed_at(patch, "gs_wgan", death)
+            train.train(gan(24), toy_records(), tmp_path, CPU, checkpoint_seconds=seconds, secret_noise=True)
+    kept = {int(path.stem.partition("-")[2]) for path in (tmp_path / "private" / "answers").iterdir()}
+    assert kept == set(range(7, 21))
+    record = train.train(gan(24), toy_records(), tmp_path, CPU, secret_noise=True)
+    assert record["steps_done"] == 24
+    assert (tmp_path / "ledger.jsonl").read_text().count('"charge"') == 24
 
 
 class Recorded:

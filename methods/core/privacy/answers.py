@@ -8,7 +8,6 @@ machine that went down and lost the line has lost all that ever saw the answer, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import shutil
@@ -78,11 +77,20 @@ class Answers:
 
         return kept
 
-    def clear(self) -> None:
-        """Removes all answers: a checkpoint holds what came of them, or a run has ended."""
+    def clear(self, granted: Mapping[str, int] | None = None) -> None:
+        """Removes the answers of each release up to its last use `granted`, of which a checkpoint holds what came.
+
+        Those of later uses are still to be given again. All go without `granted`: a run has ended.
+        """
         self.size = 0
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._folder)
+        if granted is None:
+            shutil.rmtree(self._folder, ignore_errors=not self._folder.exists())
+            return
+        last = {_digest(name.encode()): use for name, use in granted.items()}
+        for path in self._folder.glob("*-*.*"):
+            release, _, use = path.stem.partition("-")
+            if use.isdigit() and int(use) <= last.get(release, 0):
+                path.unlink()
 
     def _store(self, release: Release, use: int, answer: torch.Tensor) -> tuple[torch.Tensor, str]:
         text = io.BytesIO()
