@@ -141,7 +141,8 @@ def test_an_answer_that_was_seen_and_is_gone_stays_spent(tmp_path, damage, repea
     if damage == "deleted":
         first.unlink()
     elif damage == "changed":
-        first.write_bytes(first.read_bytes()[:-1] + b"?")
+        content = first.read_bytes()
+        first.write_bytes(content[:-1] + bytes([content[-1] ^ 255]))
     elif damage == "emptied":
         first.write_bytes(b"")
     else:
