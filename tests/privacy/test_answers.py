@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import CPU, TINY_GAN, TOY, Killed, toy_records
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core import registry
 from methods.core.privacy import answers
@@ -97,7 +97,7 @@ def test_the_answer_is_on_disk_and_noted_before_anybody_sees_it(tmp_path):
     with life.open() as ledger:
         answer = life.answer(ledger)
         (kept,) = life.folder.iterdir()
-        assert torch.equal(torch.load(io.BytesIO(kept.read_bytes()[16:]), weights_only=True), answer)
+        assert np.array_equal(np.load(io.BytesIO(kept.read_bytes()[16:])), answer)
         assert '"answered": "few", "use": 1' in life.path.read_text().splitlines()[-1]
 
 
@@ -141,7 +141,8 @@ def test_an_answer_that_was_seen_and_is_gone_stays_spent(tmp_path, damage, repea
     if damage == "deleted":
         first.unlink()
     elif damage == "changed":
-        first.write_bytes(first.read_bytes().replace(bytes(8), b"12345678"))
+        content = first.read_bytes()
+        first.write_bytes(content[:-1] + bytes([content[-1] ^ 255]))
     elif damage == "emptied":
         first.write_bytes(b"")
     else:
@@ -237,6 +238,19 @@ def test_three_kills_lose_a_25th_each_at_most_and_repeat_no_answer(tmp_path, mon
     assert all(np.array_equal(each[0], other) for each in seen.values() for other in each)
     charged = Counter(line for line in (tmp_path / "ledger.jsonl").read_text().split('"') if line == "charge")
     assert charged["charge"] == steps and set(seen) <= set(range(1, steps + 1))
+
+
+def test_a_checkpoint_on_the_way_through_kept_answers_loses_none_of_those_to_come(tmp_path):
+    """The second process stores one at each step and is killed long before it comes to where the first one was."""
+    for death, seconds in ((20, 1e9), (6, 0)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killed_at(patch, "gs_wgan", death)
+            train.train(gan(24), toy_records(), tmp_path, CPU, checkpoint_seconds=seconds, secret_noise=True)
+    kept = {int(path.stem.partition("-")[2]) for path in (tmp_path / "private" / "answers").iterdir()}
+    assert kept == set(range(7, 21))
+    record = train.train(gan(24), toy_records(), tmp_path, CPU, secret_noise=True)
+    assert record["steps_done"] == 24
+    assert (tmp_path / "ledger.jsonl").read_text().count('"charge"') == 24
 
 
 class Recorded:

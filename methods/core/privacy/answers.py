@@ -8,7 +8,6 @@ machine that went down and lost the line has lost all that ever saw the answer, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import shutil
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from methods.core.privacy.grant import Keep
@@ -77,21 +77,33 @@ class Answers:
 
         return kept
 
-    def clear(self) -> None:
-        """Removes all answers: a checkpoint holds what came of them, or a run has ended."""
+    def clear(self, granted: Mapping[str, int] | None = None) -> None:
+        """Removes the answers of each release up to its last use `granted`, of which a checkpoint holds what came.
+
+        Those of later uses are still to be given again. All go without `granted`: a run has ended.
+        """
         self.size = 0
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._folder)
+        if granted is None:
+            shutil.rmtree(self._folder, ignore_errors=not self._folder.exists())
+            return
+        last = {_digest(name.encode()): use for name, use in granted.items()}
+        for path in self._folder.glob("*-*.*"):
+            release, _, use = path.stem.partition("-")
+            if use.isdigit() and int(use) <= last.get(release, 0):
+                path.unlink()
 
     def _store(self, release: Release, use: int, answer: torch.Tensor) -> tuple[torch.Tensor, str]:
         text = io.BytesIO()
-        torch.save(answer.detach().cpu(), text)
-        path, content, digest = self._path(release, use), text.getvalue(), _digest(text.getvalue())
+        # NumPy has no bfloat16; a grant gives answers in the precision that was asked for.
+        np.save(text, (answer if answer.dtype == torch.float64 else answer.float()).detach().cpu().numpy())
+        path, content = self._path(release, use), text.getvalue()
+        digest = _digest(content)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Not waited for: what a machine that goes down loses of it, the digest tells.
             whole = path.with_suffix(".new")
-            whole.write_bytes(digest.encode() + content)
+            with whole.open("wb") as file:
+                file.writelines((digest.encode(), content))
             whole.replace(path)
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -104,11 +116,11 @@ class Answers:
         except OSError:
             return None
         digest, text = content[:_DIGITS].decode("latin-1"), content[_DIGITS:]
-        return (torch.load(io.BytesIO(text), weights_only=True), digest) if digest == _digest(text) else None
+        return (torch.from_numpy(np.load(io.BytesIO(text))), digest) if digest == _digest(text) else None
 
     def _path(self, release: Release, use: int) -> Path:
         # A release's name may hold anything.
-        return self._folder / f"{_digest(release.name.encode())}-{use}.pt"
+        return self._folder / f"{_digest(release.name.encode())}-{use}.npy"
 
 
 def _digest(text: bytes) -> str:

@@ -153,8 +153,7 @@ class TrainingLoop:
         self.method.resume(data, ledger, warm_start)
         self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
-        # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing. Answers that
-        # are kept stay, for their uses are still to come.
+        # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing.
         self._store(ledger)
         if self.step == 0:
             checkpoint.check_room(self.folder)
@@ -200,14 +199,15 @@ class TrainingLoop:
         print(f"stopped at step {self.step} of {self.method.num_steps}: {spent}", file=sys.stderr)
 
     def _save(self, ledger: Ledger) -> None:
-        self._store(ledger)
-        self.answers.clear()
+        self.answers.clear(self._store(ledger).uses)
 
-    def _store(self, ledger: Ledger) -> None:
-        about = {"run": self.run_digest, "ledger": ledger.position().to_dict()}
+    def _store(self, ledger: Ledger) -> Position:
+        position = ledger.position()
+        about = {"run": self.run_digest, "ledger": position.to_dict()}
         checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, about)
         self.saved = time.monotonic()
         self.saved_uses = {release.name: ledger.uses(release.name) for release in self.releases}
+        return position
 
 
 class _Signals:
