@@ -88,7 +88,7 @@ def test_a_method_is_built_from_the_plan_alone():
         (lambda content: content.update(dataset="mnist"), "its dataset is 'mnist' and its public facts are of 'toy'"),
         (lambda content: content.update(over_budget="yes"), "over_budget must be true or false, got 'yes'"),
         (lambda content: content.update(eps_sound=-1), "eps_sound must be a number from 0, got -1"),
-        (lambda content: content.update(epsilon="inf", accounting="none"), "kind of release image_gradient is 'none' by its"),
+        (lambda content: content.update(epsilon="inf", accounting="none"), "is 'none' by its settings and 'gaussian'"),
         (lambda content: content["hyper"].update(steps=5), "max_uses of release image_gradient is 5 by its"),
         (lambda content: content["hyper"].update(num_shards=61), "num_shards must be at most 60"),
         (lambda content: content["hyper"].update(critic_weight=0, classifier_weight=0), "must not both be 0"),
