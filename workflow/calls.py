@@ -28,10 +28,12 @@ PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def held(root: str) -> Iterator[None]:
+def held(root: str, local: bool = True) -> Iterator[None]:
     """Holds the results under `root` for a block, after tidying up what a killed call left of them.
 
     Run in the folder in which Snakemake runs. Where its file system has no locks nothing is held and nothing tidied.
+    `local` says that the steps run on this machine, so that Ctrl-C ends them here; else Snakemake cancels them.
+
     Raises UserError if another call holds them, or steps of a killed one do not end.
     """
     path = Path(".snakemake/owners", Path(root).name)
@@ -49,7 +51,7 @@ def held(root: str) -> Iterator[None]:
         os.environ[VARIABLE] = uuid.uuid4().hex
         _write(file, os.environ[VARIABLE])
         try:
-            with _interruptible(root, file):
+            with _interruptible(root, file) if local else contextlib.nullcontext():
                 yield
         finally:
             _write(file, "")
@@ -199,7 +201,7 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
         from snakemake.exceptions import LockException
 
         try:
-            with held(root):
+            with held(root, settings.local_exec), process.raised():
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
         except LockException:
             return fail(UserError(
