@@ -129,7 +129,7 @@ def load(path: Path) -> Classifier:
         if len(shape) != 3 or not all(1 <= side <= LARGEST_SIDE for side in shape) or not 1 <= classes <= LARGEST_SIDE:
             raise ValueError(f"image_shape {list(shape)} and num_classes {classes} are none that it is made for")
         if not all(torch.isfinite(value).all() for value in tensors.values()):
-            raise ValueError("a weight is no finite number")
+            raise ValueError("a weight is no finite number: it was trained at too high a rate, or is damaged")
         network = Classifier(metadata["network"], shape, classes)
         network.load_state_dict(tensors)
     return network.eval()
