@@ -71,6 +71,8 @@ def _discard_others(out: Path, source: dict[str, Any]) -> None:
     Raises UserError for a folder of other files: they are not this command's to remove.
     """
     note = out / "source.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is no folder; give an empty or a new one")
     if out.is_dir() and not note.exists() and (foreign := _foreign(out)):
         raise UserError(f"{out} holds {foreign}, which no warm start has left there; give an empty or a new folder")
     if out.exists() and (not note.exists() or read_json(note) != source):
