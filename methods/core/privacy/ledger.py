@@ -163,10 +163,13 @@ class Ledger:
             yield grant
 
     def uses(self, name: str) -> int:
-        """Returns how many uses of release `name` are spent, by this process and before it."""
+        """Returns the number of the last use of release `name` that the run has come to; 0 before the first.
+
+        All of them are spent. Where a kept answer is given again, more may be spent than the run has come to.
+        """
         if name not in self._releases:
             raise unknown("release", name, self._releases)
-        return self._uses[name]
+        return self._granted[name]
 
     def position(self) -> Position:
         """Returns how far the ledger has come, once all of that is on disk."""

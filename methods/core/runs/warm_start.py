@@ -90,6 +90,8 @@ def _discard_others(out: Path, source: dict[str, Any]) -> None:
     Raises UserError for a folder of other things.
     """
     note = out / "source.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is no folder; give an empty or a new one")
     clear_leftovers(out)
     there = list(out.iterdir()) if out.exists() else []
     if there and not note.exists():
