@@ -210,8 +210,9 @@ def _solved(composed: _Composed, delta: float) -> float:
     if low < near < high and composed.log_delta(near) <= target:
         high = near
     root = optimize.brentq(lambda eps: composed.log_delta(eps) - target, low, high, xtol=1e-12, rtol=1e-10)
+    step = 1e-12 + 1e-10 * root
     while composed.log_delta(root) > target:
-        root += 1e-10 * root
+        root, step = root + step, 2 * step
     return min(root, near)
 
 
