@@ -45,7 +45,7 @@ coverage: $(READY)
 
 faults: $(READY)
 	"$(BIN)/python" -m tests.faults.kills
-	"$(BIN)/python" -m tests.faults.malformed
+	"$(BIN)/python" tests/faults/malformed.py
 	"$(BIN)/python" -m tests.faults.mutate
 
 lint: $(READY)

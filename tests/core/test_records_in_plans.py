@@ -100,7 +100,7 @@ def test_shards_are_not_for_the_noiseless_twin():
 
 
 def test_a_warm_start_empties_no_folder_of_other_things(tmp_path):
-    settings = {}
+    settings = {"num_shards": 6}
     (tmp_path / "holiday.jpg").write_bytes(b"a picture")
     with pytest.raises(UserError, match=r"holds holiday\.jpg, which no warm start left there"):
         warm_start.make("gs_wgan", settings, TOY, toy_records(), 0, CPU, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from evaluation.fitting import Mlp
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
 from methods.core.release import Budget, PublicSpec
+from methods.core.runs import parts
 from methods.core.runs.plan import Plan
 from methods.core.runs.train import train
 from workflow.common.contracts import LabelledImages
@@ -158,7 +160,10 @@ def _run(folder: Path, records: LabelledImages) -> None:
     write_json(run / "plan.json", plan.to_dict())
     train(plan, data, run, torch.device("cpu"))
     write_npz(run / "samples.npz", images=records.images, labels=records.labels)
-    write_npz(folder / "parts/samples-000.npz", images=records.images, labels=records.labels)
+    (folder / "parts").mkdir()
+    for name in ("plan.json", "generator.safetensors"):
+        shutil.copy(run / name, folder / "parts")
+    parts.write(folder / "parts", plan, records, len(records))
     write_json(run / "fidelity.json", {"is": 1.4, "fid_classifier": 30.0, "precision": 0.5, "distinct_fraction": 1.0})
     write_json(run / "utility.json", {"g2r_cnn": 0.5, "g2r_mlp": 0.6, "seed": 0, "num_samples": 24})
     write_json(folder / "begun.json", {"id": "a", "train": "0" * 64, "plan": plan.to_dict()})

@@ -139,7 +139,7 @@ def _drawn(folder: Path) -> Any:
 def _resumed(folder: Path) -> Any:
     plan = read_plan(folder / RUN / "plan.json")
     try:
-        with Ledger.open(folder / RUN / "ledger.jsonl", plan.releases, plan.budget, resume=True):
+        with Ledger.open(folder / RUN / "ledger.jsonl", plan.releases, plan.budget, resume=True, run=plan.digest):
             return None
     except (OSError, MemoryError) as error:
         # As the commands report what the system refuses.
@@ -218,6 +218,7 @@ READERS = (
     Reader("images (npz)", "samples.npz", "npz", lambda f: load_images(f / "samples.npz"), _images),
     Reader("records (npz)", f"{DATA}/train.npz", "npz", lambda f: read_private(f / DATA / "train.npz", PUBLIC)),
     Reader("parts of samples (npz)", "parts/samples-000.npz", "npz", _joined, _images),
+    Reader("list of the parts", "parts/samples.json", "json", _joined, _images),
     Reader("stored perceptron (npz)", "classifiers/mlp.npz", "npz", lambda f: Mlp.load(f / "classifiers/mlp.npz"),
            lambda mlp: _finite(*mlp.weights, *mlp.biases)),
     Reader("stored features (npz)", "classifiers/real_features.npz", "npz", _features,

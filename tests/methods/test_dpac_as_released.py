@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import math
 from pathlib import Path
 
@@ -232,6 +233,7 @@ def test_uses_lost_in_a_crash_shorten_the_run_and_leave_the_classifiers_phase_to
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "dpac", lost)
         train.train(planned(), toy_records(), tmp_path, CPU)
+    shutil.rmtree(tmp_path / "private" / "answers")
     rows, whole = [], Grant.rows
     monkeypatch.setattr(Grant, "rows", lambda self, given: rows.append(len(given)) or whole(self, given))
     record = train.train(planned(), toy_records(), tmp_path, CPU)

@@ -323,7 +323,7 @@ def test_the_command_takes_a_method_and_its_settings(capsys):
     [
         ([], "either --plan FILE ... or the name"),
         (["dp_merf", "--confidence", "1"], "--confidence must lie strictly between 0 and 1, got 1.0"),
-        (["dp_merf", "--seconds", "0"], "--seconds must be positive, got 0.0"),
+        (["dp_merf", "--seconds", "0"], "--seconds must be a number above 0 and at most 1e+06, got 0"),
         (["dp_merf", "--uses", "0"], "--uses must be at least 1, got 0"),
         (["dp_merf", "--attack", "training"], "--attack training needs --data"),
         (["dp_merf", "--out", "audit.txt"], "--out must end in .csv or .json, got audit.txt"),

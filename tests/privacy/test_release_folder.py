@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
+from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records, unrehearsed
 
 from methods.core import registry
 from methods.core.privacy.ledger import Ledger
@@ -132,6 +132,7 @@ def test_a_secret_run_that_continues_answers_no_use_again(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         # No checkpoint after the second step: its answer is on disk, and is used once more.
+        unrehearsed(patch)
         patch.setattr(registry.load("gs_wgan"), "step", killed_after)
         train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=1e9, secret_noise=True)
     record = train(plan, toy_records(), tmp_path, CPU, secret_noise=True)

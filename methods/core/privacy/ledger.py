@@ -147,8 +147,11 @@ class Ledger:
             # Counted before it is written: if writing fails half way, the use is gone here too.
             self._uses[name] = use
             self._append({"charge": name, "use": use}, durable=not self._is_reserved(release, use))
-        with self._lend(release, use) as grant:
-            yield grant
+        try:
+            with self._lend(release, use) as grant:
+                yield grant
+        finally:
+            self._pass_over(name)
 
     @contextlib.contextmanager
     def internal(self, reason: str) -> Iterator[Grant]:
@@ -212,6 +215,10 @@ class Ledger:
         while use <= self._uses[name] and not self._answers.may_grant_again(self._releases[name], use):
             use += 1
         return use
+
+    def _pass_over(self, name: str) -> None:
+        """Counts the next uses as come to where they were lost, so that nobody waits for them."""
+        self._granted[name] = self._next(name) - 1
 
     @contextlib.contextmanager
     def _lend(self, release: Release | None, use: int) -> Iterator[Grant]:
@@ -280,6 +287,7 @@ class Ledger:
             # Those of many uses are never granted again: what became of their answers is not kept.
             for name in [name for name, release in self._releases.items() if not unsaved(release)]:
                 self._granted[name] = since.uses[name]
+                self._pass_over(name)
         self._chain.add(text)
         if not text.endswith(b"\n"):
             self._write(b"\n")

@@ -59,6 +59,9 @@ def train(
     check_plan(plan.releases, plan.budget)
     key = noise_key.of_records(plan, data)
     begins = Begun(plan, noise_key.fingerprint(key), "secret" if secret_noise else "reproducible")
+    # Before the folder is touched: what cannot work leaves nothing behind.
+    if not is_begun(folder):
+        rehearse(plan, device, warm_start)
     with held(folder):
         if record := outputs.ended(folder, plan, begins):
             return record
@@ -66,7 +69,6 @@ def train(
         if resume:
             stored, since = _stored(folder, begins, device)
         else:
-            rehearse(plan, device, warm_start)
             finished.begin(plan, folder, again, secret_noise)
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
