@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import math
+import shutil
 from pathlib import Path
 
 import pytest
