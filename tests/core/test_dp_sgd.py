@@ -269,6 +269,20 @@ def test_a_step_needs_an_open_grant_of_its_own_release(tmp_path: Path) -> None:
     assert torch.equal(before, flat(setup.model))
 
 
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_a_row_of_infinite_loss_and_finite_gradient_counts_as_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_pass: bool
+) -> None:
+    monkeypatch.setattr(dp_sgd, "CHOICES", dataclasses.replace(dp_sgd.CHOICES, one_backward_pass=one_pass))
+    batch = torch.randn(4, 6, generator=named_rng(0, "x"))
+
+    def endless(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        return losses(model, rows) + torch.where((rows == batch[1]).all(1), math.inf, 0.0)
+
+    without = Setup(tmp_path / "without").released(batch[[0, 2, 3]])
+    torch.testing.assert_close(Setup(tmp_path / "with").released(batch, endless), without, rtol=1e-4, atol=1e-6)
+
+
 def test_a_grant_serves_one_step(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     with setup.ledger.charge("g") as grant:
