@@ -91,6 +91,8 @@ def test_a_row_whose_squares_overflow_is_scaled_and_not_dropped():
 @pytest.mark.parametrize("kind, law", [("gaussian", stats.norm), ("laplace", stats.laplace)])
 @pytest.mark.parametrize("bounded, adjacency, sensitivity", [
     ("function", "replace_one", 1.4), ("sum", "replace_one", 1.4), ("sum", "add_or_remove", 0.7),
+    # A record more may turn a function of all of them round, and reach across the whole ball.
+    ("function", "add_or_remove", 1.4),
 ])  # fmt: skip
 def test_noise_has_the_declared_scale_and_no_other(tmp_path, kind, law, bounded, adjacency, sensitivity):
     rows = torch.zeros(1, 20_000)
