@@ -7,10 +7,11 @@ import random
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from methods.__main__ import main
-from methods.core.accounting import tilted
+from methods.core.accounting import pairs, tilted
 from methods.core.accounting.calibration import calibrate, epsilon
 from methods.core.accounting.pairs import Query
 from methods.core.release import Budget, Release
@@ -168,3 +169,27 @@ def test_the_command_answers_at_the_ends_of_its_ranges(capsys, arguments):
     assert main(["account", arguments[0], "--delta", "1e-200"]) == 2
     refusal = "error: epsilon is counted at a delta from 1e-100 up to 1, got 1e-200; 1e-5 is usual\n"
     assert capsys.readouterr().err == refusal
+
+
+@pytest.mark.parametrize("world", ["remove", "add"])
+def test_the_masses_of_a_sum_are_nowhere_below_the_exact_ones(world):
+    """The rounding of a transform goes both ways, and is counted as if it went down everywhere."""
+    query, tail, grid, uses = Query("poisson", 0.3, 1.0, 3), 1e-13, 0.05, 3
+    outline = tilted._outlined([query], 1e-6, world, tail)
+    part = tilted._part(query, world, grid, outline.tilt, pairs.span(query, tail))
+    composed = tilted._Composed([part], outline, grid, 1e-6)
+    exact = part.masses.astype(np.longdouble)
+    for _ in range(uses - 1):
+        exact = np.convolve(exact, part.masses.astype(np.longdouble))
+    places = uses * part.low + np.arange(len(exact)) - composed.first
+    inside = (places >= 0) & (places < composed.points)
+    assert inside.sum() > 50
+    found = composed.masses[places[inside]]
+    assert (found >= exact[inside]).all() and found == pytest.approx(exact[inside].astype(float), abs=1e-12)
+
+
+@pytest.mark.parametrize("pair", ["revealed", "poisson", "substitution", "laplace"])
+def test_no_mass_of_a_loss_is_lost_where_few_losses_are_kept(pair):
+    masses = pairs.discrete(Query(pair, 0.3, 0.5, 1), np.linspace(-0.4, 0.4, 9), "remove")
+    assert masses.masses.sum() + masses.infinite == pytest.approx(1, abs=1e-12)
+    assert masses.infinite > 1e-3
