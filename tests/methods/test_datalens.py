@@ -133,3 +133,10 @@ def test_settings_that_make_no_sense_are_refused(overrides: dict, message: str) 
 def test_images_of_odd_sides_are_refused() -> None:
     with pytest.raises(UserError, match="multiples of 4"):
         DataLens.plan(registry.hyper("datalens", TINY), PublicSpec("odd", (1, 30, 28), 10, 24), BUDGET)
+
+
+def test_a_teacher_answers_signs_alone_and_no_more_than_top_k_of_them() -> None:
+    method = build("datalens", **TOP_K)
+    rows = torch.cat(list(method._signs(first_round(method))))
+    assert set(rows.unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert (rows.view(len(rows), -1, 784).count_nonzero(dim=2) == TOP_K["top_k"]).all()
