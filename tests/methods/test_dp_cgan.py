@@ -182,3 +182,15 @@ def test_an_unknown_optimizer_is_refused() -> None:
 def test_a_setting_out_of_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"dp_cgan\.{field} must be .*, got {value}"):
         build(**{field: value})
+
+
+def test_the_discriminator_is_told_which_rows_are_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, data, seen = build(), records(), []
+    monkeypatch.setattr(method._private, "step", lambda grant, losses, rows: seen.append(rows))
+    with Ledger.open(tmp_path / "ledger.jsonl", method.context.releases, FREE) as ledger, ledger.internal("a") as grant:
+        known = {tuple(image.flatten().tolist()) for image in data.read(grant, range(len(data)))[0]}
+        method.step(0, data, ledger)
+    (rows,) = seen
+    pixels = (rows[:, : len(next(iter(known)))] * 255).round().int()
+    assert [tuple(row.tolist()) in known for row in pixels] == (rows[:, -1] == 1).tolist()
+    assert 0 < rows[:, -1].sum() < len(rows)

@@ -222,3 +222,14 @@ def test_half_precision_changes_a_score_and_its_gradient_by_little() -> None:
 def test_another_image_size_is_refused() -> None:
     with pytest.raises(UserError, match=r"28x28.*64x64, toy has 48x48"):
         build(public=PublicSpec("toy", (3, 48, 48), 2, 60))
+
+
+@pytest.mark.parametrize("fakes", [0, 3])
+def test_fakes_weigh_as_much_as_a_batch_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: int
+) -> None:
+    method, seen = build(fakes=fakes), []
+    monkeypatch.setattr(method._private, "step", lambda grant, losses, reals, rows, weight: seen.append((rows, weight)))
+    logs(method, tmp_path, last=1)
+    ((rows, weight),) = seen
+    assert len(rows) * weight == pytest.approx(method.hp.batch_size) and (rows[:, -1] == 0).all()
