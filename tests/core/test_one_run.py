@@ -16,7 +16,7 @@ import pytest
 from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core.release import Budget
-from methods.core.runs import checkpoint, train
+from methods.core.runs import checkpoint, train, warm_start
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 
@@ -219,3 +219,12 @@ def test_two_processes_do_not_train_in_one_folder(halves, tmp_path, monkeypatch)
     with pytest.raises(Killed):
         train.train(planned(), toy_records(), tmp_path / "run", CPU)
     assert seen
+
+
+def test_critics_of_other_records_do_not_begin_a_run(tmp_path):
+    plan = tuned(warm_start_steps=1)
+    made = {}
+    for records, digest in ((toy_records(), "a"), (toy_records(changed=7), "b"), (toy_records(changed=7), "b")):
+        folder = warm_start.prepared(plan, records, CPU, tmp_path, digest)
+        made.setdefault(digest, set()).add((folder / "done.json").stat().st_mtime_ns)
+    assert [len(each) for each in made.values()] == [1, 1] and made["a"] != made["b"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.core.privacy import ledger_lines
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import Budget, Release
 from workflow.common.errors import UserError
@@ -119,3 +120,10 @@ def test_a_charge_that_could_not_be_written_costs_nothing_after_a_restart(path, 
 
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_use_that_was_answered_counts_as_spent_without_a_line_of_its_charge():
+    """As where a machine's other start had counted a reserve as spent, and the use was granted from it."""
+    (release,) = PLAN
+    records = [{"charge": release.name, "use": 1}, {"answered": release.name, "use": 3, "digest": "0"}]
+    assert ledger_lines.uses({release.name: release}, records, boot="now") == {release.name: 3}

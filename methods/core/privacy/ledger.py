@@ -280,7 +280,7 @@ class Ledger:
         header, *records = ledger_lines.checked(self._path, text, since)
         if header != json.loads(json.dumps(self._header())):
             raise UserError(f"{self._path} holds another plan or budget; use the settings it was started with")
-        self._uses = ledger_lines.uses(self._releases, records, _boot())
+        self._uses = ledger_lines.uses(self._releases, records, _boot()) | Counter(since.uses if since else {})
         self._granted = Counter(self._uses)
         if since is not None and self._answers is not None:
             self._answers.recall(records)

@@ -125,10 +125,13 @@ def uses(releases: Mapping[str, Release], records: Iterable[Record | None], boot
     spent: Counter[str] = Counter()
     reserved: Counter[str] = Counter()
     for record in records:
-        charged, ahead, use = (record or {}).get("charge"), (record or {}).get("reserve"), (record or {}).get("use")
+        charged, answered, ahead, use = map((record or {}).get, ("charge", "answered", "reserve", "use"))
         if charged in releases:
             # The number too: lines before it may be gone with the machine that wrote them.
             spent[charged] = max(spent[charged] + 1, use if isinstance(use, int) else 0)
+        elif answered in releases and isinstance(use, int):
+            # Granted from a reserve that another start of the machine counted as spent, it has no line of its charge.
+            spent[answered] = max(spent[answered], use)
         elif ahead in releases and isinstance(use, int):
             if boot is None or record.get("boot") != boot:
                 reserved[ahead] = max(reserved[ahead], use)

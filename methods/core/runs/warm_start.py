@@ -21,6 +21,9 @@ from workflow.common.files import clear_leftovers, read_json, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
 
+# What says from what a warm start was made.
+SOURCE = "source.json"
+
 
 def wanted(plan: Plan) -> dict[str, Any] | None:
     """Returns the settings of the warm start that a plan's run begins from, None where it needs none."""
@@ -50,7 +53,9 @@ def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, dat
     if settings is None:
         return None
     folder = run / "private" / "critics"
-    if not (folder / "done.json").exists():
+    source = _source(settings, plan.public, plan.seed, data_digest)
+    # Begun from other records, it would carry these into a run that charges the new ones.
+    if not (folder / "done.json").exists() or read_json(folder / SOURCE) != source:
         make(plan.method, settings, plan.public, data, plan.seed, device, folder, data_digest)
     return folder
 
@@ -71,9 +76,10 @@ def make(
     begun from another one is discarded. Raises UserError, before that, for settings that cannot be, or a method without
     a warm start.
     """
-    settings = {name: settled(value, public.num_train) for name, value in settings.items()}
+    source = _source(settings, public, seed, data_digest)
+    settings = source["settings"]
     registry.load(method).check_warm_start(settings, public)
-    _discard_others(out, {"settings": settings, "seed": seed, "train": data_digest})
+    _discard_others(out, source)
     started = time.monotonic()
     # An empty plan: nothing of this step may leave it, so every read is internal.
     path = out / "ledger.jsonl"
@@ -84,12 +90,21 @@ def make(
     write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
+def _source(settings: Mapping[str, Any], public: PublicSpec, seed: int, train: str | None) -> dict[str, Any]:
+    """Returns what a warm start is made from, as its folder notes it."""
+    return {
+        "settings": {name: settled(value, public.num_train) for name, value in settings.items()},
+        "seed": seed,
+        "train": train,
+    }
+
+
 def _discard_others(out: Path, source: dict[str, Any]) -> None:
     """Empties the folder of what was begun from other data or settings, and notes what this one is made from.
 
     Raises UserError for a folder of other things.
     """
-    note = out / "source.json"
+    note = out / SOURCE
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is no folder; give an empty or a new one")
     clear_leftovers(out)
