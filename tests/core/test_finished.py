@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_images, toy_records
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_images, toy_records, unrehearsed
 
 from methods.__main__ import main
+from methods.core import registry
 from methods.core.accounting import calibration
 from methods.core.accounting.calibration import epsilon
 from methods.core.privacy import ledger as ledger_module
@@ -313,6 +314,39 @@ def test_a_file_that_is_no_ledger_is_not_taken_for_a_free_run(folder):
     with pytest.raises(UserError, match=r"cannot tell what .*ledger.jsonl spent"):
         again(folder)
     assert (folder / "ledger.jsonl").read_text() == "lost\n"
+
+
+def test_a_ledger_that_was_cut_or_is_gone_beside_its_record_is_no_free_run(folder):
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "ledger.jsonl").write_bytes(lines[0])
+    for call in (again, lambda folder: train.train(planned(), toy_records(), folder, CPU)):
+        with pytest.raises(UserError, match=r"shows epsilon 0 .*run.json beside it"):
+            call(folder)
+    # No edit of the one reaches the other copy.
+    assert (folder / "private" / "end" / "ledger.jsonl").read_bytes() == b"".join(lines)
+    (folder / "ledger.jsonl").unlink()
+    shutil.rmtree(folder / "private")
+    with pytest.raises(UserError, match="of a finished run without its ledger"):
+        train.train(planned(), toy_records(), folder, CPU)
+
+
+def test_a_ledger_that_was_saved_over_during_the_run_is_not_published(tmp_path, monkeypatch):
+    """As an editor does: another file of that name, with what stood there when it was opened."""
+    step = registry.load("gs_wgan").step
+
+    def saved_over(method, t, data, ledger):
+        values, path = step(method, t, data, ledger), tmp_path / "private" / "ledger.jsonl"
+        if t == 1:
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+        return values
+
+    unrehearsed(monkeypatch)
+    monkeypatch.setattr(registry.load("gs_wgan"), "step", saved_over)
+    with pytest.raises(UserError, match="cut, changed or replaced"):
+        train.train(planned(), toy_records(), tmp_path, CPU)
+    assert not (tmp_path / "run.json").exists() and not (tmp_path / "ledger.jsonl").exists()
 
 
 def test_a_run_without_a_budget_says_that_no_epsilon_holds(tmp_path, capsys):

@@ -44,9 +44,7 @@ def npz_arrays(data: bytes, rng: random.Random) -> bytes:
     else:
         arrays[name] = np.zeros(5, [("a", "u1"), ("b", "f4")])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=True, **arrays) if np.__version__ >= "2.3" else np.savez_compressed(
-        buffer, **arrays
-    )
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -82,10 +82,11 @@ RISING = {
 
 
 @pytest.mark.parametrize("delta", [1e-11, pytest.param(1e-5, marks=pytest.mark.slow), 1e-25])
-@pytest.mark.parametrize("pair, changed", [(pair, changed) for pair in FORMS for changed in RISING])
+@pytest.mark.parametrize(
+    # Where every record is used there is no rate to change.
+    "pair, changed", [(pair, how) for pair in FORMS for how in RISING if how != "rate" or "rate" not in FORMS[pair]]
+)
 def test_epsilon_rises_with_less_noise_more_uses_and_a_higher_rate(pair, changed, delta):
-    if changed == "rate" and FORMS[pair].get("rate"):
-        pytest.skip("every record is used")
     changes = [change for change in RISING[changed] if pair != "hidden" or 1 / change.get("rate", 1) % 1 == 0]
     costs = [sound(pair, **(dict(noise=2.0, uses=300, delta=delta) | change)) for change in changes]
     assert all(first <= second * (1 + GRID) + 1e-6 for first, second in itertools.pairwise(costs))

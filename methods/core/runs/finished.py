@@ -21,9 +21,10 @@ from methods.core.runs import outputs
 from methods.core.runs.folder import LEDGER, RECORD
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.files import sync_folder
+from workflow.common.files import read_object, sync_folder
 from workflow.common.readers.guard import reason
 
+_LOST = "restore it, or use another folder"
 _KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
 
@@ -54,6 +55,7 @@ def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> 
     outputs.sweep(folder)
     outputs.put_back_ledger(folder)
     earlier = _ledgers(folder)
+    _check_record(folder)
     if not earlier:
         outputs.forget(folder)
         return
@@ -111,10 +113,29 @@ def _keep(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
 
 
+def _check_record(folder: Path) -> None:
+    """Raises UserError where a finished run's record tells of more than its ledger does, or the ledger is gone."""
+    if not (folder / RECORD).exists():
+        return
+    # After a kill in `_keep` it is the last of those that have their new names.
+    ledgers = _ledgers(folder)
+    if not ledgers:
+        raise UserError(f"{folder} holds the {RECORD} of a finished run without its {LEDGER}: {_LOST}")
+    record, shown = read_object(folder / RECORD), spent(ledgers[-1]).costs
+    for count in COUNTS:
+        told = record.get(f"eps_{count}", 0.0)
+        if isinstance(told, int | float) and told > shown[count] * (1 + 1e-6):
+            raise UserError(
+                f"{ledgers[-1]} shows epsilon {shown[count]:.4g} ({count}), {RECORD} beside it {told:.4g}: it was"
+                f" cut or replaced; {_LOST}"
+            )
+
+
 def _ledgers(folder: Path) -> list[Path]:
-    """Returns the ledgers of all finished runs; after a kill in `_keep` the last one has its new name already."""
+    """Returns the ledgers of all finished runs in order; after a kill in `_keep` the last has its new name already."""
     published = [folder / LEDGER] if (folder / LEDGER).exists() else []
-    return [*_kept(folder).values(), *published]
+    kept = _kept(folder)
+    return [*(kept[number] for number in sorted(kept)), *published]
 
 
 def _kept(folder: Path) -> dict[int, Path]:

@@ -6,6 +6,7 @@ the outputs of a job that it did not see end.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from methods.core.privacy import ledger_lines
+from methods.core.privacy.ledger_lines import Position
 from methods.core.runs import begun as begun_with
 from methods.core.runs.begun import Begun, begun_path
 from methods.core.runs.checkpoint import GENERATOR, checkpoint_path
@@ -28,8 +31,12 @@ _ABOUT = "about.json"
 _CORE = Path(__file__).resolve().parents[1]
 
 
-def conclude(folder: Path, plan: Plan, begun: Begun, record: Mapping[str, Any]) -> None:
-    """Ends a run whose ledger is closed and whose other outputs are in `end`: nothing trains it a second time."""
+def conclude(folder: Path, plan: Plan, begun: Begun, record: Mapping[str, Any], spent: Position) -> None:
+    """Ends a run whose ledger is closed and whose other outputs are in `end`: nothing trains it a second time.
+
+    Raises UserError where the ledger's file is not what was written up to `spent`, as after an editor saved over it.
+    """
+    ledger_lines.checked(working_ledger(folder), working_ledger(folder).read_bytes(), spent)
     with atomic(end(folder) / LEDGER) as temporary:
         shutil.copyfile(working_ledger(folder), temporary)
     write_json(end(folder) / _ABOUT, _about(plan, begun))
@@ -96,14 +103,19 @@ def forget(folder: Path) -> None:
 
 def _put_back(folder: Path, name: str) -> None:
     with atomic(folder / name) as temporary:
-        temporary.unlink()
-        try:
-            # Two names of one file: a generator takes its space once.
-            os.link(end(folder) / name, temporary)
-        except OSError:
-            shutil.copyfile(end(folder) / name, temporary)
+        _copy(end(folder) / name, temporary)
         # As new as what Snakemake compares it with.
         os.utime(temporary)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.name == GENERATOR:
+        # Two names of one file, which takes its space once. What is small has a copy that no edit of the other reaches.
+        with contextlib.suppress(OSError):
+            target.unlink()
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
 
 
 def _about(plan: Plan, begun: Begun) -> dict[str, str]:

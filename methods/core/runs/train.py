@@ -87,9 +87,9 @@ def train(
                 else:
                     loop.restore(stored, data, ledger, warm_start)
                 loop.run(data, ledger, signals)
-            record = _finish(plan, method, loop, ledger, folder, device)
+            record, spent = _finish(plan, method, loop, ledger, folder, device), ledger.position()
         record["noise"] = noise_key.SECRET if secret_noise else noise_key.REPRODUCIBLE
-        outputs.conclude(folder, plan, begins, record)
+        outputs.conclude(folder, plan, begins, record, spent)
         outputs.publish(folder)
     return record
 
