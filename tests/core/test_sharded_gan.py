@@ -17,6 +17,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, Budget, PublicSpec
+from methods.core.sharded import gan
 from methods.core.sharded.losses import image_gradients
 from methods.core.sharded.nets import build_classifier
 from methods.core.sharded.one_shard import OneShardStep
@@ -93,6 +94,17 @@ def test_shards_are_drawn_uniformly(tmp_path):
         visits[next(k for k, shard in enumerate(made.mechanism.shards) if data.seen <= set(shard.tolist()))] += 1
     # Each count is Bin(240, 1/6): 40, standard deviation 5.8.
     assert min(visits) > 40 - 4 * 5.8 and max(visits) < 40 + 4 * 5.8
+
+
+def test_public_draws_are_those_of_the_use_so_that_a_lost_step_s_are_not_repeated(tmp_path, monkeypatch):
+    made, ledger = start(tmp_path, "gs_wgan", toy_records())
+    names, whole = [], gan.named_rng
+    monkeypatch.setattr(gan, "named_rng", lambda *given: names.append(given[1:]) or whole(*given))
+    with ledger.charge(made.context.releases[0].name):
+        # Lost: the step that it was for comes again.
+        pass
+    made.step(0, toy_records(), ledger)
+    assert [name for name in names if name[0] == "step"] == [("step", 1)]
 
 
 def test_noise_dominates_what_the_generator_sees(tmp_path):
