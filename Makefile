@@ -22,6 +22,9 @@ export PYTHONUNBUFFERED := 1
 .PHONY: setup tables test coverage faults lint lock
 .DEFAULT_GOAL := tables
 
+.DEFAULT:
+	@echo "error: no target '$@'; valid: setup, tables, test, coverage, faults, lint, lock" >&2; exit 2
+
 setup: $(READY)
 
 # Hashes cover all but torch, see requirements.in. torch comes last, when what it depends on is there and pinned.

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.common import process
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, short
 
 # In the environment of every step, with a value of the call's own.
 VARIABLE = "IMAGE_BENCH_CALL"
@@ -183,6 +184,16 @@ def check_folder() -> None:
         raise UserError(f"cannot write in {Path.cwd()}: {error.strerror}; name another folder by -d FOLDER") from None
 
 
+def no_rule(error: Exception, root: str) -> UserError:
+    """Returns the error for a target that no rule makes, from Snakemake's own, with what a target may be."""
+    named = re.search(r"No rule to produce (\S+)", str(error))
+    what = short(named[1]) if named else "a target"
+    return UserError(
+        f"nothing makes {what}; a target is `all`, `print_config`, or a file of {root} such as {root}/scores.csv, which"
+        " snakemake -n lists"
+    )
+
+
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
 
@@ -195,12 +206,12 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
             check_folder()
         except UserError as error:
             return fail(error)
-        settings = executor_plugin.common_settings
-        if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
-            return execute(*arguments, executor_plugin=executor_plugin, **named)
-        from snakemake.exceptions import LockException
+        from snakemake.exceptions import LockException, MissingRuleException
 
+        settings = executor_plugin.common_settings
         try:
+            if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
+                return execute(*arguments, executor_plugin=executor_plugin, **named)
             with held(root, settings.local_exec), process.raised():
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
         except LockException:
@@ -208,6 +219,8 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
                 f"{Path.cwd()}/.snakemake/locks holds a lock of a call that is not known here; if none runs in this"
                 " folder, remove it by the same command with --unlock at its end"
             ))  # fmt: skip
+        except MissingRuleException as error:
+            return fail(no_rule(error, root))
         except UserError as error:
             return fail(error)
 

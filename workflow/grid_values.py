@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workflow.common.contracts import REAL, format_epsilon, parse_epsilon
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, shown
 from workflow.common.own_set import NAME, RESERVED
+from workflow.common.seeds import MOST_SEED
 
 # The origin of a key: takes its path, such as ("runs", "dpac", "seeds"), and returns the file or --config.
 Origin = Callable[..., str]
@@ -26,7 +27,7 @@ def check_keys(values: Any, source: str, where: str = "") -> None:
 def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     """Returns a preset's content with seeds as whole numbers, also those written 1e3.
 
-    Raises UserError, naming file and key, for an impossible run name or epsilon, or one that stands twice.
+    Raises UserError, naming file and key, for an impossible run name, epsilon or seed, or one that stands twice.
     """
     runs = content.get("runs")
     if isinstance(runs, Mapping):
@@ -52,7 +53,7 @@ def _lists(entry: Any, origin: Origin, prefix: str) -> Any:
     if isinstance(found.get("epsilons"), list):
         _check_epsilons(found["epsilons"], f"{origin('epsilons')}: {prefix}epsilons")
     if isinstance(found.get("seeds"), list):
-        found["seeds"] = [_whole(seed) for seed in found["seeds"]]
+        found["seeds"] = _seeds(found["seeds"], f"{origin('seeds')}: {prefix}seeds")
     return found
 
 
@@ -71,7 +72,18 @@ def _check_epsilons(values: list[Any], where: str) -> None:
             )
 
 
-def _whole(seed: Any) -> Any:
-    """Returns 1000 for 1e3; the schema refuses what is no whole number."""
-    return int(seed) if isinstance(seed, float) and seed.is_integer() else seed
+def _seeds(values: list[Any], where: str) -> list[int]:
+    seeds: list[int] = []
+    for value in values:
+        # 1e3 is a number of YAML; a float beyond 2^53 may be another number than the one that was written.
+        exact = isinstance(value, float) and abs(value) <= 2**53 and value.is_integer()
+        seed = int(value) if exact else value
+        if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+            raise UserError(f"{where}: {shown(value)} is no seed; {_SEEDS}")
+        if seed in seeds:
+            raise UserError(f"{where}: {seed} stands twice; keep one: two runs of one seed are the same run")
+        seeds.append(seed)
+    return seeds
 
+
+_SEEDS = f"give whole numbers from 0 to {MOST_SEED} (2^63 - 1), such as seeds: [0, 1]"

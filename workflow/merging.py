@@ -11,12 +11,13 @@ from typing import Any
 import jsonschema
 import yaml
 
-from workflow.common.errors import UserError, short, unknown
+from workflow.common.errors import UserError, unknown
 from workflow.common.own_set import RESERVED, OwnSet
 from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
 from workflow.grid_values import Origin, check_keys, settled
 from workflow.overrides import Layer, nearest_origin, override
+from workflow.schema_words import words
 
 FOLDER = Path(__file__).resolve().parent / "config"
 COMMAND_LINE = "--config"
@@ -148,4 +149,4 @@ def _check_schema(content: Mapping[str, Any], origin: Origin) -> None:
         raise unknown("key", wrong, valid, where=f"in {source}" + (f" under {where}" if where else ""))
     about = error.schema.get("description", "")
     source = origin(*error.absolute_path)
-    raise UserError(f"{source}: {where or 'top level'}: {short(error.message)}" + (f" ({about})" if about else ""))
+    raise UserError(f"{source}: {where or 'top level'}: {words(error)}" + (f" ({about})" if about else ""))

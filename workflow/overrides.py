@@ -13,6 +13,8 @@ from workflow.common.readers.numbers import parse_number
 from workflow.common.readers.yaml_text import parse_yaml
 
 LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
+NOTHING = (None, "", [], [None], [""])  # as YAML and --config write it
+EXAMPLES = {"runs": "runs: [dpac, dpgan]", "epsilons": "epsilons: [1, 10]", "seeds": "seeds: [0, 1]"}
 OWN_HINT = "a set of your own needs a folder: datasets: {NAME: {folder: PATH}}"
 RUN_HINT = "a new row is an entry of runs: that names its method"
 SCALED = "one_per"  # in a mapping that stands for one number, see workflow.common.settings
@@ -32,11 +34,14 @@ def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Itera
     The first layer with `datasets` replaces the preset's; a later one adds to them or chooses among them. A list of
     runs chooses, a mapping is merged. `datasets` are the names of the shipped data sets.
 
-    Raises UserError for an unknown data set, or a run that the layers below do not have.
+    Raises UserError for an unknown data set, a run that the layers below do not have, or a list that holds nothing.
     """
     merged, own = dict(preset), {}
     for layer in layers:
         for key, value in layer.values.items():
+            if key in EXAMPLES and value in NOTHING:
+                such = f"give at least one, such as {EXAMPLES[key]}, or leave {key} out"
+                raise UserError(f"{layer.source}: {key} holds nothing; {such}")
             items = listed(value) if key in LISTS else None
             if key == "datasets":
                 own = _datasets(own, value, items, datasets, layer.source)
@@ -113,7 +118,7 @@ def retype(value: Any) -> Any:
         return [retype(item) for item in value]
     if not isinstance(value, str):
         return value
-    if re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if re.fullmatch(r"[+-]?[0-9]{1,40}", value):
         return int(value)
     try:
         # nan stays a text, which is then refused where a number is meant.

@@ -10,6 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from workflow import invocation
+from workflow.common.errors import UserError, print_error
+
 
 def own_cache() -> None:
     """Gives Snakemake and its steps a cache below the working folder where the user's cannot be written."""
@@ -22,7 +25,12 @@ def own_cache() -> None:
 
 
 def main() -> None:
-    """Runs Snakemake, which ends the process."""
+    """Runs Snakemake, which ends the process; a configuration that it could not read ends it in one line."""
+    try:
+        invocation.check(sys.argv[1:])
+    except UserError as error:
+        print_error(error)
+        raise SystemExit(2) from None
     own_cache()
     from snakemake.cli import main as snakemake
 

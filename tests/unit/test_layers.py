@@ -26,11 +26,11 @@ LAYERS: dict[str, set[str]] = {
     "workflow": COMMON | {"workflow.progress", "packaging"},
     "workflow/dataset_entries.py": COMMON | {"workflow.overrides"},
     "workflow/merging.py": COMMON
-    | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "jsonschema"},
+    | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "workflow.schema_words", "jsonschema"},
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
     "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
     "workflow/calls.py": COMMON | {"snakemake"},
-    "workflow/snakemake.py": {"snakemake"},
+    "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON | {"workflow.grid", "workflow.merging", "workflow.overrides"},
     # From the ground floor up: what stands higher imports what stands lower, never the other way round.

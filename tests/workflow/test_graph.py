@@ -162,7 +162,15 @@ def test_a_file_by_name_brings_its_preset(fresh: Project):
         (["results/quick/runs/mnits/real/epsinf/seed0/utility.json"], ["unknown data set 'mnits'"]),
         (["./results/quick//scores.csv"], ["makes ./results/quick//scores.csv; its name is results/quick/scores.csv"]),
         (["--config", "runs={7: {method: alpha}}"], ["run name '7' under runs"]),
-        (["--config", "seeds=2,2.0"], ["--config: seeds: [2, 2]", "non-unique"]),
+        (["results/quick/runs/mnist/alpha/eps10/seed98765432109876543210/run.json"], ["a seed is at most 9223372036854775807"]),
+        (["--config", "seeds=98765432109876543210"], ["98765432109876543210 is no seed"]),
+        (["--config", "seeds=0", "epsilons=10", "seeds=1"], ["--config gives seeds twice, '0' and '1'; keep one"]),
+        (["--config", "preset="], ["--config: preset= has no value"]),
+        (["--config", "runs={beta: {}, beta: {steps: 7}}"], ["key 'beta' stands twice in runs="]),
+        (["--configfile", "twice.yaml"], ["twice.yaml", "key 'extends' in line 2 stands twice"]),
+        (["nosuch"], ["nothing makes nosuch", "results/quick/scores.csv"]),
+        (["results/quick/data"], ["nothing makes results/quick/data"]),
+        (["--config", "seeds=2,2.0"], ["--config: seeds: 2 stands twice"]),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, parts):
@@ -171,6 +179,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(fresh: Project, arguments, part
     faces.mkdir(parents=True)
     for name in mnist.FILES:
         (cut / name).write_bytes(b"\0\0\x08\x01" + (9).to_bytes(4, "big"))
+    (fresh.folder / "twice.yaml").write_text("extends: quick\nextends: long\n")
     error = fresh.refusal(*arguments)
     for part in parts:
         assert part in error

@@ -152,7 +152,7 @@ def test_a_name_comes_from_the_file_or_from_what_is_stated(load):
         ({"datasets": {"Lesions": {"folder": "p"}}}, {}, ["'Lesions' must consist of a-z"]),
         ({"datasets": None, "lesions": {"folder": "p"}}, {}, ["datasets holds None", "indent below it"]),
         ({"datasets": [{"lesions": {"folder": "p"}}]}, {}, ["datasets holds [{'lesions'", "NAME: {folder: PATH}"]),
-        ({"datasets": LESIONS, "seeds": [0, 0]}, {}, ["mine.yaml: seeds", "non-unique"]),
+        ({"datasets": LESIONS, "seeds": [0, 0]}, {}, ["mine.yaml: seeds", "stands twice"]),
         ({"datasets": {}}, {}, ["mine.yaml has no data set", "datasets={NAME: {folder: PATH}}"]),
         ({"datasets": LESIONS}, {"datasets": "lesoins"}, ["unknown data set 'lesoins'", "did you mean 'lesions'"]),
         ({"datasets": LESIONS, "runs": {"x": {"method": "alpha", "datasets": ["moles"]}}}, {}, ["'moles' of run 'x'"]),

@@ -197,9 +197,9 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"epsilons": "ten"}, ["epsilon must be a number above 0", "'ten'"]),
         ({"datasets": "mnits"}, ["unknown data set 'mnits'", "did you mean 'mnist'", "celeba, digits, mnist"]),
         ({"runs": "alpah"}, ["unknown run 'alpah'", "did you mean 'alpha'"]),
-        ({"seeds": -1}, ["seeds[0]", "-1"]),
+        ({"seeds": -1}, ["seeds: -1 is no seed"]),
         ({"delta": 2}, ["delta", "2", "Failure probability"]),
-        ({"threads": 0}, ["threads", "0", "minimum"]),
+        ({"threads": 0}, ["threads", "0", "must be at least 1"]),
         ({"protocol": {"num_sampels": 5}}, ["unknown key 'num_sampels'", "protocol", "did you mean 'num_samples'"]),
         ({"protocol": {"num_samples": 5, "per_dataset": {"mnits": {}}}}, ["'mnits'", "under protocol.per_dataset"]),
         (
@@ -228,11 +228,11 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
             {"runs": {"alpha": {"over_bugdet": True}}},
             ["'over_bugdet' in --config under runs.alpha", "did you mean 'over_budget'"],
         ),
-        ({"runs": {"alpha": {"over_budget": 1}}}, ["runs.alpha.over_budget", "1", "'boolean'", "refused otherwise"]),
-        ({"runs": {"alpha": {"over_budget": "yes"}}}, ["runs.alpha.over_budget", "'yes'", "'boolean'"]),
+        ({"runs": {"alpha": {"over_budget": 1}}}, ["runs.alpha.over_budget: must be true or false, got 1", "refused otherwise"]),
+        ({"runs": {"alpha": {"over_budget": "yes"}}}, ["runs.alpha.over_budget: must be true or false, got 'yes'"]),
         ({"runs": {"ceiling": {"over_budget": True}}}, ["run 'ceiling'", "over_budget", "accounting none"]),
         ({"over_budget": True}, ["unknown key 'over_budget' in --config"]),
-        ({"methods": {"alpha": {"chosen_on": "mnist"}}}, ["methods.alpha.chosen_on", "'mnist'", "'array'"]),
+        ({"methods": {"alpha": {"chosen_on": "mnist"}}}, ["methods.alpha.chosen_on: must be a list, got 'mnist'"]),
         ({"methods": {"alpha": {"chosen_on": ["mnist"]}}}, ["methods.alpha.chosen_on", "mnist (test split)"]),
         ({"runs": {"beta": {"chosen_on": ["mnits_val"]}}}, ["unknown place 'mnits_val' in runs.beta.chosen_on"]),
         ({"runs": {"beta": {"chosen_o": []}}}, ["'chosen_o' in --config under runs.beta", "did you mean 'chosen_on'"]),
@@ -253,10 +253,28 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"epsilons": "1e-400"}, ["--config: epsilons: epsilon must be a number above 0"]),
         ({"epsilons": "1e400"}, ["--config: epsilons: epsilon must be a number above 0", "'1e400'"]),
         ({"epsilons": [True]}, ["--config: epsilons: epsilon must be a number above 0", "'True'"]),
-        ({"seeds": "5,5"}, ["--config: seeds: [5, 5]"]),
-        ({"seeds": "1e1,10"}, ["--config: seeds: [10, 10]"]),
-        ({"seeds": "0.5"}, ["--config: seeds[0]: 0.5"]),
-        ({"seeds": "nan"}, ["--config: seeds[0]"]),
+        ({"seeds": "5,5"}, ["--config: seeds: 5 stands twice", "keep one"]),
+        ({"seeds": "1e1,10"}, ["--config: seeds: 10 stands twice"]),
+        ({"seeds": "0.5"}, ["--config: seeds: 0.5 is no seed", "from 0 to 9223372036854775807"]),
+        ({"seeds": "nan"}, ["--config: seeds: 'nan' is no seed"]),
+        ({"seeds": [True]}, ["--config: seeds: True is no seed"]),
+        ({"seeds": "1e17"}, ["--config: seeds: 1e+17 is no seed"]),
+        ({"seeds": "9223372036854775808"}, ["seeds: 9223372036854775808 is no seed", "(2^63 - 1)"]),
+        ({"seeds": [2**63]}, ["seeds: 9223372036854775808 is no seed"]),
+        ({"seeds": "12345678901234567890"}, ["seeds: 12345678901234567890 is no seed"]),
+        ({"runs": {"beta": {"seeds": [4, 2**64]}}}, ["runs.beta.seeds: 18446744073709551616 is no seed"]),
+        ({"seeds": ""}, ["--config: seeds holds nothing", "seeds: [0, 1]"]),
+        ({"seeds": [None]}, ["--config: seeds holds nothing"]),
+        ({"runs": None}, ["--config: runs holds nothing; give at least one, such as runs: [dpac, dpgan]"]),
+        ({"epsilons": []}, ["--config: epsilons holds nothing"]),
+        ({"runs": {"beta": {"seeds": []}}}, ["--config: runs.beta.seeds: is empty; give at least one"]),
+        ({"protocol": None}, ["--config: protocol: must be a mapping of names to values, got nothing"]),
+        ({"threads": 1.5}, ["threads: must be a whole number, got 1.5"]),
+        ({"threads": True}, ["threads: must be a whole number, got true"]),
+        ({"delta": 3}, ["delta: must be below 1, got 3"]),
+        ({"audit_seconds": 0}, ["audit_seconds: must be above 0, got 0"]),
+        ({"runs": {"alpha": {"accounting": "rdp"}}}, ["accounting: must be one of published, sound, none, got 'rdp'"]),
+        ({"protocol": 7}, ["protocol: must be a mapping of names to values, got 7"]),
     ],
 )
 def test_wrong_input_names_the_key_the_value_and_what_is_valid(load, overrides, parts):
@@ -264,6 +282,11 @@ def test_wrong_input_names_the_key_the_value_and_what_is_valid(load, overrides, 
         load(overrides)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [0, 2**53 + 1, 2**63 - 1])
+def test_a_seed_is_the_number_that_was_written(load, seed):
+    assert load({"seeds": str(seed)}).seeds == load(seeds=[seed]).seeds == (seed,)
 
 
 def test_seeds_and_epsilons_keep_every_digit_and_are_equal_however_they_are_written(load):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow.common.errors import UserError, shown
+from workflow.common.errors import UserError, short, shown
 from workflow.common.readers.npz_file import read_npz
 from workflow.common.readers.numbers import parse_number
+from workflow.common.seeds import MOST_SEED
 
 ACCOUNTINGS = ("published", "sound", "none")
 REAL = "real"  # the run name of the reference rows measured on real data
@@ -71,10 +72,13 @@ class RunFolder:
         value = parse_epsilon(epsilon.removeprefix("eps"))
         if epsilon != f"eps{format_epsilon(value)}":
             raise UserError(f"{epsilon} in a path must be written eps{format_epsilon(value)}; got {path}")
-        if re.fullmatch(r"seed0+[0-9]+", seed, re.ASCII):
+        if re.fullmatch(r"seed0+[0-9]{1,20}", seed, re.ASCII):
             raise UserError(f"{seed} in a path must be written seed{int(seed.removeprefix('seed'))}; got {path}")
         if not re.fullmatch(r"seed(0|[1-9][0-9]*)", seed, re.ASCII):
             raise UserError(f"seed in a path must be an integer from 0, such as seed0; got {seed!r} in {path}")
+        # Compared by length first: Python refuses to read thousands of digits.
+        if len(seed) > 24 or int(seed.removeprefix("seed")) > MOST_SEED:
+            raise UserError(f"{short(seed)} in a path is too large: a seed is at most {MOST_SEED} (2^63 - 1)")
         return cls(whole.parents[4], dataset, run, value, int(seed.removeprefix("seed")))
 
 

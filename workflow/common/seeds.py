@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+MOST_SEED = 2**63 - 1  # of a root seed, which is at least 0: what torch takes, and a signed 64-bit number holds
+
 
 def derive(seed: int, *names: object) -> int:
     """Returns a 63-bit seed from a root seed and a path of names.

@@ -20,8 +20,6 @@ limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
 if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
     workflow.scheduling_settings.max_jobs_per_timespan = None
 
-from snakemake.common.configfile import load_configfile
-
 from workflow.common import process
 
 process.print_anything()
@@ -32,7 +30,7 @@ process.end_with_the_reader()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, grid, merging, own_content, presets, source_content
+from workflow import calls, grid, invocation, merging, own_content, presets, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -67,8 +65,11 @@ def requested_files():
 
 
 def config_files():
-    """Returns what each --configfile holds, from weak to strong; Snakemake's own `config` has them merged already."""
-    return [presets.Layer(path.name, load_configfile(path)) for path in workflow.config_settings.configfiles]
+    """Returns what each --configfile holds, from weak to strong; Snakemake's own `config` has them merged already.
+
+    Read anew, for Snakemake takes the last of two equal keys.
+    """
+    return [presets.Layer(path.name, invocation.config_file(path)) for path in workflow.config_settings.configfiles]
 
 
 def command_line(files):
@@ -91,7 +92,7 @@ def check_requested(configuration):
                 f"valid: {', '.join(presets.names())}; choose one by --config preset=NAME, or one of your own by "
                 "--configfile FILE"
             )
-        if parts[2] == "data" and parts[3] not in configuration.datasets:
+        if parts[2] == "data" and len(parts) > 3 and parts[3] not in configuration.datasets:
             raise unknown("data set", parts[3], configuration.datasets, f"add others by --config datasets=NAME or {GIVE}")
         if parts[2] == "runs" and len(parts) > 7:
             check_run(RunFolder.parse(Path(*parts[:7])), configuration)
@@ -215,6 +216,7 @@ def print_config():
 
 
 try:
+    invocation.check_entries(sys.argv[1:])
     FILES = config_files()
     CONFIG = presets.load(
         command_line(FILES),

@@ -58,6 +58,25 @@ def read_yaml(path: str | Path) -> Any:
         return parse_yaml(text)
 
 
+def repeated_key(text: str) -> str | None:
+    """Returns a key that stands twice in one mapping of a YAML text; None if there is none, or it is no YAML."""
+    try:
+        waiting = [yaml.compose(text, yaml.BaseLoader)]
+    except (yaml.YAMLError, RecursionError):
+        return None
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    return key
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return None
+
+
 def _check(root: yaml.Node) -> None:
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
