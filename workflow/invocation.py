@@ -20,7 +20,7 @@ _KEY = re.compile(r"[a-zA-Z_][\w-]*\w")
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Raises UserError for a config file or an entry of --config among `arguments` that `config_file` or `_check` do."""
+    """Raises UserError for a config file or an entry of --config, as `config_file` and `check_entries` do."""
     for path in _values(arguments, FILES):
         config_file(Path(path))
     check_entries(arguments)

@@ -19,7 +19,7 @@ from methods.core.speed.choices import CHOICES
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
-from workflow.common.files import json_or_path
+from workflow.common.files import json_or_path, read_object
 from workflow.common.options import number, whole
 from workflow.common.readers.json_text import parse_json
 
@@ -37,15 +37,12 @@ def read_public(card: str | Path) -> PublicSpec:
     return PublicSpec.from_card(json_or_path(card, "a data set card"))
 
 
-def read_private(path: str | Path, public: PublicSpec, sha256: str | None = None) -> PrivateData:
+def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
     """Returns the training records behind their door.
 
-    `sha256` is LabelledImages.digest of the records that the card describes, where that matters. Raises UserError if
-    they do not match it or the public facts.
+    Raises UserError if they do not match the public facts, or a card.json beside them that says what they hash to.
     """
     stored = load_images(path)
-    if sha256 is not None and stored.digest() != sha256:
-        raise UserError(f"{path} is not what its card.json describes; make both again by python -m workflow.datasets")
     if stored.image_shape != public.image_shape or len(stored) != public.num_train:
         raise UserError(
             f"{path} holds {len(stored)} images of {list(stored.image_shape)}, the plan was made for"
@@ -56,7 +53,23 @@ def read_private(path: str | Path, public: PublicSpec, sha256: str | None = None
             f"{path} has labels {stored.labels.min()} .. {stored.labels.max()}, the card's {public.num_classes} classes"
             f" are 0 .. {public.num_classes - 1}; make the data again"
         )
+    stated = _stated_digest(Path(path))
+    if stated is not None and stored.digest() != stated:
+        raise UserError(
+            f"{path} is not what the card.json beside it describes: changed since, or of other data; make both again by"
+            " python -m workflow.datasets"
+        )
     return PrivateData(torch.from_numpy(stored.images), torch.from_numpy(stored.labels))
+
+
+def _stated_digest(path: Path) -> str | None:
+    """Returns LabelledImages.digest as the card beside the records states it, None where no card does."""
+    card = path.parent / "card.json"
+    if not card.exists():
+        return None
+    splits = read_object(card, "a data set card").get("splits")
+    split = splits.get(path.stem) if isinstance(splits, dict) else None
+    return split.get("sha256") if isinstance(split, dict) else None
 
 
 def add_budget(parser: Any, epsilon: str | None = "10") -> None:

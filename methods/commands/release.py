@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         if place.out.exists() or place.out.is_symlink():
             raise _taken(place.out)
         public, digest = PublicSpec.from_card(card), card["splits"]["train"]["sha256"]
-        data = read_private(arguments.data / "train.npz", public, digest)
+        data = read_private(arguments.data / "train.npz", public)
         begun = _begun(arguments, row, public, digest, place)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)

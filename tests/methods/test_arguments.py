@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from methods.__main__ import main
+from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.files import read_json, write_json, write_npz
 
 MERF = '{"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}'
+SMALL = ["features=32", "steps=3", "batch_size=10", "hidden=8", "channels=4"]
 COUNT = 40
 
 
 def prepare(folder: Path, shape: tuple[int, ...] = (1, 28, 28), labels: np.ndarray | None = None, **card) -> Path:
     """Writes a data set of black images."""
     labels = np.arange(COUNT) % 10 if labels is None else labels
-    write_npz(folder / "train.npz", images=np.zeros((len(labels), *shape), np.uint8), labels=labels)
-    split = {"train": {"count": COUNT, "sha256": "none"}}
+    records = LabelledImages(np.zeros((len(labels), *shape), np.uint8), labels)
+    write_npz(folder / "train.npz", images=records.images, labels=records.labels)
+    split = {"train": {"count": COUNT, "sha256": records.digest()}}
     facts = {"dataset": "toy", "image_shape": list(shape), "num_classes": 10, "splits": split}
     write_json(folder / "card.json", facts | card)
     return folder
@@ -139,6 +142,28 @@ def test_records_that_are_not_the_plans_are_refused_before_a_charge(data, tmp_pa
     train = ["train", "--plan", tmp_path / "plan.json", "--data", other / "train.npz", "--device", "cpu"]
     assert says in refused(capsys, *train, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["pixel", "label", "order"])
+def test_records_that_were_changed_after_their_card_was_written_are_refused_before_a_charge(tmp_path, capsys, change):
+    data = prepare(tmp_path / "data")
+    plan = [*PLAN, "--epsilon", "10", "--hyper", MERF, "--card", data / "card.json", "--out", tmp_path / "plan.json"]
+    assert main([str(part) for part in plan]) == 0
+    records = load_images(data / "train.npz")
+    if change == "pixel":
+        records.images[7, 0, 3, 5] = 1
+    elif change == "label":
+        records.labels[11] = 4
+    else:
+        records = records.take(np.roll(np.arange(COUNT), 1))
+    write_npz(data / "train.npz", images=records.images, labels=records.labels)
+    capsys.readouterr()
+    train = ["train", "--plan", tmp_path / "plan.json", "--data", data / "train.npz", "--device", "cpu"]
+    run = [*RUN, "--data", data, "--epsilon", "10", "--device", "cpu", *(f"--set={one}" for one in SMALL)]
+    for command in (train, run):
+        says = "train.npz is not what the card.json beside it describes"
+        assert says in refused(capsys, *command, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "private").exists()
 
 
 def test_a_plan_without_its_costs_is_not_trained(data, tmp_path, capsys):

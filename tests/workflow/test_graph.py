@@ -162,7 +162,10 @@ def test_a_file_by_name_brings_its_preset(fresh: Project):
         (["results/quick/runs/mnits/real/epsinf/seed0/utility.json"], ["unknown data set 'mnits'"]),
         (["./results/quick//scores.csv"], ["makes ./results/quick//scores.csv; its name is results/quick/scores.csv"]),
         (["--config", "runs={7: {method: alpha}}"], ["run name '7' under runs"]),
-        (["results/quick/runs/mnist/alpha/eps10/seed98765432109876543210/run.json"], ["a seed is at most 9223372036854775807"]),
+        (
+            ["results/quick/runs/mnist/alpha/eps10/seed98765432109876543210/run.json"],
+            ["a seed is at most 9223372036854775807"],
+        ),
         (["--config", "seeds=98765432109876543210"], ["98765432109876543210 is no seed"]),
         (["--config", "seeds=0", "epsilons=10", "seeds=1"], ["--config gives seeds twice, '0' and '1'; keep one"]),
         (["--config", "preset="], ["--config: preset= has no value"]),

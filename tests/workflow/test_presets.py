@@ -228,7 +228,10 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
             {"runs": {"alpha": {"over_bugdet": True}}},
             ["'over_bugdet' in --config under runs.alpha", "did you mean 'over_budget'"],
         ),
-        ({"runs": {"alpha": {"over_budget": 1}}}, ["runs.alpha.over_budget: must be true or false, got 1", "refused otherwise"]),
+        (
+            {"runs": {"alpha": {"over_budget": 1}}},
+            ["runs.alpha.over_budget: must be true or false, got 1", "refused otherwise"],
+        ),
         ({"runs": {"alpha": {"over_budget": "yes"}}}, ["runs.alpha.over_budget: must be true or false, got 'yes'"]),
         ({"runs": {"ceiling": {"over_budget": True}}}, ["run 'ceiling'", "over_budget", "accounting none"]),
         ({"over_budget": True}, ["unknown key 'over_budget' in --config"]),
