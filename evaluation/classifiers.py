@@ -15,6 +15,7 @@ from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import command
 from workflow.common.files import sha256, write_json
 from workflow.common.options import Parser, whole
+from workflow.common.seeds import MOST_SEED
 
 
 def train(
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train", type=Path, required=True, help="npz of the real train split")
     parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole("--seed", 0, MOST_SEED), default=0)
     parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     arguments = parser.parse_args(argv)

@@ -1,13 +1,20 @@
-"""What comparing methods on one data set spends: the sum over all runs, and what to do instead."""
+"""What comparing methods on one data set spends: the sum over all runs, and what to do instead.
+
+`python -m evaluation.price SCORES.csv` prints it alone; `python -m evaluation.rank` prints it below its tables.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from evaluation.scores import Score
+from evaluation.scores import Score, measured
 from evaluation.standings import exceeds
+from workflow.common.errors import command
+from workflow.common.files import read_json, sha256
+from workflow.common.options import Parser
 
 WHY = (
     "Each run reads the same records, so every method and every seed spends privacy, also those that are not used in "
@@ -70,6 +77,19 @@ def paragraphs(costs: Mapping[str, Spent], delta: float | None) -> list[str]:
     return ["### What comparing spent", WHY, *sums, WHAT_IT_IS_WORTH, PROTECTS_NOBODY, INSTEAD] if sums else []
 
 
+def delta_beside(path: Path) -> float | None:
+    """Returns the delta of each run from provenance.json beside the scores; None if it is not of these scores."""
+    beside = path.parent / "provenance.json"
+    if not beside.is_file():
+        return None
+    record = read_json(beside)
+    if not isinstance(record, dict) or record.get("scores_sha256") != sha256(path):
+        return None
+    settings = record.get("settings")
+    delta = settings.get("delta") if isinstance(settings, dict) else None
+    return float(delta) if isinstance(delta, int | float) and 0 < delta < 1 else None
+
+
 def _sum_of(dataset: str, cost: Spent, delta: float | None) -> str:
     at = (
         f"at δ {cost.runs * delta:.2g} ({cost.runs} times {delta:g})"
@@ -84,3 +104,18 @@ def _sum_of(dataset: str, cost: Spent, delta: float | None) -> str:
 
 def _shown(epsilon: float) -> str:
     return "∞" if math.isinf(epsilon) else f"{epsilon:.1f}"
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.price`."""
+    parser = Parser(prog="python -m evaluation.price", description="Say what comparing the methods of a file spent.")
+    parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="such as results/quick/scores.csv")
+    path = parser.parse_args(argv).scores
+    scores = measured(path, "add up")
+    costs = {name: spent(scores, name) for name in sorted({score.dataset for score in scores})}
+    print("\n\n".join(paragraphs(costs, delta_beside(path))) or "nothing private ran: these scores spent no privacy")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evaluation import price
-from evaluation.scores import Score, format_value, read_scores
+from evaluation.scores import Score, format_value, measured
 from evaluation.standings import (
     BEHIND,
     BEST,
@@ -31,7 +31,7 @@ from evaluation.standings import (
 )
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.files import csv_text, read_json, sha256, write_text
+from workflow.common.files import csv_text, write_text
 from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 
@@ -209,23 +209,8 @@ def _csv_row(group: Group, metric: str, standing: Standing) -> list[str]:
     return [*key, *shown, str(one.seeds(metric)), standing.verdict, *spent_]
 
 
-def _delta(path: Path) -> float | None:
-    """Returns the delta of each run from provenance.json beside the scores; None if it is not of these scores."""
-    beside = path.parent / "provenance.json"
-    if not beside.is_file():
-        return None
-    record = read_json(beside)
-    if not isinstance(record, dict) or record.get("scores_sha256") != sha256(path):
-        return None
-    settings = record.get("settings")
-    delta = settings.get("delta") if isinstance(settings, dict) else None
-    return float(delta) if isinstance(delta, int | float) and 0 < delta < 1 else None
-
-
 def _chosen(path: Path, dataset: str | None) -> list[Score]:
-    scores = [score for score in read_scores(path) if score.source == "measured"]
-    if not scores:
-        raise UserError(f"{path} holds no measured scores: there is nothing to rank")
+    scores = measured(path, "rank")
     datasets = {score.dataset for score in scores}
     if dataset and dataset not in datasets:
         raise unknown("data set", dataset, datasets, where=f"in {path}")
@@ -264,7 +249,7 @@ def main(argv: list[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     scores = _chosen(options.scores, options.dataset)
     metrics = _metrics(options.metric, scores, options.scores)
-    text = markdown(scores, metrics, _delta(options.scores))
+    text = markdown(scores, metrics, price.delta_beside(options.scores))
     if options.out is None:
         print(text, end="")
         return

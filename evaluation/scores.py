@@ -85,8 +85,12 @@ def _score(cells: dict[str, str]) -> Score:
         raise UserError(f"value must be a number, got {cells['value'][:80]!r}") from None
     if cells["seed"] and not re.fullmatch("[0-9]{1,19}", cells["seed"]):
         raise UserError(f"seed must be empty or a whole number, got {cells['seed'][:80]!r}")
-    seed = int(cells["seed"]) if cells["seed"] else None
-    return Score(**{**cells, "epsilon": parse_epsilon(cells["epsilon"]), "seed": seed, "value": value})
+    seed, epsilon = int(cells["seed"]) if cells["seed"] else None, parse_epsilon(cells["epsilon"])
+    # As folders are named: whoever compares texts would take another form for another budget or seed.
+    for key, right in (("epsilon", format_epsilon(epsilon)), ("seed", "" if seed is None else str(seed))):
+        if cells[key] != right:
+            raise UserError(f"{key} {cells[key][:80]} must be written {right}")
+    return Score(**{**cells, "epsilon": epsilon, "seed": seed, "value": value})
 
 
 def read_scores(path: str | Path) -> list[Score]:
@@ -109,6 +113,14 @@ def read_scores(path: str | Path) -> list[Score]:
             )
         found[score.order] = score
     return list(found.values())
+
+
+def measured(path: str | Path, purpose: str) -> list[Score]:
+    """Returns the measured scores of a CSV. Raises UserError as `read_scores`, or if there are none to `purpose`."""
+    scores = [score for score in read_scores(path) if score.source == "measured"]
+    if not scores:
+        raise UserError(f"{path} holds no measured scores: there is nothing to {purpose}")
+    return scores
 
 
 def check_name(kind: str, name: str) -> None:

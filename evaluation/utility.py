@@ -17,6 +17,7 @@ from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json
 from workflow.common.options import Parser, whole
+from workflow.common.seeds import MOST_SEED
 
 DIRECTIONS = ("g2r", "r2g")
 Model = Classifier | Mlp
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classifiers", type=Path, help="folder of evaluation.classifiers; only r2g needs it")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")
     parser.add_argument("--directions", default=",".join(DIRECTIONS), help="g2r, r2g or both (default)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole("--seed", 0, MOST_SEED), default=0)
     parser.add_argument("--threads", type=whole("--threads"), default=1, help="CPU threads (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="utility.json to write")
     arguments = parser.parse_args(argv)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from workflow.common.contracts import REAL, format_epsilon, parse_epsilon
+from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, shown
-from workflow.common.own_set import NAME, RESERVED
+from workflow.common.run_name import check_run_name
 from workflow.common.seeds import MOST_SEED
 
 # The origin of a key: takes its path, such as ("runs", "dpac", "seeds"), and returns the file or --config.
@@ -32,18 +32,10 @@ def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     runs = content.get("runs")
     if isinstance(runs, Mapping):
         for name in runs:
-            _check_run(name, origin("runs", name))
+            check_run_name(name, origin("runs", name))
         runs = {name: _lists(entry, lambda *path, name=name: origin("runs", name, *path), f"runs.{name}.")
                 for name, entry in runs.items()}  # fmt: skip
     return _lists(content, origin, "") | ({"runs": runs} if "runs" in content else {})
-
-
-def _check_run(name: str, source: str) -> None:
-    if name == REAL:
-        raise UserError(f"{source}: run name {REAL!r} is reserved for the rows measured on real data; choose another")
-    if not NAME.fullmatch(name) or name in RESERVED:
-        why = "is reserved on some systems" if name in RESERVED else "must consist of a-z, 0-9 and _, a letter first"
-        raise UserError(f"{source}: run name {name!r} under runs {why}; rename it")
 
 
 def _lists(entry: Any, origin: Origin, prefix: str) -> Any:

@@ -22,6 +22,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import json_or_path, read_object
 from workflow.common.options import number, whole
 from workflow.common.readers.json_text import parse_json
+from workflow.common.run_name import check_run_name
 
 # Their pixels are held in memory at once.
 MOST_IMAGES = 10_000_000
@@ -91,6 +92,13 @@ def add_delta(parser: Any, default: float | None = 1e-5, help: str = "default 1e
 def add_seed(parser: Any, option: str = "--seed", help: str = "root seed (default 0)") -> None:
     """Adds --seed, or another option that takes a seed."""
     parser.add_argument(option, type=whole(option, 0, MOST_SEED), default=0, help=help)
+
+
+def add_run(parser: Any) -> None:
+    """Adds --run, which names a folder as a row of a grid does; another name raises UserError."""
+    parser.add_argument(
+        "--run", type=lambda name: check_run_name(name, "--run"), help="name of the run (default: the method)"
+    )
 
 
 def add_num(parser: Any, help: str, default: int | None = None, required: bool = False) -> None:

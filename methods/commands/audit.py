@@ -67,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training attack: images drawn (default 2000)",
     )  # fmt: skip
     parser.add_argument("--data", help="training attack: train.npz of the data set")
-    parser.add_argument("--confidence", type=float, default=CONFIDENCE, help=f"default {CONFIDENCE}")
+    confidence = number("--confidence", 0, 1, open_low=True)
+    parser.add_argument("--confidence", type=confidence, default=CONFIDENCE, help=f"default {CONFIDENCE}")
     add_seed(parser, "--audit-seed", "of coins, canaries, draws and noise (default 0)")
     parser.add_argument("--out", type=Path, help="file to write, .csv or .json (default: csv on stdout)")
     add_machine(parser)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from methods.core.runs import parts
+from workflow.common.errors import UserError
 from workflow.common.files import write_npz
 
 
@@ -22,5 +23,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def join(folder: Path, out: Path) -> None:
     """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts.join`."""
-    samples = parts.join(folder)
+    try:
+        samples = parts.join(folder)
+    except UserError as error:
+        # A reader of files knows what is wrong with one and not which command makes it.
+        again = "" if parts.AGAIN in str(error) else f"; {parts.AGAIN}"
+        raise UserError(f"{error}{again}") from None
     write_npz(out, images=samples.images, labels=samples.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from methods.commands.arguments import add_budget, add_seed, budget_of, read_public, warn_of_delta
+from methods.commands.arguments import add_budget, add_run, add_seed, budget_of, read_public, warn_of_delta
 from methods.core import registry
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import format_epsilon
@@ -14,7 +14,7 @@ from workflow.common.files import json_or_path, write_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--method", required=True, help="a method, see `python -m methods list`")
-    parser.add_argument("--run", help="name of the run (default: the method)")
+    add_run(parser)
     parser.add_argument("--hyper", default="{}", help="hyper-parameters as JSON or the path of a JSON file")
     parser.add_argument("--paper", action="store_true", help="start from the published settings for the data set")
     parser.add_argument("--card", required=True, help="card.json of the data set")
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     budget, public = budget_of(arguments), read_public(arguments.card)
     method = arguments.method
     published = registry.paper_settings(method, public.dataset, budget.epsilon) if arguments.paper else {}
-    hyper = published | json_or_path(arguments.hyper)
+    hyper = published | json_or_path(arguments.hyper, "--hyper")
     plan = Plan.make(method, arguments.run or method, hyper, public, budget, arguments.seed)
     write_json(arguments.out, plan.to_dict())
     if plan.costs:

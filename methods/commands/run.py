@@ -23,6 +23,7 @@ from methods.commands.arguments import (
     add_budget,
     add_machine,
     add_num,
+    add_run,
     add_secret_noise,
     add_seed,
     add_settings,
@@ -42,6 +43,7 @@ from methods.core.runs.train import train
 from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
+from workflow.common.options import number
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
@@ -52,14 +54,15 @@ _MOST_MINUTES = 5_256_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
+    minutes = number("--minutes", 0, _MOST_MINUTES, open_low=True)
     parser.add_argument("name", help="a method, see `python -m methods list`")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data set's card.json and train.npz")
     add_budget(parser)
     add_settings(parser)
-    parser.add_argument("--run", help="name of the run (default: the method)")
+    add_run(parser)
     add_seed(parser)
     add_num(parser, "images to draw (default 60000)", 60_000)
-    parser.add_argument("--minutes", type=float, help="stop after so long, at exit code 75; the same call continues")
+    parser.add_argument("--minutes", type=minutes, help="stop after so long, at exit code 75; the same call continues")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     add_secret_noise(parser)
     add_machine(parser)
@@ -71,8 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises UserError for a setting that does not fit the data, the budget, or what the folder was begun with, and
     SystemExit with code 75 when time is up.
     """
-    if arguments.minutes is not None and not 0 < arguments.minutes < _MOST_MINUTES:
-        raise UserError(f"--minutes must be above 0 and below {_MOST_MINUTES}, got {arguments.minutes:g}")
     device = use_machine(arguments)
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)

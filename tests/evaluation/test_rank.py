@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.price import main as price_alone
 from evaluation.price import spent
 from evaluation.rank import COLUMNS, main
 from evaluation.rank import markdown as padded_markdown
@@ -292,6 +293,20 @@ def test_a_bad_option_is_one_clear_line_and_exit_code_2(tmp_path, capsys, option
 
 HEADER = "preset,dataset,method,epsilon,accounting,seed,metric,value,source\n"
 LINE = "mine,lesions,dpac,10,sound,0,{},{},{}\n"
+
+
+def test_the_price_is_a_command_of_its_own_and_says_what_it_lacks(tmp_path, capsys):
+    path = write(tmp_path, four())
+    assert price_alone([path]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("### What comparing spent") and printed.rstrip() in rank_text(path, capsys)
+    assert price_alone([]) == 2
+    assert "error: the following arguments are required: SCORES.csv" in capsys.readouterr().err
+
+
+def rank_text(path: str, capsys: pytest.CaptureFixture) -> str:
+    assert main([path]) == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

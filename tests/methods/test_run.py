@@ -68,6 +68,17 @@ def test_samples_are_split_below_the_size_and_joined_again(tmp_path, data, monke
     assert np.array_equal(whole.images, joined.images) and np.array_equal(whole.labels, joined.labels)
 
 
+def test_join_of_a_part_that_was_cut_names_the_command_that_makes_it_again(tmp_path, data, capsys):
+    call(data, tmp_path / "run")
+    part = tmp_path / "run" / "samples-000.npz"
+    part.write_bytes(part.read_bytes()[:-40])
+    capsys.readouterr()
+    assert main(["join", str(tmp_path / "run"), "--out", str(tmp_path / "all.npz")]) == 2
+    error = capsys.readouterr().err
+    assert "samples-000.npz is not an npz" in error and "by the same python -m methods run" in error
+    assert error.count("python -m methods run") == 1 and not (tmp_path / "all.npz").exists()
+
+
 def test_two_runs_of_one_seed_are_byte_equal_and_another_seed_is_not(tmp_path, data):
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         call(data, tmp_path / name, "--seed", seed)

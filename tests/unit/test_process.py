@@ -40,6 +40,16 @@ def test_every_command_goes_through_the_door_that_reports():
                 assert "@command\ndef main(" in text and "raise SystemExit(main())" in text, path
 
 
+def test_a_full_disk_behind_the_output_is_named_so_in_one_line():
+    with open("/dev/full", "w") as full:
+        code = f"{START}\nmain = errors.command(lambda argv: print('much'))\nraise SystemExit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    line = "error: cannot write the output: No space left on device; make room, or send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_ctrl_c_among_the_imports_is_one_line():
     done = run(f"{START} os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)")
     assert (done.returncode, done.stderr) == (130, f"{process.LINE}\n")

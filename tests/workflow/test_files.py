@@ -154,13 +154,26 @@ def test_a_file_that_a_block_reads_is_not_taken_for_the_one_it_writes(tmp_path):
         raise ConnectionResetError(errno.ECONNRESET, "reset")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("file/run.json", "file is a file, no folder; correct"), ("file/a/b.json", "file is a file, no folder; correct"),
+     ("y" * 300, "File name too long; correct the path"), ("loop/x", "correct the path")],
+)  # fmt: skip
+def test_a_path_that_cannot_be_is_to_be_corrected_and_does_not_continue(tmp_path, name, says):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=says) as error:
+        write_text(tmp_path / name, "x")
+    assert "continues" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "in_the_way/run.json", "a\udcff.json"])
 def test_a_name_that_cannot_be_is_one_line(tmp_path, name):
     (tmp_path / "in_the_way").write_text("a file")
     if "udcff" in ascii(name):
         write_text(tmp_path / name, "bytes that are no text are a name all the same")
         return
-    with pytest.raises(UserError, match=r"cannot write .*free on its disk"):
+    with pytest.raises(UserError, match=r"cannot write .*correct the path"):
         write_text(tmp_path / name, "text")
 
 

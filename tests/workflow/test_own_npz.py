@@ -152,7 +152,7 @@ BAD_ARRAYS = {
     "one_class": ({"train_labels": np.zeros(30, int)}, "train_labels needs at least 2 classes; it has 1"),
     "one_picture": (
         NO_OTHERS | {"train_labels": np.arange(30) == 3},
-        "class 1 has one picture; it needs 2, one to train on and one to test on",
+        "class 1 has one picture; it needs 2, one to train on and one to test on: add another, or remove the class",
     ),
     "wide": (
         {f"{split}_images": np.zeros((count, 28, 28), np.int64) for split, count in (("train", 30), ("test", 20))}

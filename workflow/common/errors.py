@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterable
@@ -76,6 +77,10 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             process.drop_output()
             return process.CLOSED_PIPE
         except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                # Files of the suite's own are named where they are written; what bears no name is stdout.
+                print_error(UserError(f"cannot write the output: {error.strerror}; make room, or send it elsewhere"))
+                return 2
             about = " -> ".join(short(name) for name in (error.filename, error.filename2) if name is not None)
             where = f"{about}: " if about else ""
             print_error(UserError(f"{where}{error.strerror or error}; correct the path, or what is in its way"))

@@ -40,6 +40,8 @@ def _umask() -> int:
 # Random letters, then this, stand in the name of a file while it is written.
 _WRITING = ".writing"
 _HINT = "the same command continues once that is mended"
+# What no disk can mend: the path itself cannot be.
+_PATH = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ}
 _LEFTOVER = re.compile(rf"\..*\.[a-z0-9_]{{8}}{re.escape(_WRITING)}(\.[^.]*)?")
 _cleared: set[Path] = set()
 # What a write to an open file fails with; such an error bears no name.
@@ -49,6 +51,9 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.
 def cannot_write(path: str | Path, error: OSError) -> UserError:
     """Returns the error for a file that a disk did not take, with what is free there."""
     why = error.strerror or str(error)
+    if error.errno in _PATH:
+        file = next((above for above in Path(path).parents if above.is_file()), None)
+        return UserError(f"cannot write {path}: {f'{file} is a file, no folder' if file else why}; correct the path")
     with contextlib.suppress(OSError):
         why += f" ({shutil.disk_usage(_nearest(Path(path))).free / 2**30:.1f} GiB free on its disk)"
     return UserError(f"cannot write {path}: {why}; {_HINT}")
@@ -166,6 +171,10 @@ def json_or_path(text: str | Path, what: str = "settings", load: Callable[[str],
         except ValueError as error:
             raise UserError(f"{what} is not readable: {reason(error)}; mend the text in braces") from None
     if not os.path.lexists(str(text).replace("\0", "")):
+        with contextlib.suppress(ValueError):
+            value = load(str(text))
+            if not isinstance(value, str) or str(text).startswith('"'):
+                raise UserError(f"{what} must be a mapping of names to values in braces, got {short(text)}")
         raise UserError(f"no such file: {short(text)} ({what} takes JSON in braces, or the path of a file)")
     content = read_text(text, "is not readable")
     with reading(text, "is not readable", "mend it or make it again"):

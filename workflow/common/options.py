@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from workflow.common.errors import UserError
+
+_EMPTY = re.compile(r"--[a-z0-9-]+=\s*")
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,10 +25,18 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses as argparse does. Raises UserError for an argument with a null character, which no path may hold."""
-        for argument in sys.argv[1:] if args is None else args:
+        """Parses as argparse does.
+
+        Raises UserError for an empty argument, which as a path would be the working folder, and for one with a null
+        character, which no path may hold.
+        """
+        given = sys.argv[1:] if args is None else list(args)
+        for before, argument in zip(["", *given], given, strict=False):
             if "\0" in argument:
                 raise UserError(f"an argument holds a null character: {argument!r}")
+            if not argument.strip() or _EMPTY.fullmatch(argument):
+                option = before if before.startswith("--") else argument.strip().rstrip("=") or "an argument"
+                raise UserError(f"{option} is empty; give a value, or leave it out")
         return super().parse_known_args(args, namespace)
 
 
@@ -34,7 +45,7 @@ def whole(option: str, low: int = 1, high: int = 2**31 - 1) -> Callable[[str], i
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]+", text):
-            raise UserError(f"{option} must be a whole number, got {text[:80]!r}")
+            raise UserError(f"{option} must be a whole number, got {text[:80]!r}; write {_digits(text, low)}")
         value = int(text) if len(text) <= 20 else high + 1
         if value < low:
             raise UserError(f"{option} must be at least {low}, got {value}")
@@ -43,6 +54,14 @@ def whole(option: str, low: int = 1, high: int = 2**31 - 1) -> Callable[[str], i
         return value
 
     return parse
+
+
+def _digits(text: str, low: int) -> str:
+    """Returns how a number such as 1e3 is to be written; an example where the text is none."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if float(text).is_integer() and abs(float(text)) < 2**53:
+            return str(int(float(text)))
+    return f"it in digits, such as {max(low, 10)}"
 
 
 def number(option: str, low: float, high: float, open_low: bool = False) -> Callable[[str], float]:

@@ -132,7 +132,8 @@ def _check_counts(listing: Listing, least: int) -> None:
         raise UserError(f"{where} needs at least 2 {kind}; it has {has}")
     for name, count in sorted(counts.items()):
         if count < least:
-            raise UserError(f"{where}: class {name!r} has one picture; it needs 2, one to train on and one to test on")
+            has = f"class {name!r} has one picture; it needs 2, one to train on and one to test on"
+            raise UserError(f"{where}: {has}: add another, or remove the class")
 
 
 def _check_test(train: Listing, test: Listing) -> None:

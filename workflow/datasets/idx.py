@@ -43,7 +43,7 @@ def _unpacked(content: bytes) -> bytes:
 def decode(content: bytes, name: object) -> np.ndarray:
     """Returns the uint8 array of an IDX file's content; `name` is for messages.
 
-    Raises UserError if the content is not IDX of unsigned bytes, or has more or fewer bytes than its header says.
+    Raises UserError if the content is not IDX of unsigned bytes, is empty, or has more or fewer bytes than its header says.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or not 1 <= content[3] <= 4:
         raise UserError(f"{name} is not an IDX file of unsigned bytes (it begins {content[:4].hex() or 'empty'})")
@@ -51,6 +51,9 @@ def decode(content: bytes, name: object) -> np.ndarray:
     if len(content) < header:
         raise UserError(f"{name} is truncated inside its header; fetch it again")
     shape = struct.unpack(f">{content[3]}I", content[4:header])
+    if 0 in shape:
+        # Other sizes beside a zero may be any, beyond what an array has.
+        raise UserError(f"{name} holds nothing: its header says {list(shape)}; fetch it again")
     expected = header + math.prod(shape)
     if len(content) != expected:
         state = "truncated" if len(content) < expected else "too long"

@@ -143,7 +143,8 @@ def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...]
     least = 1 if len(labels) == 2 else 2
     if counts.min() < least:
         name = known[counts.argmin()]
-        raise UserError(f"{path}: class {name} has one picture; it needs 2, one to train on and one to test on")
+        has = f"class {name} has one picture; it needs 2, one to train on and one to test on"
+        raise UserError(f"{path}: {has}: add another, or remove the class")
     for split, given in labels.items():
         if differing := set(np.unique(given).tolist()) ^ set(known.tolist()):
             lacking = split if min(differing) in known else "train"

@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from pathlib import Path
 
 MOST_MEMBERS = 1_000_000
+# Linux's control groups; a container sees its own. A text, "max", where there is no limit.
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def most_bytes() -> int:
-    """Returns the bytes of the largest member that is read: this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Returns the bytes of the largest member that is read: this machine's memory, or what its container may take."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _LIMIT.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def check_directory(archive: zipfile.ZipFile) -> None:
