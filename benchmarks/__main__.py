@@ -65,7 +65,9 @@ def _chosen(text: str) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
-    parser.add_argument("--repeats", type=whole("--repeats", 1, 10_000), default=5, help="timed repeats of everything (default 5)")
+    parser.add_argument(
+        "--repeats", type=whole("--repeats", 1, 10_000), default=5, help="timed repeats of everything (default 5)"
+    )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
         "--threads", type=whole("--threads"), default=cores, help=f"CPU threads (default: all cores, here {cores})"

@@ -100,7 +100,19 @@ def _names(lock: Path, root: str) -> bool:
 
 def _doubts(path: Path) -> Path:
     """Returns where Snakemake keeps that a file may be half-written."""
-    return Path(".snakemake/incomplete", base64.b64encode(os.fspath(path).encode()).decode())
+    return _noted("incomplete", path)
+
+
+def is_recorded(path: Path) -> bool:
+    """Returns whether Snakemake knows here what a file was made from.
+
+    It does not of results that were copied without .snakemake, and takes them for what it would make.
+    """
+    return _noted("metadata", path).exists()
+
+
+def _noted(what: str, path: Path) -> Path:
+    return Path(".snakemake", what, base64.b64encode(os.fspath(path).encode()).decode())
 
 
 def steps(call: str) -> list[int]:

@@ -32,6 +32,19 @@ def content(own: OwnSet, cache: Path) -> str:
     return remembered(cache, which, paths, content_hash)
 
 
+def check_made(card: Path, now: str) -> None:
+    """Raises UserError if the data set of this card was made from pictures with another hash than `now`."""
+    if not card.exists():
+        return
+    files = read_object(card, "a data set card").get("files")
+    before = files.get("content") if isinstance(files, dict) else None
+    if isinstance(before, str) and before != now:
+        raise UserError(
+            f"the images in {card.parent} were made from other pictures than those that the configuration names;"
+            f" remove {card.parent} to make them again, or name the pictures they were made from"
+        )
+
+
 def remembered(cache: Path, which: str, paths: Iterable[Path], compute: Callable[[], str]) -> str:
     """Returns what `compute` returns of the files at and below `paths`, or what it returned last time.
 
@@ -80,4 +93,5 @@ def _stamp(path: str) -> str:
         found = os.stat(path)
     except OSError:
         return f"{path} gone"  # a link to nothing
-    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    # With the file's number: two folders that change places change no time of the files in them.
+    return f"{path} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

@@ -32,6 +32,12 @@ def tiny(seed: int) -> dict[str, bytes]:
     return content
 
 
+@pytest.mark.parametrize("sizes", [(0,), (0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 28, 0)])
+def test_a_header_with_a_size_of_zero_is_one_line_whatever_the_others_are(sizes):
+    with pytest.raises(UserError, match="x holds nothing: its header says"):
+        idx.decode(bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes), "x")
+
+
 CONTENT = {"mnist": tiny(1), "fashion_mnist": tiny(2)}
 
 

@@ -219,7 +219,8 @@ def bad_folder(root: Path, kind: str) -> str:
     classes(root)
     if kind == "two_images":
         classes(shutil.rmtree(root) or root, count=1)
-        return f"{root}: class 'a' has one picture; it needs 2, one to train on and one to test on: add another, or remove the class"
+        needs = "it needs 2, one to train on and one to test on"
+        return f"{root}: class 'a' has one picture; {needs}: add another, or remove the class"
     if kind == "empty_class":
         (root / "c").mkdir()
         return f"{root}/c holds no picture (.bmp, .gif, "

@@ -99,6 +99,19 @@ def test_the_pictures_are_read_again_only_where_they_changed_and_where_they_lie_
     assert "Nothing to be done" in done and "notice: data set lesions: folder moved does not exist" in done
 
 
+def test_results_copied_without_snakemakes_records_are_not_taken_for_those_of_other_pictures(whole: Project):
+    card = whole.folder / "results/mine/data/lesions/card.json"
+    content = json.loads((whole.folder / "results/mine/private/own/lesions.json").read_text())["content"]
+    stated = json.loads(card.read_text()) | {"files": {"content": content}}
+    card.write_text(json.dumps(stated))
+    shutil.rmtree(whole.folder / ".snakemake")
+    assert "Nothing to be done" in made(whole, "results/mine/data/lesions/card.json", "-n", *MINE, *HOST)
+    picture = whole.folder / "pictures/benign/0.png"
+    picture.write_text(picture.read_text().replace("0", "9"))
+    error = whole.refusal(*MINE)
+    assert "the images in results/mine/data/lesions were made from other pictures" in error and "remove" in error
+
+
 def test_unchanged_pictures_are_not_read_at_the_next_start(own: Project):
     made(own, *MINE, "-n", *HOST)
     # Where the hash were computed again, this stand-in would end the call.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_project import Project
@@ -85,6 +86,31 @@ def test_a_file_changed_within_one_tick_and_of_equal_size_is_seen_by_its_change_
     file.write_text("two")
     os.utime(file, ns=(then, then))
     assert now() == "two"
+
+
+def test_two_folders_that_change_places_are_seen_although_no_file_in_them_changed(tmp_path, monkeypatch):
+    for name in ("benign", "melanoma"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "0.png").write_text(f"{name:>8}")
+    cache = tmp_path / "cache.json"
+
+    def of_one_tick(path):
+        # As two files that were unpacked within one tick of the clock.
+        found = os.stat(path)
+        times = {"st_mtime_ns": 7, "st_ctime_ns": 7}
+        return SimpleNamespace(**{key: times.get(key, getattr(found, key)) for key in dir(found) if key[:3] == "st_"})
+
+    def now() -> str:
+        read = (tmp_path / "all/benign/0.png").read_text
+        return own_content.remembered(cache, "", [tmp_path / "all"], lambda: read().strip())
+
+    system = {name: getattr(os, name) for name in ("walk", "path", "fspath", "fsencode")}
+    monkeypatch.setattr(own_content, "os", SimpleNamespace(stat=of_one_tick, **system))
+    assert now() == "benign"
+    (tmp_path / "all/benign").rename(tmp_path / "other")
+    (tmp_path / "all/melanoma").rename(tmp_path / "all/benign")
+    (tmp_path / "other").rename(tmp_path / "all/melanoma")
+    assert now() == "melanoma"
 
 
 def test_other_files_than_the_published_ones_are_refused_also_where_the_data_are_made(tmp_path):

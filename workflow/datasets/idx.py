@@ -43,7 +43,8 @@ def _unpacked(content: bytes) -> bytes:
 def decode(content: bytes, name: object) -> np.ndarray:
     """Returns the uint8 array of an IDX file's content; `name` is for messages.
 
-    Raises UserError if the content is not IDX of unsigned bytes, is empty, or has more or fewer bytes than its header says.
+    Raises UserError if the content is not IDX of unsigned bytes, holds nothing, or has another size than its header
+    says.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or not 1 <= content[3] <= 4:
         raise UserError(f"{name} is not an IDX file of unsigned bytes (it begins {content[:4].hex() or 'empty'})")

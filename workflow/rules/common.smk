@@ -182,7 +182,10 @@ def own_pictures(configuration):
             print(f"notice: {error}; the images in {configuration.root}/data/{name} are used", file=sys.stderr)
             continue
         cache = Path(configuration.root, "private", "own", f"{name}.json")
-        found[name] = grid.canonical([facts(one), own_content.content(one, cache)])
+        content, card = own_content.content(one, cache), Path(configuration.root, "data", name, "card.json")
+        if not calls.is_recorded(card):
+            own_content.check_made(card, content)
+        found[name] = grid.canonical([facts(one), content])
     return found
 
 
