@@ -32,7 +32,8 @@ def check_entries(arguments: Sequence[str]) -> None:
     for entry in _values(arguments, CONFIG):
         key, separator, value = entry.partition("=")
         if not separator or not _KEY.fullmatch(key):
-            raise UserError(f"--config takes KEY=VALUE, such as preset=smoke seeds=0,1; got {shown(entry)}")
+            such = "such as preset=smoke seeds=0,1, and ends at the next option: targets stand before it"
+            raise UserError(f"--config takes KEY=VALUE, {such}; got {shown(entry)}")
         if not value.strip():
             raise UserError(f"--config: {key}= has no value; give one, or leave {key} out")
         if key in seen:

@@ -24,6 +24,7 @@ from workflow.common.contracts import load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import json_or_path, read_csv, read_json, write_npz
 from workflow.common.options import Parser, whole
+from workflow.common.readers import zip_file
 from workflow.common.readers.yaml_text import parse_yaml, read_yaml
 from workflow.datasets import idx
 from workflow.datasets.pictures import probe
@@ -196,3 +197,15 @@ def test_a_warm_start_does_not_empty_a_folder_of_other_files(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"holds thesis.tex, which no warm start left there"):
         make_warm_start("gs_wgan", {"num_shards": 6}, malformed_files.PUBLIC, None, 0, None, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("300", True), ("max", False), (str(1 << 40), False), ("", False)])
+def test_no_array_is_made_that_is_larger_than_a_container_may_take(tmp_path: Path, monkeypatch, limit, refused):
+    (tmp_path / "limit").write_text(limit + "\n")
+    monkeypatch.setattr(zip_file, "_LIMIT", tmp_path / "limit")
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1, 1, 20, 20), np.uint8), labels=np.zeros(1, np.int64))
+    if refused:
+        with pytest.raises(UserError, match="images is 400 bytes, more than the 300 of this machine's memory"):
+            load_images(tmp_path / "a.npz")
+    else:
+        assert len(load_images(tmp_path / "a.npz")) == 1
