@@ -32,7 +32,7 @@ def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
     runs = content.get("runs")
     if isinstance(runs, Mapping):
         for name in runs:
-            check_run_name(name, origin("runs", name))
+            check_run_name(name, origin("runs", name), "under runs")
         runs = {name: _lists(entry, lambda *path, name=name: origin("runs", name, *path), f"runs.{name}.")
                 for name, entry in runs.items()}  # fmt: skip
     return _lists(content, origin, "") | ({"runs": runs} if "runs" in content else {})

@@ -200,7 +200,7 @@ def test_a_warm_start_does_not_empty_a_folder_of_other_files(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("limit", "refused"), [("300", True), ("max", False), (str(1 << 40), False), ("", False)])
-def test_no_array_is_made_that_is_larger_than_a_container_may_take(tmp_path: Path, monkeypatch, limit, refused):
+def test_no_array_is_larger_than_a_container_may_take(tmp_path: Path, monkeypatch, limit, refused):
     (tmp_path / "limit").write_text(limit + "\n")
     monkeypatch.setattr(zip_file, "_LIMIT", tmp_path / "limit")
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1, 1, 20, 20), np.uint8), labels=np.zeros(1, np.int64))
