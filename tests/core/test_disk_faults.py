@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import TINY_GAN, TOY, toy_images
+from toys import TINY_GAN, TOY, toy_images, unrehearsed
 
 from methods.__main__ import main
 from methods.core.privacy import answers
@@ -99,6 +99,7 @@ def test_a_fault_of_the_disk_is_one_line_and_retries_charge_nothing(
 ):
     # Answers of gs_wgan's 30 uses are lost with the process, so a retry that charged first would show.
     monkeypatch.setattr(answers, "FEW", 29)
+    unrehearsed(monkeypatch)
     command, folder = files(tmp_path / "run", method), tmp_path / "run"
     hits, charges = 0, Counter()
     for after, error in ((0, FAULTS[0]), (1, FAULTS[1]), (2, FAULTS[2]), (5, FAULTS[3]), (9, FAULTS[4]), (14, 5)):
