@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """No test cuts the power, and thousands of waits of some milliseconds for a disk are half a minute.
+
+    Commands that a test starts do wait; what is put on disk when is tested by stand-ins of os.fsync.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _only_checked)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +33,11 @@ def _closed_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     for name in ("create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, _only_loopback(getattr(socket, name)))
+
+
+def _only_checked(handle: int) -> None:
+    # A closed file stays an error.
+    os.fstat(handle)
 
 
 def _only_loopback(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -198,11 +197,13 @@ def deadly():
     hook.watch(None)
 
 
-def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_path, monkeypatch, deadly):
+# Before one operation in so many, or before every one.
+@pytest.mark.parametrize("each", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_path, monkeypatch, deadly, each):
     monkeypatch.setattr(train, "provenance", dict)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    unrehearsed(monkeypatch)
     first, kills = (once / "ledger.jsonl").read_bytes(), 0
-    for operation in range(100):
+    for operation in range(0, 100, each):
         folder = Path(shutil.copytree(once, tmp_path / f"{operation}"))
         with monkeypatch.context() as patch:
             # The hand-over is over when the first step begins.
@@ -222,17 +223,20 @@ def test_a_kill_at_any_file_operation_of_the_hand_over_loses_nothing(once, tmp_p
         record = again(folder)
         assert (record["earlier_runs"], record["steps_done"]) == (1, 4)
         assert (folder / "ledger-1.jsonl").read_bytes() == first
-    assert reached and kills > 5
+    assert reached and kills * each > 5
 
 
-def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_final(tmp_path, monkeypatch, deadly):
+@pytest.mark.parametrize("each", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_final(
+    tmp_path, monkeypatch, deadly, each
+):
     monkeypatch.setattr(train, "provenance", dict)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    unrehearsed(monkeypatch)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(train, "_finish", _stop)
         train.train(planned(), toy_records(), tmp_path / "before", CPU, secret_noise=True)
     kills = 0
-    for operation in range(100):
+    for operation in range(0, 100, each):
         folder = Path(shutil.copytree(tmp_path / "before", tmp_path / f"{operation}"))
         with monkeypatch.context() as patch, contextlib.suppress(Dead):
             patch.setattr(train, "_finish", _watched(deadly, folder, operation, train._finish))
@@ -249,7 +253,7 @@ def test_a_kill_at_any_file_operation_of_the_end_leaves_a_run_that_ends_or_is_fi
         if reached:
             break
         kills += 1
-    assert reached and kills > 20
+    assert reached and kills * each > 20
 
 
 def _stop(*_):

@@ -41,8 +41,8 @@ def test_every_method_takes_every_shape_and_number_of_classes(run):
         registry.load(job.method).check(registry.hyper(job.method, job.hyper, records), spec)
 
 
-# Four seconds each; dpgan's release is drawn as rarely from as many records.
-LONG = {("dp_cgan", RECORDS[-1]), ("dp_sinkhorn", RECORDS[-1])}
+# Calibrations of seconds.
+LONG = {(run, RECORDS[-1]) for run in ("dp_cgan", "dp_sinkhorn", "dpgan")}
 ENDS = [
     pytest.param(*case, marks=[pytest.mark.slow] if case in LONG else [])
     for case in product(JOBS, (RECORDS[0], RECORDS[-1]))
@@ -55,12 +55,17 @@ def test_the_smallest_and_the_largest_set_have_a_plan_that_epsilon_one_pays_for(
     assert plan(job, records, min(job.epsilon, 1.0) if job.accounting == "sound" else math.inf).releases
 
 
+# Ends of the usual sizes; those between cost a calibration each.
+SIZES = [RECORDS[1:4:2], pytest.param(RECORDS[1:4], marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("run", sorted(set(JOBS) - {"nonprivate"}))
-def test_more_records_need_no_more_noise_for_each_of_them(run):
+def test_more_records_need_no_more_noise_for_each_of_them(run, sizes):
     """At the preset's epsilon: what reaches the generator gets clearer as records are added, or stays as it is."""
     job = JOBS[run]
     shares = []
-    for records in RECORDS[1:-1]:
+    for records in sizes:
         made = plan(job, records, 10.0)
         (release,) = made.releases
         units = {"dp_merf": records, "dp_cgan": 0, "dpgan": 0, "dp_sinkhorn": 1}.get(job.method)
