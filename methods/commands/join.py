@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def join(folder: Path, out: Path) -> None:
-    """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts.join`."""
+    """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts` does."""
+    parts.check_output(out)
     samples = parts.join(folder)
     write_npz(out, images=samples.images, labels=samples.labels)
