@@ -234,19 +234,19 @@ def test_critics_of_other_records_do_not_begin_a_run(tmp_path):
 def test_critics_of_other_records_are_refused_by_their_folder(tmp_path):
     """Before a run and where it goes on."""
     plan = tuned(warm_start_steps=1, num_shards=2)
-    folders = [warm_start.prepared(plan, toy_records(changed), CPU, tmp_path / str(changed), None) for changed in (3, 4)]
+    folders = [warm_start.prepared(plan, toy_records(one), CPU, tmp_path / str(one), None) for one in (3, 4)]
     with pytest.raises(UserError, match="of other training records"):
         train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[1])
     assert not (tmp_path / "run").exists()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 2)
         train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[0], 0)
-    for name, says in (("records", "other training records"), ("seed", "other seed")):
-        shutil.copytree(folders[0], tmp_path / name)
-        done = json.loads((tmp_path / name / "done.json").read_text())
-        (tmp_path / name / "done.json").write_text(json.dumps({key: done[key] for key in done if key != name}))
-        for critics in (folders[1], tmp_path / name)[name == "seed":]:
-            refused(tmp_path / "run", says, plan, data=toy_records(3), warm_start=critics)
+    refused(tmp_path / "run", "other training records", plan, data=toy_records(3), warm_start=folders[1])
+    for name, says in (("records", "other training records"), ("seed", "other seed"), ("settings", "other settings")):
+        done = json.loads((folders[0] / "done.json").read_text())
+        done.pop(name)
+        (folders[1] / "done.json").write_text(json.dumps(done))
+        refused(tmp_path / "run", says, plan, data=toy_records(3), warm_start=folders[1])
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def test_a_kept_answer_of_another_shape_is_refused_in_one_line(tmp_path):
 
 
 def test_the_kept_answers_of_a_run_are_not_those_of_another_begun_alike(tmp_path, capsys):
-    """Two folders of one plan and the same records, with secret noise: an answer of the one is not given to the other."""
+    """Two folders of one plan and the same records, with secret noise: neither is given an answer of the other."""
     for name in ("a", "b"):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             patch.setattr(checkpoint, "save", stop)
