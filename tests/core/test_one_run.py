@@ -233,14 +233,14 @@ def test_critics_of_other_records_do_not_begin_a_run(tmp_path):
 
 def test_critics_of_other_records_are_refused_by_their_folder(tmp_path):
     """Before a run and where it goes on."""
-    plan = tuned(warm_start_steps=1, num_shards=2)
+    plan = tuned(warm_start_steps=1)
     folders = [warm_start.prepared(plan, toy_records(one), CPU, tmp_path / str(one), None) for one in (3, 4)]
     with pytest.raises(UserError, match="of other training records"):
         train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[1])
     assert not (tmp_path / "run").exists()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 2)
-        train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[0], 0)
+        train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[0], checkpoint_seconds=0)
     refused(tmp_path / "run", "other training records", plan, data=toy_records(3), warm_start=folders[1])
     for name, says in (("records", "other training records"), ("seed", "other seed"), ("settings", "other settings")):
         done = json.loads((folders[0] / "done.json").read_text())
@@ -257,7 +257,7 @@ def second(halves, tmp_path) -> tuple[Path, Path]:
     shutil.copytree(folder / "private" / "end", tmp_path / "end")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 3)
-        train.train(planned(), toy_records(), folder, CPU, 0, secret_noise=True, again=True)
+        train.train(planned(), toy_records(), folder, CPU, checkpoint_seconds=0, secret_noise=True, again=True)
     return folder, tmp_path / "end"
 
 
@@ -294,7 +294,7 @@ def test_a_checkpoint_or_a_private_folder_of_an_earlier_run_begun_alike_is_refus
     train.train(planned(), toy_records(), tmp_path / "run", CPU)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, "gs_wgan", 12)
-        train.train(planned(), toy_records(), tmp_path / "run", CPU, 0, again=True)
+        train.train(planned(), toy_records(), tmp_path / "run", CPU, checkpoint_seconds=0, again=True)
     ledgers = [(tmp_path / name / "private" / "ledger.jsonl").read_bytes() for name in ("first", "run")]
     assert ledgers[0] == ledgers[1]
     shutil.copytree(tmp_path / "run", tmp_path / "mixed")

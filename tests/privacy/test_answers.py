@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import shutil
 from collections import Counter
@@ -33,6 +34,7 @@ ROWS = torch.zeros(2, 3)
 MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}
 
 
+@functools.cache
 def merf() -> Plan:
     return Plan.make("dp_merf", "run", MERF, TOY, Budget(10.0, 1e-5, "sound"), seed=0)
 
