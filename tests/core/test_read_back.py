@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from test_one_run import STEPS, contents, killed, planned
 from toys import CPU, toy_records
 
@@ -23,6 +24,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.ledger_lines import Chain
 from methods.core.released.workplace import Workplace
 from methods.core.runs import begun, checkpoint, finished, outputs, parts, train
+from methods.core.sharded import pretraining
 from workflow.common.errors import UserError
 from workflow.common.files import write_json
 
@@ -223,3 +225,14 @@ def test_a_release_whose_begin_was_damaged_is_one_line_with_its_path(tmp_path, n
         write_json(path, put(json.loads(path.read_text()), (name,), value))
         with pytest.raises(UserError, match=r"begun\.json"):
             place.begun()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "emptied", "of fewer shards"])
+def test_critics_that_are_none_are_one_line_with_their_path(tmp_path, damage):
+    (path, _), = pretraining.files(tmp_path, 3)
+    whole = save({"weight": torch.zeros(2 if damage == "of fewer shards" else 3, 4)})
+    if damage != "gone":
+        path.write_bytes({"cut": whole[:-9], "emptied": b""}.get(damage, whole))
+    with pytest.raises(UserError) as error:
+        pretraining.pretrained(tmp_path, 2)
+    assert str(path) in str(error.value) and "methods warm-start" in str(error.value)
