@@ -43,7 +43,7 @@ class Answers:
     """The answers kept in `folder`, one file a use.
 
     `repeatable` says that the run's noise and draws follow from its key, so that a use which was charged and never
-    answered would be answered the same. `run` names the run, in no other's words. `size` counts the bytes that this
+    answered would be answered the same. `run` is the run's name, which no other has. `size` counts the bytes that this
     process has kept and not cleared.
     """
 

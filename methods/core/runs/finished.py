@@ -121,9 +121,11 @@ def _check_record(folder: Path) -> None:
         return
     # After a kill in `_keep` it is the last of those that have their new names.
     ledgers = _ledgers(folder)
-    if not ledgers:
+    record = read_object(folder / RECORD)
+    earlier = record.get("earlier_runs", 0)
+    if len(ledgers) <= (earlier if isinstance(earlier, int) else 0):
         raise UserError(f"{folder} holds the {RECORD} of a finished run without its {LEDGER}: {_LOST}")
-    record, shown = read_object(folder / RECORD), spent(ledgers[-1]).costs
+    shown = spent(ledgers[-1]).costs
     for count in COUNTS:
         told = record.get(f"eps_{count}", 0.0)
         if isinstance(told, int | float) and told > shown[count] * (1 + 1e-6):

@@ -148,9 +148,7 @@ def publish(folder: Path) -> None:
     """
     if gone := [name for name in _OUTPUTS if not (end(folder) / name).is_file()]:
         raise UserError(f"{end(folder)} lacks {gone[0]}: restore it, or remove that folder and call again")
-    record = _record(folder)
-    if record.get("earlier_runs", 0) != len(kept_ledgers(folder)):
-        raise _foreign(folder)
+    _check_place(folder)
     # A ledger that was cut is put back; one that says anything else is another run's.
     if (folder / LEDGER).exists() and not _begins_with(end(folder) / LEDGER, folder / LEDGER):
         raise _foreign(folder)
@@ -161,8 +159,12 @@ def publish(folder: Path) -> None:
 
 
 def put_back_ledger(folder: Path) -> None:
-    """Publishes the ledger of a run that has ended, where it is gone: what it spent is not to be forgotten."""
+    """Publishes the ledger of a run that has ended, where it is gone: what it spent is not to be forgotten.
+
+    Raises UserError where what is kept is an earlier run's.
+    """
     if has_ended(folder) and not (folder / LEDGER).exists():
+        _check_place(folder)
         _put_back(folder, LEDGER)
 
 
@@ -217,6 +219,12 @@ def _read_about(folder: Path) -> dict[str, Any]:
 def _check_own(folder: Path, run: str) -> None:
     """Raises UserError unless what lies in private/end is of the run in progress: another spent something else."""
     if _read_about(folder).get("run") != run:
+        raise _foreign(folder)
+
+
+def _check_place(folder: Path) -> None:
+    """Raises UserError unless private/end holds what came after the earlier runs that the folder knows of."""
+    if _record(folder).get("earlier_runs", 0) != len(kept_ledgers(folder)):
         raise _foreign(folder)
 
 
