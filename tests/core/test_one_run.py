@@ -303,3 +303,15 @@ def test_a_checkpoint_or_a_private_folder_of_an_earlier_run_begun_alike_is_refus
     shutil.rmtree(tmp_path / "run" / "private")
     shutil.copytree(tmp_path / "first" / "private", tmp_path / "run" / "private")
     refused(tmp_path / "run", "ledgers of 1 earlier runs, .* begun after 0")
+
+
+def test_the_end_of_a_run_in_another_folder_that_was_begun_alike_is_refused(halves, tmp_path):
+    """No count of earlier runs tells them apart, and no ledger: only their names do."""
+    shutil.copytree(halves["stored"], tmp_path / "other")
+    train.train(planned(), toy_records(), tmp_path / "other", CPU)
+    killed(tmp_path / "run", planned(), 2)
+    shutil.copytree(tmp_path / "other" / "private" / "end", tmp_path / "run" / "private" / "end")
+    refused(tmp_path / "run", "private/end is of another run")
+    with pytest.raises(UserError, match="private/end is of another run"):
+        outputs.restore(tmp_path / "run", planned())
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()
