@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from evaluation.protocol import Protocol
+from methods.commands import release
 from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
@@ -80,7 +81,8 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, method: str, step: int) -> None:
 
 def unrehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets runs begin without a rehearsal, for what is to happen to their own steps."""
-    monkeypatch.setattr(train, "rehearse", lambda *_: None)
+    for module in (train, release):
+        monkeypatch.setattr(module, "rehearse", lambda *_: None)
 
 
 def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def join(folder: Path, out: Path) -> None:
-    """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts.join`."""
+    """Writes samples.npz from the parts that samples.json lists. Raises UserError as `parts` does."""
+    parts.check_output(out)
     try:
         samples = parts.join(folder)
     except UserError as error:

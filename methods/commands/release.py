@@ -31,10 +31,10 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.released.workplace import Begun, Workplace
 from methods.core.released.writer import check_names, write
-from methods.core.runs import checkpoint, spent, warm_start
+from methods.core.runs import checkpoint, outputs, spent, warm_start
 from methods.core.runs.configured import SOUND, Configured, configured
-from methods.core.runs.folder import is_complete
 from methods.core.runs.plan import Plan
+from methods.core.runs.rehearsal import rehearse
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
 from workflow.common.contracts import parse_epsilon
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise _taken(place.out)
         public, digest = PublicSpec.from_card(card), card["splits"]["train"]["sha256"]
         data = read_private(arguments.data / "train.npz", public)
-        begun = _begun(arguments, row, public, digest, place)
+        begun = _begun(arguments, row, public, digest, place, device)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
         try:
@@ -129,14 +129,22 @@ def _say_deduced(card: dict[str, Any]) -> None:
         )
 
 
-def _begun(arguments: argparse.Namespace, row: Configured, public: PublicSpec, digest: str, place: Workplace) -> Begun:
-    """Returns the release begun before, or begins one with the plan that the command asks for."""
+def _begun(
+    arguments: argparse.Namespace, row: Configured, public: PublicSpec, digest: str, place: Workplace,
+    device: torch.device,
+) -> Begun:  # fmt: skip
+    """Returns the release begun before, or begins one with the plan that the command asks for.
+
+    Raises UserError, and begins none, for a plan whose run cannot work.
+    """
     before = place.begun()
     hyper = {**row.hyper, **assignments(arguments.set)}
     # The first seed is the operating system's, so that no two releases share weights or draws.
     seed = before.plan.seed if before else secrets.randbits(63)
     plan = Plan.make(row.method, arguments.name, hyper, public, _budget(arguments, row, public.num_train), seed)
     if before is None:
+        warm_start.check_settings(plan)
+        rehearse(plan, device)
         return place.begin(plan, digest)
     if before.plan != plan or before.train != digest:
         what = "settings" if before.plan != plan else "pictures"
@@ -183,7 +191,8 @@ def _make(
     device: torch.device,
 ) -> None:  # fmt: skip
     """Trains where that is not done, draws the images, and publishes the folder."""
-    if not is_complete(place.folder):
+    outputs.restore(place.folder, plan)
+    if not outputs.is_whole(place.folder):
         critics = warm_start.prepared(plan, data, device, place.folder, digest)
         train(plan, data, place.folder, device, critics, secret_noise=True)
     classes = plan.public.num_classes

@@ -36,7 +36,6 @@ from methods.commands.arguments import (
     warn_of_delta,
 )
 from methods.core.runs import checkpoint, outputs, parts, warm_start
-from methods.core.runs.folder import is_complete
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -78,9 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)
     with _within(arguments.minutes, arguments.out):
-        if is_complete(arguments.out):
-            outputs.sweep(arguments.out)
-        else:
+        outputs.restore(arguments.out, plan)
+        if not outputs.is_whole(arguments.out):
             digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
             critics = warm_start.prepared(plan, data, device, arguments.out, digest)
             train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)

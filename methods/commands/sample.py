@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from methods.commands.arguments import add_machine, add_num, read_plan, use_machine
-from methods.core.runs import checkpoint
+from methods.core.runs import checkpoint, outputs, parts
 from methods.core.runs.sample import draw
 from workflow.common.files import write_npz
 
@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the samples. Raises UserError for a run that is not trained."""
     device = use_machine(arguments)
+    parts.check_output(Path(arguments.out))
     plan = read_plan(arguments.run / "plan.json")
+    outputs.restore(arguments.run, plan)
     images, labels = draw(plan, checkpoint.load_generator(arguments.run), arguments.num, device)
     write_npz(arguments.out, images=images, labels=labels)

@@ -334,6 +334,20 @@ def test_a_ledger_that_was_cut_or_is_gone_beside_its_record_is_no_free_run(folde
         train.train(planned(), toy_records(), folder, CPU)
 
 
+def test_an_earlier_runs_ledger_is_not_taken_for_the_lost_one_of_the_last(folder, tmp_path):
+    shutil.copytree(folder / "private" / "end", tmp_path / "end")
+    again(folder)
+    (folder / "ledger.jsonl").unlink()
+    shutil.rmtree(folder / "private")
+    with pytest.raises(UserError, match="of a finished run without its ledger"):
+        again(folder)
+    (folder / "run.json").unlink()
+    shutil.copytree(tmp_path / "end", folder / "private" / "end")
+    with pytest.raises(UserError, match="private/end is of another run"):
+        train.train(planned(steps=3), toy_records(), folder, CPU, again=True)
+    assert [path.name for path in folder.glob("ledger*")] == ["ledger-1.jsonl"]
+
+
 def test_a_ledger_that_was_saved_over_during_the_run_is_not_published(tmp_path, monkeypatch):
     """As an editor does: another file of that name, with what stood there when it was opened."""
     step = registry.load("gs_wgan").step

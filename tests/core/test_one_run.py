@@ -16,7 +16,7 @@ import pytest
 from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core.release import Budget
-from methods.core.runs import checkpoint, train, warm_start
+from methods.core.runs import checkpoint, outputs, train, warm_start
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 
@@ -222,9 +222,96 @@ def test_two_processes_do_not_train_in_one_folder(halves, tmp_path, monkeypatch)
 
 
 def test_critics_of_other_records_do_not_begin_a_run(tmp_path):
+    """Whether or not the card says which records they are."""
     plan = tuned(warm_start_steps=1)
     made = {}
-    for records, digest in ((toy_records(), "a"), (toy_records(changed=7), "b"), (toy_records(changed=7), "b")):
-        folder = warm_start.prepared(plan, records, CPU, tmp_path, digest)
-        made.setdefault(digest, set()).add((folder / "done.json").stat().st_mtime_ns)
-    assert [len(each) for each in made.values()] == [1, 1] and made["a"] != made["b"]
+    for changed, digest in ((None, "a"), (7, "b"), (7, "b"), (9, None), (11, None), (11, None)):
+        folder = warm_start.prepared(plan, toy_records(changed), CPU, tmp_path, digest)
+        made.setdefault(changed, set()).add((folder / "done.json").stat().st_mtime_ns)
+    assert [len(each) for each in made.values()] == [1] * 4 and len(set.union(*made.values())) == 4
+
+
+def test_critics_of_other_records_are_refused_by_their_folder(tmp_path):
+    """Before a run and where it goes on."""
+    plan = tuned(warm_start_steps=1)
+    folders = [warm_start.prepared(plan, toy_records(one), CPU, tmp_path / str(one), None) for one in (3, 4)]
+    with pytest.raises(UserError, match="of other training records"):
+        train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[1])
+    assert not (tmp_path / "run").exists()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        train.train(plan, toy_records(3), tmp_path / "run", CPU, folders[0], checkpoint_seconds=0)
+    refused(tmp_path / "run", "other training records", plan, data=toy_records(3), warm_start=folders[1])
+    for name, says in (("records", "other training records"), ("seed", "other seed"), ("settings", "other settings")):
+        done = json.loads((folders[0] / "done.json").read_text())
+        done.pop(name)
+        (folders[1] / "done.json").write_text(json.dumps(done))
+        refused(tmp_path / "run", says, plan, data=toy_records(3), warm_start=folders[1])
+
+
+@pytest.fixture
+def second(halves, tmp_path) -> tuple[Path, Path]:
+    """A folder whose second training was killed at its third step, and what the first one had left in private/end/."""
+    folder = tmp_path / "second"
+    train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
+    shutil.copytree(folder / "private" / "end", tmp_path / "end")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 3)
+        train.train(planned(), toy_records(), folder, CPU, checkpoint_seconds=0, secret_noise=True, again=True)
+    return folder, tmp_path / "end"
+
+
+def test_an_earlier_end_that_is_put_back_is_not_the_end_of_the_run_in_progress(second, tmp_path):
+    """It was begun alike, with the same records: published, it would refund what the second training has charged."""
+    folder, end = second
+    shutil.copytree(end, folder / "private" / "end")
+    refused(folder, "private/end is of another run", secret_noise=True)
+    with pytest.raises(UserError, match="private/end is of another run"):
+        outputs.restore(folder, planned())
+    shutil.copytree(folder, tmp_path / "lost")
+    (tmp_path / "lost" / "private" / "begun.json").unlink()
+    refused(tmp_path / "lost", r"begun\.json is gone", secret_noise=True)
+    before = contents(tmp_path / "lost")
+    outputs.restore(tmp_path / "lost", planned())
+    assert contents(tmp_path / "lost") == before
+    shutil.rmtree(folder / "private" / "end")
+    record = train.train(planned(), toy_records(), folder, CPU, secret_noise=True)
+    assert (record["steps_done"], record["earlier_runs"]) == (STEPS, 1)
+    # Nor is it that of the finished second run.
+    shutil.rmtree(folder / "private" / "end")
+    shutil.copytree(end, folder / "private" / "end")
+    for name in ("log.csv", "ledger.jsonl"):
+        (folder / name).unlink()
+        refused(folder, "private/end is of another run", secret_noise=True)
+        with pytest.raises(UserError, match="private/end is of another run"):
+            outputs.restore(folder, planned())
+
+
+def test_a_checkpoint_or_a_private_folder_of_an_earlier_run_begun_alike_is_refused(halves, tmp_path):
+    """In a reproducible run their ledgers are equal, byte for byte: the runs are told apart by their names alone."""
+    shutil.copytree(halves["stored"], tmp_path / "first")
+    shutil.copytree(halves["stored"], tmp_path / "run")
+    train.train(planned(), toy_records(), tmp_path / "run", CPU)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 12)
+        train.train(planned(), toy_records(), tmp_path / "run", CPU, checkpoint_seconds=0, again=True)
+    ledgers = [(tmp_path / name / "private" / "ledger.jsonl").read_bytes() for name in ("first", "run")]
+    assert ledgers[0] == ledgers[1]
+    shutil.copytree(tmp_path / "run", tmp_path / "mixed")
+    shutil.copy(tmp_path / "first" / "private" / "checkpoint.pt", tmp_path / "mixed" / "private")
+    refused(tmp_path / "mixed", "is of another run")
+    shutil.rmtree(tmp_path / "run" / "private")
+    shutil.copytree(tmp_path / "first" / "private", tmp_path / "run" / "private")
+    refused(tmp_path / "run", "ledgers of 1 earlier runs, .* begun after 0")
+
+
+def test_the_end_of_a_run_in_another_folder_that_was_begun_alike_is_refused(halves, tmp_path):
+    """No count of earlier runs tells them apart, and no ledger: only their names do."""
+    shutil.copytree(halves["stored"], tmp_path / "other")
+    train.train(planned(), toy_records(), tmp_path / "other", CPU)
+    killed(tmp_path / "run", planned(), 2)
+    shutil.copytree(tmp_path / "other" / "private" / "end", tmp_path / "run" / "private" / "end")
+    refused(tmp_path / "run", "private/end is of another run")
+    with pytest.raises(UserError, match="private/end is of another run"):
+        outputs.restore(tmp_path / "run", planned())
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()

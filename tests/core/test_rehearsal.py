@@ -157,7 +157,7 @@ def test_random_records_are_read_as_the_real_ones_but_cost_next_to_nothing():
 def test_a_warm_start_that_is_not_the_runs_is_refused_before_anything_is_charged(tmp_path, change, says):
     plan = planned("gs_wgan", **WARM)
     critics = warm_start.prepared(plan, toy_records(), CPU, tmp_path / "warm", None)
-    rehearsal.rehearse(plan, CPU, critics)
+    warm_start.check(plan, critics, toy_records())
     with pytest.raises(UserError) as refusal:
         train.train(plan, toy_records(), tmp_path / "run", CPU, change(critics))
     assert says in str(refusal.value) and "python -m methods warm-start" in str(refusal.value)

@@ -166,7 +166,7 @@ def _run(folder: Path, records: LabelledImages) -> None:
     parts.write(folder / "parts", plan, records, len(records))
     write_json(run / "fidelity.json", {"is": 1.4, "fid_classifier": 30.0, "precision": 0.5, "distinct_fraction": 1.0})
     write_json(run / "utility.json", {"g2r_cnn": 0.5, "g2r_mlp": 0.6, "seed": 0, "num_samples": 24})
-    write_json(folder / "begun.json", {"id": "a", "train": "0" * 64, "plan": plan.to_dict()})
+    write_json(folder / "begun.json", {"id": "a" * 16, "train": "0" * 64, "plan": plan.to_dict()})
 
 
 def _classifiers(folder: Path, records: LabelledImages) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from methods.commands import release
 from methods.core.accounting.calibration import epsilon
 from methods.core.privacy.grant import Grant
 from methods.core.release import Release
@@ -110,7 +111,7 @@ def write_down_answers(handle: int) -> None:
             rehearse(*arguments)
 
     plain = {name: getattr(Grant, name) for name in ANSWERS}
-    train.rehearse = unwritten
+    train.rehearse = release.rehearse = unwritten
     for name in ANSWERS:
         setattr(Grant, name, _written(getattr(Grant, name), handle))
 

@@ -18,6 +18,7 @@ import pytest
 from faults import malformed, malformed_child, malformed_files
 from faults.malformed import FINDINGS, Planned
 from faults.malformed_readers import READERS
+from toys import toy_records
 
 from methods.core.runs.warm_start import make as make_warm_start
 from workflow.common.contracts import load_images
@@ -195,7 +196,7 @@ def test_a_wrong_command_line_is_one_line_without_the_usage(capsys, arguments, s
 def test_a_warm_start_does_not_empty_a_folder_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"holds thesis.tex, which no warm start left there"):
-        make_warm_start("gs_wgan", {"num_shards": 6}, malformed_files.PUBLIC, None, 0, None, tmp_path)
+        make_warm_start("gs_wgan", {"num_shards": 6}, malformed_files.PUBLIC, toy_records(), 0, None, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
 
 

@@ -22,12 +22,14 @@ from toys import Killed, killed_at, unrehearsed
 
 from methods.__main__ import main
 from methods.commands import release
+from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.released import image_files
-from methods.core.runs import noise_key
+from methods.core.runs import noise_key, warm_start
 from methods.core.runs.configured import Configured
 from workflow.common.contracts import LabelledImages, load_images
+from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json, write_npz
 
 CLASSES = ["Hält", "bricht nicht", "n/a"]
@@ -339,6 +341,37 @@ def test_what_cannot_be_released_is_refused_before_anything_is_charged(data, mon
         assert refusal.code == 2
     assert words in capsys.readouterr().err
     assert used == spent(data) == [] and not (data.parents[1] / "out.private").exists()
+
+
+def test_a_run_that_cannot_work_is_neither_recorded_nor_begun(data, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no kernel for this")
+
+    used = charges(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.load("dp_merf"), "step", broken)
+        assert call(data, "out") == 2
+    assert "no kernel for this" in (line := error(capsys)) and "nothing was charged" in line
+    assert used == spent(data) == [] and not (data.parents[1] / "out.private").exists()
+    assert call(data, "out") == 0 and len(spent(data)) == 1
+
+
+def test_a_warm_start_that_cannot_be_made_is_neither_recorded_nor_begun(data, monkeypatch, capsys):
+    def refused(_):
+        raise UserError("these critics cannot be")
+
+    monkeypatch.setattr(warm_start, "check_settings", refused)
+    assert call(data, "out") == 2 and "cannot be" in error(capsys)
+    assert spent(data) == [] and not (data.parents[1] / "out.private").exists()
+
+
+def test_a_release_whose_generator_is_lost_before_it_is_given_away_gets_it_back(tmp_path, data, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(release, "draw", lambda *_: (_ for _ in ()).throw(Killed))
+        call(data, "out")
+    (tmp_path / "out.private" / "generator.safetensors").unlink()
+    used = charges(monkeypatch)
+    assert call(data, "out") == 0 and used == [] and len(spent(data)) == 1
 
 
 def test_a_folder_that_exists_is_not_written_over_and_one_of_others_not_removed(tmp_path, data, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from methods.__main__ import main
 from methods.commands import run as whole_run
 from methods.core import registry
 from methods.core.runs import outputs, parts
-from methods.core.runs.folder import is_begun, is_complete
+from methods.core.runs.folder import held, is_begun, is_complete
 from workflow.common.contracts import load_images
 from workflow.common.files import write_json, write_npz
 
@@ -327,3 +327,79 @@ def test_what_is_not_one_whole_set_is_not_joined(parted, capsys, harm, told):
 def test_joining_nothing_says_what_to_do(tmp_path, capsys):
     assert main(["join", str(tmp_path), "--out", str(tmp_path / "all.npz")]) == 2
     assert "python -m methods run" in capsys.readouterr().err
+
+
+def outputs_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+OUTPUTS = ("generator.safetensors", "log.csv", "ledger.jsonl", "run.json")
+
+
+@pytest.mark.parametrize("lost", [*((name,) for name in OUTPUTS), OUTPUTS, (*OUTPUTS[:1], "samples-001.npz")])
+def test_whatever_a_finished_run_has_lost_is_put_back_by_the_same_call(parted, capsys, monkeypatch, lost):
+    folder, again = parted
+    before = outputs_of(folder)
+    for name in lost:
+        (folder / name).unlink()
+    killed_at(monkeypatch, "gs_wgan", 0)
+    assert again() == 0 and outputs_of(folder) == before
+    assert "nothing is trained or charged" in capsys.readouterr().err
+    assert joined(folder, capsys) == 40
+
+
+def test_sampling_puts_a_lost_generator_back_and_one_of_another_plan_not(parted, capsys):
+    folder, _ = parted
+    sample = ["sample", "--run", str(folder), "--num", "10", "--out", str(folder.parent / "ten.npz")]
+    before = outputs_of(folder)
+    for name in ("generator.safetensors", "ledger.jsonl"):
+        (folder / name).unlink()
+    assert main(sample) == 0 and outputs_of(folder) == before
+    assert "put back" in capsys.readouterr().err
+    (folder / "generator.safetensors").unlink()
+    harm_by_another_plan(folder)
+    assert main(sample) == 2
+    assert "train the run first" in capsys.readouterr().err and not (folder / "generator.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "ledger.jsonl"])
+def test_what_is_lost_for_good_is_one_line_that_names_it(parted, capsys, name):
+    folder, again = parted
+    shutil.rmtree(folder / "private")
+    (folder / name).unlink()
+    capsys.readouterr()
+    assert again() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"is a finished run without its {name}" in line and not (folder / name).exists()
+
+
+def test_a_whole_folder_is_not_written_to_and_swept_only_while_nobody_holds_it(parted, capsys):
+    folder, again = parted
+    shutil.rmtree(folder / "private")
+    assert again() == 0 and not (folder / "private").exists()
+    (folder / "private").mkdir()
+    (folder / "private" / "checkpoint.pt").write_bytes(b"left by a kill")
+    with held(folder):
+        assert again() == 2
+        assert "in use by another process" in capsys.readouterr().err
+        assert (folder / "private" / "checkpoint.pt").exists()
+    assert again() == 0 and not (folder / "private" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*OUTPUTS, "samples-007.npz", "samples-000.npz", "samples.json", "ledger-1.jsonl", "plan.json", "private/x.npz"],
+)
+def test_no_samples_are_written_over_a_runs_own_files(parted, capsys, monkeypatch, name):
+    folder, _ = parted
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.chdir(folder)
+    for out in (str(folder / name), name, f"../run/{name}"):
+        for command in (["join", str(folder)], ["sample", "--run", str(folder), "--num", "4"]):
+            capsys.readouterr()
+            assert main([*command, "--out", out]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "has the name of a file of the run" in line
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert main(["join", str(folder), "--out", str(folder / "samples.npz")]) == 0
+    assert joined(folder, capsys) == 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import shutil
 from collections import Counter
@@ -33,6 +34,7 @@ ROWS = torch.zeros(2, 3)
 MERF = {"features": 32, "steps": 3, "batch_size": 10, "hidden": 8, "channels": 4}
 
 
+@functools.cache
 def merf() -> Plan:
     return Plan.make("dp_merf", "run", MERF, TOY, Budget(10.0, 1e-5, "sound"), seed=0)
 
@@ -154,6 +156,86 @@ def test_an_answer_that_was_seen_and_is_gone_stays_spent(tmp_path, damage, repea
                 seen.append(life.answer(ledger))
         assert ledger.uses("few") == life.charges() == 3
     assert len(seen) == 2
+
+
+def written(path: Path, run: str, release: Release, use: int, content: bytes) -> None:
+    """Writes a kept answer's file by hand, with the digest that belongs there."""
+    answers = Answers(path.parent, False, run)
+    path.write_bytes(answers._bound(release, use, content) + content)
+
+
+def npy(values: np.ndarray) -> bytes:
+    text = io.BytesIO()
+    np.save(text, values)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("foreign", ["another run's", "another use's", "another release's", "no .npy", "whole numbers"])
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_file_that_is_not_of_this_run_and_use_is_passed_over(tmp_path, capsys, foreign, noted):
+    """Where the ledger says that the use was answered, it stays spent; else nobody has seen an answer of it."""
+    life, nine = Life(tmp_path, FEW), npy(np.full((2, 3), 9, np.float32))
+    with life.open() as ledger:
+        life.answer(ledger)
+    (path,) = life.folder.iterdir()
+    given = {
+        "another run's": ("b", FEW, 1, nine),
+        "another use's": ("", FEW, 2, nine),
+        "another release's": ("", dataclasses.replace(FEW, name="other"), 1, nine),
+        "no .npy": ("", FEW, 1, b"nine"),
+        "whole numbers": ("", FEW, 1, npy(np.full((2, 3), 9))),
+    }[foreign]
+    written(path, *given)
+    if not noted:
+        lines = life.path.read_bytes().splitlines(keepends=True)
+        life.path.write_bytes(b"".join(line for line in lines if b"answered" not in line))
+    with life.open() as ledger:
+        assert float(life.answer(ledger).max()) != 9
+        assert ledger.uses("few") == life.charges() == (2 if noted else 1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"notice: the kept answer {path} is damaged, or of another run or use")
+
+
+def test_a_file_for_a_use_that_was_never_charged_is_passed_over(tmp_path, capsys):
+    """As from a copy of the folder that went further: its answer was to another question."""
+    life = Life(tmp_path, FEW)
+    with life.open() as ledger:
+        life.answer(ledger)
+        first, = life.folder.iterdir()
+    path = first.with_name(first.name.replace("-1", "-2"))
+    written(path, "", FEW, 2, npy(np.full((2, 3), 9, np.float32)))
+    with life.open() as ledger:
+        answers = [life.answer(ledger) for _ in range(2)]
+        assert ledger.uses("few") == life.charges() == 2
+    assert float(answers[1].max()) != 9
+    assert "never charged" in capsys.readouterr().err
+    with life.open() as ledger:
+        assert all(torch.equal(life.answer(ledger), answer) for answer in answers)
+
+
+def test_a_kept_answer_of_another_shape_is_refused_in_one_line(tmp_path):
+    life = Life(tmp_path, FEW)
+    with life.open() as ledger:
+        life.answer(ledger)
+    (path,) = life.folder.iterdir()
+    lines = life.path.read_bytes().splitlines(keepends=True)
+    life.path.write_bytes(b"".join(line for line in lines if b"answered" not in line))
+    written(path, "", FEW, 1, npy(np.zeros((1, 3), np.float32)))
+    with life.open() as ledger, pytest.raises(UserError, match=r"holds an answer \[1, 3\] where \[2, 3\] is asked for"):
+        life.answer(ledger)
+
+
+def test_the_kept_answers_of_a_run_are_not_those_of_another_begun_alike(tmp_path, capsys):
+    """Two folders of one plan and the same records, with secret noise: neither is given an answer of the other."""
+    for name in ("a", "b"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(checkpoint, "save", stop)
+            train.train(merf(), toy_records(), tmp_path / name, CPU, secret_noise=True)
+    (theirs,), (ours,) = (list((tmp_path / name / "private" / "answers").iterdir()) for name in ("a", "b"))
+    shutil.copy(theirs, ours)
+    with pytest.raises(UserError, match="start again"):
+        train.train(merf(), toy_records(), tmp_path / "b", CPU, secret_noise=True)
+    assert "another run" in capsys.readouterr().err
 
 
 def test_a_release_of_many_uses_keeps_no_answers_and_grants_none_again(tmp_path):

@@ -4,14 +4,20 @@ Where a kill between two checkpoints would lose too much of a release, or as man
 much time, the noisy answer is in a file, and the ledger says so, before the method sees it. A run that continues is
 then given that same answer, which is post-processing. A charge that has no such line was never answered to anybody: a
 machine that went down and lost the line has lost all that ever saw the answer, for nothing leaves a run before its end.
+
+A file names its run, release and use in its digest. Any other file that lies there, such as one of another run, is
+passed over and not refused: then a use that was answered stays spent, as if the file were gone, and one that was not is
+answered for the first time, so neither gets a second answer. A refusal would protect nobody more, and stop the run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ import torch
 
 from methods.core.privacy.grant import Keep
 from methods.core.release import Release
+from workflow.common.errors import UserError
 from workflow.common.files import cannot_write
 
 # Answers of releases of more uses are not kept: a checkpoint at each of so many parts of them costs less.
@@ -36,12 +43,15 @@ class Answers:
     """The answers kept in `folder`, one file a use.
 
     `repeatable` says that the run's noise and draws follow from its key, so that a use which was charged and never
-    answered would be answered the same. `size` counts the bytes that this process has kept and not cleared.
+    answered would be answered the same. `run` is the run's name, which no other has. `size` counts the bytes that this
+    process has kept and not cleared.
     """
 
-    def __init__(self, folder: Path, repeatable: bool) -> None:
+    def __init__(self, folder: Path, repeatable: bool, run: str = "") -> None:
         self._folder = folder
         self._repeatable = repeatable
+        self._run = run
+        self._passed_over: set[Path] = set()
         self._answered: dict[tuple[str, int], str] = {}
         self.size = 0
 
@@ -62,14 +72,23 @@ class Answers:
             return stored is not None and stored[1] == digest
         return stored is not None or self._repeatable or release.sampling == "all"
 
-    def keep(self, release: Release, use: int, note: Callable[[dict[str, Any]], None]) -> Keep:
+    def keep(self, release: Release, use: int, note: Callable[[dict[str, Any]], None], charged: bool = False) -> Keep:
         """Returns what gives the answer of a use that is kept, and else keeps the one that it makes.
 
-        Either is in its file, and the ledger has a `note` of it, before the caller sees it.
+        Either is in its file, and the ledger has a `note` of it, before the caller sees it. Only a use that an earlier
+        process `charged` can have a kept one. Its giver raises UserError for one of another shape than is asked for.
         """
 
-        def kept(make: Callable[[], torch.Tensor]) -> torch.Tensor:
-            answer, digest = self._stored(release, use) or self._store(release, use, make())
+        def kept(shape: Sequence[int], make: Callable[[], torch.Tensor]) -> torch.Tensor:
+            if not charged and self._path(release, use).exists():
+                self._pass_over(self._path(release, use), "of a use that was never charged")
+            stored = self._stored(release, use) if charged else None
+            if stored is not None and stored[0].shape != torch.Size(shape):
+                raise UserError(
+                    f"{self._path(release, use)} holds an answer {list(stored[0].shape)} where {list(shape)} is asked"
+                    " for; restore that file, or remove it, and its use stays spent"
+                )
+            answer, digest = stored or self._store(release, use, make())
             if (release.name, use) not in self._answered:
                 note({"answered": release.name, "use": use, "digest": digest})
                 self._answered[release.name, use] = digest
@@ -97,26 +116,38 @@ class Answers:
         # NumPy has no bfloat16; a grant gives answers in the precision that was asked for.
         np.save(text, (answer if answer.dtype == torch.float64 else answer.float()).detach().cpu().numpy())
         path, content = self._path(release, use), text.getvalue()
-        digest = _digest(content)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Not waited for: what a machine that goes down loses of it, the digest tells.
             whole = path.with_suffix(".new")
             with whole.open("wb") as file:
-                file.writelines((digest.encode(), content))
+                file.writelines((self._bound(release, use, content), content))
             whole.replace(path)
         except OSError as error:
             raise cannot_write(path, error) from None
         self.size += len(content)
-        return answer, digest
+        return answer, _digest(content)
 
     def _stored(self, release: Release, use: int) -> tuple[torch.Tensor, str] | None:
         try:
             content = self._path(release, use).read_bytes()
         except OSError:
             return None
-        digest, text = content[:_DIGITS].decode("latin-1"), content[_DIGITS:]
-        return (torch.from_numpy(np.load(io.BytesIO(text))), digest) if digest == _digest(text) else None
+        bound, text = content[:_DIGITS], content[_DIGITS:]
+        answer = _answer(text) if bound == self._bound(release, use, text) else None
+        if answer is None:
+            self._pass_over(self._path(release, use), "damaged, or of another run or use")
+            return None
+        return answer, _digest(text)
+
+    def _bound(self, release: Release, use: int, content: bytes) -> bytes:
+        """Returns what an answer's file begins with: a digest of it, of its run, and of the use it is of."""
+        return _digest(json.dumps([self._run, release.name, use]).encode() + b"\n" + content).encode()
+
+    def _pass_over(self, path: Path, what: str) -> None:
+        if path not in self._passed_over:
+            self._passed_over.add(path)
+            print(f"notice: the kept answer {path} is {what}; it is passed over", file=sys.stderr)
 
     def _path(self, release: Release, use: int) -> Path:
         # A release's name may hold anything.
@@ -125,3 +156,13 @@ class Answers:
 
 def _digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:_DIGITS]
+
+
+def _answer(text: bytes) -> torch.Tensor | None:
+    """Returns the answer in an .npy, None where that is not what these bytes are."""
+    try:
+        values = np.load(io.BytesIO(text), allow_pickle=False)
+        return torch.from_numpy(values) if values.dtype in (np.float32, np.float64) else None
+    except Exception:
+        # Whatever a broken header makes the library stumble over.
+        return None

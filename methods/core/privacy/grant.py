@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ import torch
 from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes, on_grid
 from methods.core.release import Release
 
-# Takes what makes an answer; returns it, or the one that this use was given before.
-Keep = Callable[[Callable[[], torch.Tensor]], torch.Tensor]
+# Takes an answer's shape and what makes it; returns it, or the one that this use was given before.
+Keep = Callable[[Sequence[int], Callable[[], torch.Tensor]], torch.Tensor]
 
 
 class UnaccountedAccess(Exception):
@@ -136,7 +136,7 @@ class Grant:
         """Returns the answer plus noise, added in float64 and rounded to the release's grid, in its own precision."""
         if self._keep is None:
             return self._with_noise(answer)
-        return self._keep(lambda: self._with_noise(answer)).to(answer)
+        return self._keep(answer.shape, lambda: self._with_noise(answer)).to(answer)
 
     def _with_noise(self, answer: torch.Tensor) -> torch.Tensor:
         release = self._release

@@ -143,12 +143,13 @@ class Ledger:
         if use > release.max_uses:
             raise BudgetExhausted(f"all {release.max_uses} uses of release {name} are spent")
         self._granted[name] = use
-        if use > self._uses[name]:
+        charged = use <= self._uses[name]
+        if not charged:
             # Counted before it is written: if writing fails half way, the use is gone here too.
             self._uses[name] = use
             self._append({"charge": name, "use": use}, durable=not self._is_reserved(release, use))
         try:
-            with self._lend(release, use) as grant:
+            with self._lend(release, use, charged) as grant:
                 yield grant
         finally:
             self._pass_over(name)
@@ -221,10 +222,10 @@ class Ledger:
         self._granted[name] = self._next(name) - 1
 
     @contextlib.contextmanager
-    def _lend(self, release: Release | None, use: int) -> Iterator[Grant]:
+    def _lend(self, release: Release | None, use: int, charged: bool = False) -> Iterator[Grant]:
         kept = release is not None and self._answers is not None and not unsaved(release)
         note = functools.partial(self._append, durable=False)
-        grant = Grant(release, self._noise, use, self._answers.keep(release, use, note) if kept else None)
+        grant = Grant(release, self._noise, use, self._answers.keep(release, use, note, charged) if kept else None)
         try:
             yield grant
         finally:
@@ -277,7 +278,7 @@ class Ledger:
             self._append(self._header(), durable=True)
             sync_folder(self._path.parent)
             return
-        header, *records = ledger_lines.checked(self._path, text, since)
+        header, *records = ledger_lines.checked(self._path, text, since, self._releases)
         if header != json.loads(json.dumps(self._header())):
             raise UserError(f"{self._path} holds another plan or budget; use the settings it was started with")
         self._uses = ledger_lines.uses(self._releases, records, _boot()) | Counter(since.uses if since else {})

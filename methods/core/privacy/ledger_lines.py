@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from methods.core.release import Release
 from workflow.common.errors import UserError
+from workflow.common.readers.fields import fields, is_hex, is_object, is_one_of, is_text, is_whole
 
 Record = dict[str, Any]
 _KEY = "chain"
 _DIGITS = 16
+# What a line after the first says, and what else it then has besides a use.
+_WORDS = {"charge": {}, "answered": {"digest": is_hex(_DIGITS)}, "reserve": {"boot": is_text}, "internal": {}}
 _RESTORE = (
     "restore the one that belongs to the run, or remove the run's folder to start again, which spends the budget on"
     " these records a second time"
@@ -62,6 +65,15 @@ class Position:
         """Returns the fields as JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, content: Any, releases: Sequence[Release]) -> Position:
+        """Returns the position in a ledger of `releases` that `to_dict` described. Raises ValueError if it is none."""
+        stored = fields(content, {"size": is_whole(1), "digest": is_hex(_DIGITS), "uses": is_object})
+        uses = fields(stored["uses"], {release.name: is_whole(0, release.max_uses) for release in releases})
+        if len(uses) > len(releases):
+            raise ValueError(f"'uses' names {len(uses)} releases, and the plan has {len(releases)}")
+        return cls(stored["size"], stored["digest"], uses)
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -96,11 +108,13 @@ def read(content: bytes) -> Lines:
     return Lines(records, chained, broken if chained else None)
 
 
-def checked(path: Path, content: bytes, since: Position | None) -> list[Record | None]:
+def checked(
+    path: Path, content: bytes, since: Position | None, releases: Mapping[str, Release] | None = None
+) -> list[Record | None]:
     """Returns the records of the ledger at `path`, which holds `content`.
 
-    Raises UserError where it does not begin with what it held at `since`, or where a line does not follow from those
-    before it.
+    Raises UserError where it does not begin with what it held at `since`, where a line does not follow from those
+    before it or, with `releases` by name, where one that can be read says nothing that a ledger of these says.
     """
     if since is not None and Chain(content[: since.size]).digest != since.digest:
         raise UserError(
@@ -112,7 +126,24 @@ def checked(path: Path, content: bytes, since: Position | None) -> list[Record |
         raise UserError(f"{path} does not begin as a ledger of this version; {_RESTORE}")
     if lines.broken is not None:
         raise UserError(f"{path} was changed: line {lines.broken} does not follow from those before it; {_RESTORE}")
+    for number, record in enumerate(lines.records[1:], start=2):
+        if releases is not None and record is not None:
+            try:
+                _check(record, releases)
+            except ValueError as error:
+                raise UserError(f"{path} line {number} is no line of a ledger ({error}); {_RESTORE}") from None
     return lines.records
+
+
+def _check(record: Record, releases: Mapping[str, Release]) -> None:
+    word = next((word for word in _WORDS if word in record), None)
+    if word is None:
+        raise ValueError(f"it has none of {', '.join(_WORDS)}")
+    if word == "internal":
+        fields(record, {word: is_text})
+        return
+    fields(record, {word: is_one_of(*releases)})
+    fields(record, {"use": is_whole(1, releases[record[word]].max_uses), **_WORDS[word]})
 
 
 def uses(releases: Mapping[str, Release], records: Iterable[Record | None], boot: str | None) -> Counter[str]:

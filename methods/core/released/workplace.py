@@ -15,9 +15,11 @@ from pathlib import Path
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, read_object, write_json, write_text
+from workflow.common.readers.fields import fields, is_hex, is_object, is_text
 from workflow.common.readers.guard import reason
 
 SUFFIX = ".private"
+_ID = 16
 BEGUN, WHOLE, LOCK, PARTIAL = "begun.json", "whole", "lock", "partial"
 _OURS = re.compile(
     rf"{BEGUN}|{WHOLE}|{LOCK}|{PARTIAL}|private|run\.json|log\.csv|ledger(-\d+)?\.jsonl|generator\.safetensors"
@@ -68,14 +70,15 @@ class Workplace:
             return None
         content = read_object(path, "begun.json")
         try:
-            return Begun(content["id"], content["train"], Plan.from_dict(content["plan"]))
-        except (KeyError, TypeError) as error:
+            fields(content, {"id": is_hex(_ID), "train": is_text, "plan": is_object})
+            return Begun(content["id"], content["train"], Plan.stored(content["plan"], path))
+        except ValueError as error:
             message = f"{path} does not say what was begun ({reason(error)}); choose another --out"
             raise UserError(message) from None
 
     def begin(self, plan: Plan, train: str) -> Begun:
         """Notes, in one file, what a release begins with, and returns it."""
-        begun = Begun(secrets.token_hex(8), train, plan)
+        begun = Begun(secrets.token_hex(_ID // 2), train, plan)
         write_json(self.folder / BEGUN, {"id": begun.id, "train": train, "plan": plan.to_dict()})
         return begun
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,49 @@ from methods.core.privacy.ledger_lines import Position
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
+from workflow.common.readers.fields import fields, is_hex, is_object, is_one_of, is_whole
+from workflow.common.readers.guard import reason
 
 # What follows from the settings, so it is named only where no setting differs.
 _DERIVED = ("releases", "eps_published", "eps_sound")
 _MOST = 3
+_NONCE = 32
+_FIELDS = {
+    "records": is_hex(64), "noise": is_one_of("reproducible", "secret"), "earlier": is_whole(), "nonce": is_hex(_NONCE)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A run's plan, the fingerprint of its records (see noise_key; private), and its noise: reproducible or secret."""
+    """What one run is.
+
+    Attributes:
+        plan: the run's.
+        records: the fingerprint of its records (see noise_key; private).
+        noise: "reproducible" or "secret".
+        earlier: how many finished runs this folder held before it.
+        nonce: 32 random hexadecimal digits, which no other run has; nothing is drawn from them. Empty before the begin.
+    """
 
     plan: Plan
     records: str
     noise: str
+    earlier: int = 0
+    nonce: str = ""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it, in hexadecimal: what is stored of a run bears it."""
+        """SHA-256 of plan, records and noise, in hexadecimal: the same for every run that is begun alike."""
         return hashlib.sha256("/".join((self.plan.digest, self.records, self.noise)).encode()).hexdigest()
+
+    @property
+    def run(self) -> str:
+        """SHA-256 of all of it, in hexadecimal: what is stored of a run bears it."""
+        return hashlib.sha256("/".join((self.digest, str(self.earlier), self.nonce)).encode()).hexdigest()
+
+    def named(self, earlier: int) -> Begun:
+        """Returns the run that now begins, after so many `earlier` ones."""
+        return replace(self, earlier=earlier, nonce=secrets.token_hex(_NONCE // 2))
 
     def check(self, now: Begun, folder: Path) -> None:
         """Raises UserError, which names what differs, unless `now` is the same as what the run in `folder` began with.
@@ -57,8 +83,8 @@ def begun_path(folder: Path) -> Path:
 
 def write(folder: Path, begun: Begun, ledger: Position) -> None:
     """Stores what a run begins with, and its ledger's first line as it stands on disk."""
-    content = {"plan": begun.plan.to_dict(), "records": begun.records, "noise": begun.noise}
-    write_json(begun_path(folder), {**content, "ledger": ledger.to_dict()})
+    content = {name: getattr(begun, name) for name in _FIELDS}
+    write_json(begun_path(folder), {**content, "plan": begun.plan.to_dict(), "ledger": ledger.to_dict()})
 
 
 def read(folder: Path) -> tuple[Begun, Position]:
@@ -71,10 +97,14 @@ def read(folder: Path) -> tuple[Begun, Position]:
         )
     content = read_json(path)
     try:
-        begun = Begun(Plan.from_dict(content["plan"]), content["records"], content["noise"])
-        return begun, Position(**content["ledger"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say what was begun ({error}); restore it, or use another folder") from None
+        fields(content, _FIELDS | {"plan": is_object, "ledger": is_object})
+        plan = Plan.stored(content["plan"], path)
+        position = Position.from_dict(content["ledger"], plan.releases)
+    except ValueError as error:
+        raise UserError(
+            f"{path} does not say what was begun ({reason(error)}); restore it, or use another folder"
+        ) from None
+    return Begun(plan, **{name: content[name] for name in _FIELDS}), position
 
 
 def _values(plan: Plan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from methods.core.method import Method
 from workflow.common.errors import UserError
 from workflow.common.files import atomic, cannot_write
+from workflow.common.readers.fields import fields, is_number, is_object, is_whole
 from workflow.common.readers.guard import reading
 
 GENERATOR = "generator.safetensors"
+AGAIN = "restore it, or remove the run's folder to start again, which spends the budget on these records a second time"
 # Adam has two moments for each number that it trains, from its first step on.
 _GROWTH = 3
 
@@ -62,11 +65,8 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
     path = checkpoint_path(folder)
     if not path.exists():
         return None
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        message = f"{path} is not a readable checkpoint ({error}); remove the run's folder to start again"
-        raise UserError(message) from None
+    with reading(path, "is not a readable checkpoint", AGAIN):
+        return fields(_loaded(path, device), _FIELDS)
 
 
 def save_generator(folder: Path, method: Method) -> None:
@@ -83,6 +83,36 @@ def load_generator(folder: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"no {path}: train the run first")
     with reading(path, "is no generator", "train the run again"):
         return safetensors.torch.load_file(path)
+
+
+def _loaded(path: Path, device: torch.device) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it was cut or written over")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:
+        # The library's words are a paragraph, which advises to load what may run code.
+        raise ValueError("it is damaged, or holds something else than tensors, texts and numbers") from None
+
+
+def _is_log(value: Any) -> bool:
+    numbers = (int, float)
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and all(isinstance(name, str) and isinstance(row[name], numbers) for name in row)
+        for row in value
+    )
+
+
+def _is_state(value: Any) -> bool:
+    return is_object(value) and all(isinstance(part, torch.Tensor) for part in value.values())
+
+
+_FIELDS = {
+    "step": is_whole(), "seconds": is_number, "log": _is_log, "about": is_object, "public": _is_state,
+    "private": lambda value: True,
+}  # fmt: skip
 
 
 def _store(content: dict[str, Any], path: Path) -> None:

@@ -7,7 +7,6 @@ run.json, which Snakemake deletes before it makes it anew.
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from methods.core.accounting.calibration import COUNTS, epsilon
 from methods.core.privacy import ledger_lines
 from methods.core.release import Release
 from methods.core.runs import outputs
-from methods.core.runs.folder import LEDGER, RECORD
+from methods.core.runs.folder import LEDGER, RECORD, kept_ledgers
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import read_object, sync_folder
+from workflow.common.readers.fields import fields, is_object
 from workflow.common.readers.guard import reason
 
 _LOST = "restore it, or use another folder"
-_KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def earlier_runs(folder: Path) -> dict[str, Any]:
 
     Their epsilons stand in the order of the runs, an infinite one as "inf".
     """
-    kept = _kept(folder)
+    kept = kept_ledgers(folder)
     if not kept:
         return {}
     each = [spent(kept[number]).costs for number in sorted(kept)]
@@ -95,7 +94,10 @@ def spent(path: Path) -> Spent:
         lines = ledger_lines.read(path.read_bytes())
         if lines.broken is not None:
             raise UserError(f"it was changed: line {lines.broken} does not follow from those before it")
+        if not lines.records or lines.records[0] is None:
+            raise ValueError("it is empty, or its first line cannot be read")
         header, *records = lines.records
+        fields(header, {"plan": lambda value: isinstance(value, list), "budget": is_object})
         releases = {fields["name"]: Release.from_dict(fields) for fields in header["plan"]}
         delta, uses = header["budget"]["delta"], ledger_lines.uses(releases, records, boot=None)
         used = [release.used(min(uses[name], release.max_uses)) for name, release in releases.items()]
@@ -107,7 +109,7 @@ def spent(path: Path) -> Spent:
 def _keep(folder: Path) -> None:
     if (folder / LEDGER).exists():
         # One step, so that the ledger has either name; on disk before there is a working ledger to be published.
-        (folder / LEDGER).rename(folder / f"ledger-{max(_kept(folder), default=0) + 1}.jsonl")
+        (folder / LEDGER).rename(folder / f"ledger-{max(kept_ledgers(folder), default=0) + 1}.jsonl")
         sync_folder(folder)
     # A run is complete exactly when its run.json is there.
     (folder / RECORD).unlink(missing_ok=True)
@@ -119,9 +121,11 @@ def _check_record(folder: Path) -> None:
         return
     # After a kill in `_keep` it is the last of those that have their new names.
     ledgers = _ledgers(folder)
-    if not ledgers:
+    record = read_object(folder / RECORD)
+    earlier = record.get("earlier_runs", 0)
+    if len(ledgers) <= (earlier if isinstance(earlier, int) else 0):
         raise UserError(f"{folder} holds the {RECORD} of a finished run without its {LEDGER}: {_LOST}")
-    record, shown = read_object(folder / RECORD), spent(ledgers[-1]).costs
+    shown = spent(ledgers[-1]).costs
     for count in COUNTS:
         told = record.get(f"eps_{count}", 0.0)
         if isinstance(told, int | float) and told > shown[count] * (1 + 1e-6):
@@ -134,13 +138,8 @@ def _check_record(folder: Path) -> None:
 def _ledgers(folder: Path) -> list[Path]:
     """Returns the ledgers of all finished runs in order; after a kill in `_keep` the last has its new name already."""
     published = [folder / LEDGER] if (folder / LEDGER).exists() else []
-    kept = _kept(folder)
+    kept = kept_ledgers(folder)
     return [*(kept[number] for number in sorted(kept)), *published]
-
-
-def _kept(folder: Path) -> dict[int, Path]:
-    matches = ((_KEPT.fullmatch(path.name), path) for path in folder.glob("ledger-*.jsonl"))
-    return {int(match[1]): path for match, path in matches if match}
 
 
 def _of(plan: Plan) -> Spent:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, clear_leftovers
 
 LEDGER, RECORD, LOG = "ledger.jsonl", "run.json", "log.csv"
+_KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
 
 def working_ledger(folder: Path) -> Path:
@@ -23,9 +25,15 @@ def working_ledger(folder: Path) -> Path:
     return folder / "private" / LEDGER
 
 
-def answers(folder: Path, repeatable: bool = False) -> Answers:
-    """Returns where a run in progress keeps the answers that no checkpoint holds yet."""
-    return Answers(folder / "private" / "answers", repeatable)
+def answers(folder: Path, repeatable: bool = False, run: str = "") -> Answers:
+    """Returns where the run of the name `run`, in progress, keeps the answers that no checkpoint holds yet."""
+    return Answers(folder / "private" / "answers", repeatable, run)
+
+
+def kept_ledgers(folder: Path) -> dict[int, Path]:
+    """Returns the ledgers of the runs that a folder held before its last one, by their numbers, from 1."""
+    matches = ((_KEPT.fullmatch(path.name), path) for path in folder.glob("ledger-*.jsonl"))
+    return {int(match[1]): path for match, path in matches if match}
 
 
 def end(folder: Path) -> Path:

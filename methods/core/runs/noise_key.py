@@ -31,6 +31,11 @@ def fresh() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
+def of_warm_start(data: PrivateData) -> str:
+    """Returns what tells records from others, for the private folder of what was made from them, in hexadecimal."""
+    return hashlib.sha256(b"records of a warm start" + data._keyed("warm start")).hexdigest()
+
+
 def fingerprint(key: bytes) -> str:
     """Returns what tells of a key of `of_records` whether it is the same, in hexadecimal, and not what it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from methods.core.runs.checkpoint import GENERATOR
+from methods.core.runs.folder import LEDGER, LOG, RECORD
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError
@@ -20,6 +22,10 @@ from workflow.common.files import read_json, sha256, write_json, write_npz
 MANIFEST = "samples.json"
 AGAIN = "make them again by the same python -m methods run, which trains nothing twice"
 _NAME = re.compile(r"samples-\d+\.npz")
+# By one of these a folder is known for a run's, and by these names its files.
+_MARKS = ("plan.json", RECORD, LEDGER, MANIFEST)
+_PRIVATE = ("end", "begun.json", LEDGER)
+_OWN = re.compile(rf"{_NAME.pattern}|ledger-\d+\.jsonl|" + "|".join(map(re.escape, (*_MARKS, LOG, GENERATOR))))
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,21 @@ def write(folder: Path, plan: Plan, samples: LabelledImages, size: int) -> None:
             write_npz(folder / part.file, images=chosen.images, labels=chosen.labels)
 
 
+def check_output(path: Path) -> None:
+    """Raises UserError for a file to write whose name, in the folder of a run, is that of one of the run's own files.
+
+    Anything under a run's private/ is its own.
+    """
+    # A link of that name would be replaced, and not what it leads to.
+    target = Path(os.path.realpath(path.parent), path.name)
+    for folder in target.parents:
+        place = target.relative_to(folder).parts
+        private = place[0] == "private" and any((folder / "private" / name).exists() for name in _PRIVATE)
+        named = len(place) == 1 and _OWN.fullmatch(target.name) and any((folder / name).exists() for name in _MARKS)
+        if private or named:
+            raise UserError(f"{path} has the name of a file of the run in {folder}; choose another --out")
+
+
 def join(folder: Path) -> LabelledImages:
     """Returns the whole set of a folder.
 
@@ -136,7 +157,7 @@ def join(folder: Path) -> LabelledImages:
 
 def _read(folder: Path, manifest: Manifest) -> Iterator[LabelledImages]:
     plan, generator = folder / "plan.json", folder / GENERATOR
-    if plan.exists() and Plan.from_dict(read_json(plan)).digest != manifest.plan:
+    if plan.exists() and Plan.stored(read_json(plan), plan).digest != manifest.plan:
         raise UserError(f"the samples in {folder} are of another plan than its plan.json; {AGAIN}")
     if generator.exists() and sha256(generator) != manifest.generator:
         raise UserError(f"the samples in {folder} were drawn from another generator than {generator}; {AGAIN}")

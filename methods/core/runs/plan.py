@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,6 +116,14 @@ class Plan:
             "releases": [release.to_dict() for release in self.releases],
             **{f"eps_{count}": cost for count, cost in self.costs.items()},
         }
+
+    @classmethod
+    def stored(cls, content: Any, path: Path) -> Plan:
+        """Returns the plan that `to_dict` described and the file at `path` holds. Raises UserError, naming the file."""
+        try:
+            return cls.from_dict(content)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:

@@ -24,7 +24,6 @@ from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import Index, PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng
-from methods.core.runs import warm_start
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError, unknown
 
@@ -35,16 +34,14 @@ _IMAGES = 64
 _PLAIN = (type(None), bool, int, float, str)
 
 
-def rehearse(plan: Plan, device: torch.device, critics: Path | None = None) -> None:
+def rehearse(plan: Plan, device: torch.device) -> None:
     """Goes through building, preparing, the first steps, storing and sampling of a plan's run, on random images.
 
     No private data is read, nothing is charged or written, and torch's random streams stay as they were. Steps have
-    their real sizes, and are those of `Method.rehearsal`. `critics` is the folder of the run's warm start, if it has
-    one: it is checked, not used.
+    their real sizes, and are those of `Method.rehearsal`.
 
     Raises UserError with the method, the shape, the library's words and the place for whatever goes wrong.
     """
-    warm_start.check(plan, critics)
     cuda = [device] if device.type == "cuda" else []
     # So that the collection at the end looks at what is new, and takes milliseconds.
     gc.freeze()

@@ -19,14 +19,17 @@ from methods.core.privacy.ledger_lines import Position
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Release
 from methods.core.runs import begun, checkpoint, finished, noise_key, outputs
+from methods.core.runs import warm_start as begin_from
 from methods.core.runs.begun import Begun
-from methods.core.runs.folder import LEDGER, LOG, answers, end, held, is_begun, working_ledger
+from methods.core.runs.folder import LEDGER, LOG, answers, end, held, is_begun, kept_ledgers, working_ledger
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
 from workflow.common.provenance import provenance
+from workflow.common.readers.fields import fields, is_whole
+from workflow.common.readers.guard import reading
 
 PRIVATE_REPORT = "report.json"
 CHECKPOINT_SECONDS = 120.0
@@ -61,19 +64,22 @@ def train(
     begins = Begun(plan, noise_key.fingerprint(key), "secret" if secret_noise else "reproducible")
     # Before the folder is touched: what cannot work leaves nothing behind.
     if not is_begun(folder):
-        rehearse(plan, device, warm_start)
+        begin_from.check(plan, warm_start, data)
+        rehearse(plan, device)
     with held(folder):
         if record := outputs.ended(folder, plan, begins):
             return record
         resume, stored, since = is_begun(folder), None, None
         if resume:
-            stored, since = _stored(folder, begins, device)
+            begins, stored, since = _stored(folder, begins, device)
+            begin_from.check(plan, warm_start, data)
         else:
             finished.begin(plan, folder, again, secret_noise)
+            begins = begins.named(len(kept_ledgers(folder)))
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
         ledger_path = working_ledger(folder)
-        kept = answers(folder, repeatable=not secret_noise)
+        kept = answers(folder, repeatable=not secret_noise, run=begins.run)
         about = {"run": plan.digest, "since": since, "answers": kept}
         key = noise_key.fresh() if secret_noise else key
         with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key, **about) as ledger:
@@ -94,13 +100,18 @@ def train(
     return record
 
 
-def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[dict[str, Any] | None, Position]:
-    """Returns the checkpoint of a run in progress, if it has one, and what its ledger held then.
+def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[Begun, dict[str, Any] | None, Position]:
+    """Returns the run in progress, its checkpoint, if it has one, and what its ledger held then.
 
     Raises UserError unless all that is there belongs to one run, and that is the one which `begins`.
     """
     before, since = begun.read(folder)
     before.check(begins, folder)
+    if before.earlier != len(kept_ledgers(folder)):
+        raise UserError(
+            f"{folder} has the ledgers of {len(kept_ledgers(folder))} earlier runs, and its private/ is of one that was"
+            f" begun after {before.earlier}, such as an older copy that was put back: restore what belongs together"
+        )
     if not working_ledger(folder).exists():
         raise UserError(
             f"{folder} holds a run whose ledger is gone; restore it, or remove the folder to start again, which spends"
@@ -113,13 +124,15 @@ def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[dict[str
         )
     stored = checkpoint.load(folder, device)
     if stored is None:
-        return None, since
-    if stored.get("about", {}).get("run") != begins.digest:
+        return before, None, since
+    path = checkpoint.checkpoint_path(folder)
+    if stored["about"].get("run") != before.run:
         raise UserError(
-            f"{checkpoint.checkpoint_path(folder)} is of another run than the one begun there, or of another version;"
+            f"{path} is of another run than the one begun there, or of another version;"
             " restore the one that belongs to it, or remove the folder to start again"
         )
-    return stored, Position(**stored["about"]["ledger"])
+    with reading(path, "does not say how far its ledger was", checkpoint.AGAIN):
+        return before, stored, Position.from_dict(stored["about"].get("ledger"), before.plan.releases)
 
 
 class TrainingLoop:
@@ -130,7 +143,7 @@ class TrainingLoop:
     ) -> None:
         self.answers = kept
         self.method, self.folder, self.checkpoint_seconds = method, folder, checkpoint_seconds
-        self.releases, self.run_digest = plan.releases, begins.digest
+        self.releases, self.run_digest = plan.releases, begins.run
         self.step, self.before, self.log = 0, 0.0, []
         self.started = self.saved = time.monotonic()
         self.saved_uses: dict[str, int] = {}
@@ -153,7 +166,9 @@ class TrainingLoop:
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Continues from a checkpoint."""
         self.method.resume(data, ledger, warm_start)
-        self.method.load(stored["public"], stored["private"])
+        with reading(checkpoint.checkpoint_path(self.folder), "does not fit its run", checkpoint.AGAIN):
+            fields(stored, {"step": is_whole(0, self.method.num_steps)})
+            self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
         # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing.
         self._store(ledger)

@@ -15,8 +15,9 @@ from methods.core.method import Context
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
+from methods.core.runs import noise_key
 from methods.core.runs.plan import Plan
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, shown
 from workflow.common.files import clear_leftovers, read_json, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
@@ -30,8 +31,14 @@ def wanted(plan: Plan) -> dict[str, Any] | None:
     return plan.method_class.warm_start(plan.hyper)
 
 
-def check(plan: Plan, folder: Path | None) -> None:
-    """Raises UserError unless `folder` is the whole warm start that a plan's run begins from."""
+def check_settings(plan: Plan) -> None:
+    """Raises UserError for a plan whose warm start cannot be made."""
+    if (settings := wanted(plan)) is not None:
+        plan.method_class.check_warm_start(settings, plan.public)
+
+
+def check(plan: Plan, folder: Path | None, data: PrivateData) -> None:
+    """Raises UserError unless `folder` is the whole warm start that a plan's run on `data` begins from."""
     settings = wanted(plan)
     if settings is None:
         return
@@ -44,7 +51,9 @@ def check(plan: Plan, folder: Path | None) -> None:
     for name, asked in (("settings", settings), ("seed", plan.seed)):
         made = done.get(name) if isinstance(done, dict) else None
         if made != asked:
-            raise UserError(f"{folder} is a warm start of other {name}, {made}, not {asked}; {how}")
+            raise UserError(f"{folder} is a warm start of other {name}, {shown(made)}, not {asked}; {how}")
+    if done.get("records") != noise_key.of_warm_start(data):
+        raise UserError(f"{folder} is a warm start of other training records than the run's; {how}")
 
 
 def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
@@ -53,7 +62,7 @@ def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, dat
     if settings is None:
         return None
     folder = run / "private" / "critics"
-    source = _source(settings, plan.public, plan.seed, data_digest)
+    source = _source(settings, plan.public, plan.seed, data, data_digest)
     # Begun from other records, it would carry these into a run that charges the new ones.
     if not (folder / "done.json").exists() or read_json(folder / SOURCE) != source:
         make(plan.method, settings, plan.public, data, plan.seed, device, folder, data_digest)
@@ -76,7 +85,7 @@ def make(
     begun from another one is discarded. Raises UserError, before that, for settings that cannot be, or a method without
     a warm start.
     """
-    source = _source(settings, public, seed, data_digest)
+    source = _source(settings, public, seed, data, data_digest)
     settings = source["settings"]
     registry.load(method).check_warm_start(settings, public)
     _discard_others(out, source)
@@ -86,16 +95,20 @@ def make(
     with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
         context = Context(public, (), seed, device)
         registry.load(method).make_warm_start(settings, context, data, ledger, out)
-    done = {"settings": settings, "seed": seed, "seconds": round(time.monotonic() - started, 3)}
+    seconds = round(time.monotonic() - started, 3)
+    done = {"settings": settings, "seed": seed, "records": source["records"], "seconds": seconds}
     write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
-def _source(settings: Mapping[str, Any], public: PublicSpec, seed: int, train: str | None) -> dict[str, Any]:
+def _source(
+    settings: Mapping[str, Any], public: PublicSpec, seed: int, data: PrivateData, train: str | None
+) -> dict[str, Any]:
     """Returns what a warm start is made from, as its folder notes it."""
     return {
         "settings": {name: settled(value, public.num_train) for name, value in settings.items()},
         "seed": seed,
         "train": train,
+        "records": noise_key.of_warm_start(data),
     }
 
 

@@ -26,6 +26,7 @@ from methods.core.sharded.nets import build_critic, build_generator, draw_latent
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed.threads import GoOn, for_each
 from workflow.common.files import atomic
+from workflow.common.readers.guard import reading
 
 _Files = list[tuple[Path, range]]
 # Files of 8 shards whose critics train as one stack: a processor gains nothing from more, a GPU has room.
@@ -78,9 +79,10 @@ def files(folder: Path, num_shards: int) -> Iterator[tuple[Path, range]]:
 
 
 def pretrained(folder: Path, shard: int) -> dict[str, torch.Tensor]:
-    """Returns the state dict of a shard's warm-started critic."""
+    """Returns the state dict of a shard's warm-started critic. Raises UserError for a file that holds none."""
     path, shards = list(files(folder, shard + 1))[-1]
-    with safe_open(path, "pt") as stored:
+    mend = f"remove {folder} and make it again by python -m methods warm-start, or by the same run"
+    with reading(path, f"holds no critic of shard {shard}", maker=mend), safe_open(path, "pt") as stored:
         return {name: stored.get_slice(name)[shards.index(shard)] for name in stored.keys()}  # noqa: SIM118
 
 
