@@ -222,7 +222,8 @@ READERS = (
     Reader("stored perceptron (npz)", "classifiers/mlp.npz", "npz", lambda f: Mlp.load(f / "classifiers/mlp.npz"),
            lambda mlp: _finite(*mlp.weights, *mlp.biases)),
     Reader("stored features (npz)", "classifiers/real_features.npz", "npz", _features,
-           lambda found: found.mu.ndim == 1 and _finite(found.mu, found.sigma, found.near)),
+           lambda found: found.mu.ndim == 1
+           and _finite(found.mu, found.sigma, found.near, found.packets.mean, found.packets.covariance)),
     Reader("MedMNIST (npz)", "med.npz", "npz", _med, lambda made: _images(made.train) and _images(made.test)),
     Reader("stored network", "classifiers/cnn.safetensors", "safetensors",
            lambda f: nets.load(f / "classifiers/cnn.safetensors"),
