@@ -85,7 +85,7 @@ rule scores_tables:
 rule published_costs:
     input:
         settings=code(SETTINGS),
-        code=[code(f"methods/{name}.py") for name in sorted(SETTLED)],
+        code=[code(f"methods/{name}.py") for name in sorted(SETTLED & set(registry.names()))],
     output:
         f"{OUT}/published_costs.csv",
     log:
