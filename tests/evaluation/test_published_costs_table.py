@@ -44,7 +44,8 @@ def test_what_published_settings_spend_is_shown_with_bounds_marked_and_the_unkno
     assert datalens["released code, sound"] == "none known"
     assert dp_cgan["released code, sound"] == "(58.98)"
     assert datalens["as described and in this suite, sound"] == "8.50"
-    assert dp_kernel["released code, sound"] == dp_kernel["as described and in this suite, sound"] == "no epsilon proved"
+    sound = {cell for head, cell in dp_kernel.items() if head.endswith(", sound")}
+    assert sound == {"no epsilon proved"}
     assert (dp_kernel["ε printed"], dp_kernel["ε as the authors count"]) == ("10.0", NOT_REPORTED)
     assert pate_gan["ε printed"] == pate_gan["released code, sound"] == NOT_REPORTED
     assert (folder / "table5.csv").read_text() == COSTS

@@ -58,6 +58,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
     "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
+    "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
