@@ -60,6 +60,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
+    "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }
