@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from benchmarks.distances import degraded, gaussian_per_class, main
 from evaluation.wavelets import packet_moments, wavelet_distance
 from workflow.common.contracts import LabelledImages
 from workflow.common.files import write_npz
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_sets_are_what_their_names_say():
@@ -58,3 +61,15 @@ def test_samples_without_a_name_are_bad_input(tmp_path, capsys):
         write_npz(tmp_path / f"{name}.npz", images=squares(9, 1).images, labels=squares(9, 1).labels)
     assert main(["--data", str(tmp_path), "--samples", "a.npz", "--out", str(tmp_path / "out.csv")]) == 2
     assert "--samples takes name=samples.npz, got 'a.npz'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_the_page_shows_the_committed_measurements(dataset):
+    page = (ROOT / "docs/distances.md").read_text(encoding="utf-8")
+    with (ROOT / f"benchmarks/results/distances/{dataset}.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) >= 12
+    for row in rows:
+        by_network = [float(value) for name, value in row.items() if name.startswith("fid_classifier_")]
+        span = f"{min(by_network):.3g} to {max(by_network):.3g}"
+        assert f"| {row['set']} | {float(row['fwd']):.3g} | {float(row['fwd_linear']):.2g} | {span} |" in page
