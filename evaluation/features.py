@@ -13,6 +13,7 @@ from torch import Tensor
 from evaluation.inputs import capped, drawn
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
+from evaluation.wavelets import PacketMoments, packet_moments, packet_width
 from workflow.common.contracts import LabelledImages
 from workflow.common.files import write_npz
 from workflow.common.readers.guard import reading
@@ -20,6 +21,7 @@ from workflow.common.readers.npz_file import read_npz
 
 REAL = "real_features.npz"
 BATCH = 256
+_STORED = ("mu", "sigma", "near", "packet_mean", "packet_covariance", "count")
 
 
 @torch.no_grad()
@@ -44,6 +46,7 @@ class RealFeatures:
     Attributes:
         mu, sigma: `moments` of `count` images, at most the protocol's `fid_real_images`.
         near: features float32 [M, D] of at most `prc_images` images.
+        packets: moments of the wavelet packets of the `count` images; no network takes part in them.
         count: images behind the moments.
         key: digest of all that these were computed from.
     """
@@ -51,6 +54,7 @@ class RealFeatures:
     mu: np.ndarray
     sigma: np.ndarray
     near: np.ndarray
+    packets: PacketMoments
     count: int
     key: str
 
@@ -64,7 +68,10 @@ class RealFeatures:
         else:
             near = extract(network, capped(real, protocol.prc_images, "prc").images)[0]
         statistics = moments(features) if len(wide) > 1 else _undefined(features.shape[1])
-        return cls(**statistics, near=near.numpy(), count=len(wide), key=_key(network, real, protocol))
+        return cls(
+            **statistics, near=near.numpy(), packets=packet_moments(wide.images), count=len(wide),
+            key=_key(network, real, protocol),
+        )  # fmt: skip
 
     @classmethod
     def find(cls, folder: Path, network: Classifier, real: LabelledImages, protocol: Protocol) -> RealFeatures:
@@ -80,18 +87,24 @@ class RealFeatures:
         key = _key(network, real, protocol)
         with reading(path, problem, maker=maker):
             if str(read_npz(path, ["key"], problem, maker=maker)["key"]) == key:
-                stored = read_npz(path, ("mu", "sigma", "near", "count"), problem, maker=maker)
-                found = cls(stored["mu"], stored["sigma"], stored["near"], int(stored["count"]), key)
-                found.check()
+                stored = read_npz(path, _STORED, problem, maker=maker)
+                packets = PacketMoments(stored["packet_mean"], stored["packet_covariance"])
+                found = cls(stored["mu"], stored["sigma"], stored["near"], packets, int(stored["count"]), key)
+                found.check(packet_width(real.image_shape))
                 return found
         return cls.of(network, real, protocol)
 
-    def check(self) -> None:
-        """Raises ValueError for arrays that `of` does not make: of other types or shapes, or with NaN."""
+    def check(self, packet_width: int) -> None:
+        """Raises ValueError for arrays that `of` does not make: of other types or shapes, or with NaN.
+
+        Args:
+            packet_width: coefficients that a wavelet packet has of an image.
+        """
         width = self.near.shape[-1:]
         shapes = self.near.ndim == 2 and self.mu.shape == width and self.sigma.shape == width * 2
         if not shapes or any(array.dtype.kind != "f" for array in (self.mu, self.sigma, self.near)):
             raise ValueError("mu must be floats [D], sigma [D, D] and near [M, D]")
+        self.packets.check(packet_width, single=self.count == 1)
         # One image alone has no covariance.
         checked = (self.near,) if self.count == 1 else (self.near, self.mu, self.sigma)
         if self.count < 1 or not all(np.isfinite(array).all() for array in checked):
@@ -100,8 +113,8 @@ class RealFeatures:
     def save(self, folder: Path) -> None:
         """Writes `real_features.npz` into `folder`, atomically."""
         write_npz(
-            folder / REAL, mu=self.mu, sigma=self.sigma, near=self.near, count=np.array(self.count),
-            key=np.array(self.key),
+            folder / REAL, mu=self.mu, sigma=self.sigma, near=self.near, packet_mean=self.packets.mean,
+            packet_covariance=self.packets.covariance, count=np.array(self.count), key=np.array(self.key),
         )  # fmt: skip
 
 
@@ -110,7 +123,9 @@ def _undefined(width: int) -> dict[str, np.ndarray]:
 
 
 def _key(network: Classifier, real: LabelledImages, protocol: Protocol) -> str:
-    digest = hashlib.sha256(repr((real.images.shape, protocol.fid_real_images, protocol.prc_images)).encode())
+    # What is stored takes part, so that a file of an earlier version is not read.
+    asked = (_STORED, real.images.shape, protocol.fid_real_images, protocol.prc_images)
+    digest = hashlib.sha256(repr(asked).encode())
     digest.update(np.ascontiguousarray(real.images))
     for name, value in network.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,5 @@
-"""Fidelity of a sample set against real images: inception score, FID, precision and recall, through torch-fidelity."""
+"""Fidelity of a sample set against real images: inception score, FID, precision and recall, through torch-fidelity,
+and the Frechet wavelet distance."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from evaluation.features import RealFeatures, extract, moments
 from evaluation.inputs import capped, check_alike, check_fit, drawn
 from evaluation.nets import Classifier
 from evaluation.protocol import Protocol
+from evaluation.wavelets import packet_moments, wavelet_distance
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
@@ -79,12 +81,15 @@ def fidelity(
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the metrics of `samples` against real images, and a notice for each metric that has no value.
 
-    Metrics, from the features and the logits of `network`, by torch-fidelity's functions of features:
+    Metrics, all but `fwd` and `distinct_fraction` from the features and the logits of `network`, by torch-fidelity's
+    functions of features:
         is, is_std: inception score over `is_splits` splits, mean and standard deviation; 1 .. classes, more is better.
         fid_classifier: Frechet distance of penultimate features; at least 0 up to rounding; never comparable with
             an FID of Inception features.
         precision, recall: in 0 .. 1, of k-nearest-neighbour manifolds (Kynkaanniemi et al., 2019; torch-fidelity's k
             of 3) of at most `prc_images` images a side.
+        fwd: Frechet wavelet distance (evaluation/wavelets.py), which no network has a part in; at least 0 up to
+            rounding.
         distinct_fraction: different images / images. num_samples, num_real: images compared.
     """
     features, logits = extract(network, samples.images)
@@ -92,13 +97,14 @@ def fidelity(
     if len(samples) >= max(2, protocol.is_splits):
         values |= inception_score(logits, protocol.is_splits)
     if min(len(samples), real.count) >= 2:
+        values["fwd"] = wavelet_distance(packet_moments(samples.images), real.packets)
         values |= frechet_distance(moments(features), {"mu": real.mu, "sigma": real.sigma})
     near = features[drawn(len(features), protocol.prc_images, "prc")]
     if min(len(near), len(real.near)) > DEFAULTS["prc_neighborhood"]:
         values |= precision_recall(near, torch.from_numpy(real.near))
     names = {
         "is": KEY_METRIC_ISC_MEAN, "is_std": KEY_METRIC_ISC_STD, "fid_classifier": KEY_METRIC_FID,
-        "precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL,
+        "precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL, "fwd": "fwd",
     }  # fmt: skip
     defined = {name: values[key] for name, key in names.items() if math.isfinite(values.get(key, math.nan))}
     counts = {"num_samples": len(samples), "num_real": real.count}

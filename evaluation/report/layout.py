@@ -72,10 +72,25 @@ class CsvTableSpec:
 
 
 @dataclass(frozen=True)
+class FrontierSpec:
+    """A table of the best published results beside the `best` sound runs of each data set and budget.
+
+    `classifier`: how the measured rows' classifier was chosen, in words.
+    """
+
+    title: str
+    datasets: list[str]
+    classifier: str
+    best: int = 3
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Labels of runs, references and data sets; by file name the tables of each kind, and the figures.
 
-    `tables` show scores.csv, `published_costs` and `audit` the csv files of these names.
+    `tables` show scores.csv, `published_costs` and `audit` the csv files of these names, `frontier` scores.csv beside
+    results/published/frontier.csv.
     """
 
     runs: dict[str, str]
@@ -85,6 +100,7 @@ class Layout:
     figures: dict[str, FigureSpec]
     published_costs: dict[str, CsvTableSpec] = field(default_factory=dict)
     audit: dict[str, CsvTableSpec] = field(default_factory=dict)
+    frontier: dict[str, FrontierSpec] = field(default_factory=dict)
 
     def run_label(self, run: str) -> str:
         """Returns the printed label of a run; its own name if the layout does not know it."""
@@ -97,14 +113,19 @@ class Layout:
     def only(self, datasets: Sequence[str]) -> Layout:
         """Returns the layout of these data sets alone, in this order: what would show none of them is left out.
 
-        That is a `paper_only` table or a figure whose own data sets are others, and the published costs where no data
-        set is one that a table names.
+        That is a `paper_only` table, a frontier or a figure whose own data sets are others, and the published costs
+        where no data set is one that a table names.
         """
         named = {name for table in self.tables.values() for name in table.datasets}
         tables = {n: _restricted(table, datasets, not table.paper_only) for n, table in self.tables.items()}
         figures = {n: _restricted(figure, datasets, figure.further_datasets) for n, figure in self.figures.items()}
+        frontier = {
+            n: dataclasses.replace(table, datasets=[name for name in datasets if name in table.datasets])
+            for n, table in self.frontier.items()
+        }
         return dataclasses.replace(
             self,
+            frontier={name: table for name, table in frontier.items() if table.datasets},
             tables={name: table for name, table in tables.items() if table.datasets},
             figures={name: figure for name, figure in figures.items() if figure.datasets},
             published_costs=self.published_costs if named & set(datasets) else {},
@@ -182,6 +203,13 @@ def _csv_table(where: str, value: Any) -> CsvTableSpec:
     return _build(CsvTableSpec, where, entry | {"columns": built})
 
 
+def _frontier(where: str, value: Any, datasets: dict[str, str]) -> FrontierSpec:
+    entry = _expect(where, value, dict)
+    _names(f"{where}.datasets", entry.get("datasets", []), datasets, "data set")
+    _expect(f"{where}.notes", entry.get("notes", []), list)
+    return _build(FrontierSpec, where, entry)
+
+
 def _labels(where: str, value: Any) -> dict[str, str]:
     return {name: _expect(f"{where}.{name}", label, str) for name, label in _expect(where, value, dict).items()}
 
@@ -204,6 +232,7 @@ def parse_layout(value: Any) -> Layout:
         figures=named("figures", lambda where, item: _section(FigureSpec, where, item, labels, datasets)),
         published_costs=named("published_costs", _csv_table),
         audit=named("audit", _csv_table),
+        frontier=named("frontier", lambda where, item: _frontier(where, item, datasets)),
     )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ LIMITS = (
     "Each run shows its last model; within a run, no model, classifier or image was selected by its score on the real "
     "test data.",
     "FID on classifier features depends on the classifier trained here; it must not be compared with Inception FID.",
+    "FWD, the Frechet wavelet distance, has no network and is the same on every machine; it compares with FWD of this "
+    "suite alone.",
 )
 
 

@@ -14,7 +14,7 @@ from workflow.common.options import Parser
 LEAD = ("method", "dataset")
 MAKER = "python -m methods published-costs"
 # What a sound value is says how it is shown; the values of eps_released_sound_is and eps_described_sound_is.
-TIGHT, BOUND, CONDITIONAL, NONE_KNOWN = "tight", "bound", "conditional", "none known"
+TIGHT, BOUND, CONDITIONAL, NONE_KNOWN, NONE_PROVED = "tight", "bound", "conditional", "none known", "no epsilon proved"
 _SHOWN = {TIGHT: "{}", BOUND: "≤ {}", CONDITIONAL: "({})"}
 
 
@@ -44,10 +44,13 @@ def build_grid(spec: CsvTableSpec, layout: Layout, rows: list[dict[str, str]]) -
 
 def _cell(name: str, row: dict[str, str], decimals: int | None) -> str:
     text, kind = row[name], row.get(f"{name}_is", TIGHT)
+    if kind == NONE_PROVED:
+        return kind
     if kind == NONE_KNOWN:
         return kind if row.get("eps_counted") else render.NOT_REPORTED
     if kind not in _SHOWN:
-        raise UserError(f"{name}_is must be {TIGHT}, {BOUND}, {CONDITIONAL} or {NONE_KNOWN}, got {kind!r}")
+        kinds = ", ".join((*_SHOWN, NONE_KNOWN))
+        raise UserError(f"{name}_is must be {kinds} or {NONE_PROVED}, got {kind!r}")
     if not text:
         return render.NOT_REPORTED
     return text if decimals is None else _SHOWN[kind].format(f"{float(text):.{decimals}f}")

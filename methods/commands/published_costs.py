@@ -21,10 +21,10 @@ from workflow.common.errors import UserError, shown, unknown
 from workflow.common.files import csv_text, write_text
 
 _COUNTS = ("published", "classic")
-AS_DESCRIBED, UNKNOWN = "as_described", "unknown"
+AS_DESCRIBED, UNKNOWN, UNPROVED = "as_described", "unknown", "unproved"
 # What a sound value is: tight up to rounding, an upper bound and no more, valid only under the premise that `behaviour`
-# names, or absent because none is known.
-TIGHT, BOUND, CONDITIONAL, NONE_KNOWN = "tight", "bound", "conditional", "none known"
+# names, absent because none is known for the code, or absent because none is proved for the mechanism itself.
+TIGHT, BOUND, CONDITIONAL, NONE_KNOWN, NONE_PROVED = "tight", "bound", "conditional", "none known", "no epsilon proved"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Setting:
     def __post_init__(self) -> None:
         if self.count not in _COUNTS:
             raise unknown(f"count of {self.name}", self.count, _COUNTS)
-        if isinstance(self.released, str) and self.released not in (AS_DESCRIBED, UNKNOWN):
-            raise unknown(f"released of {self.name}", self.released, (AS_DESCRIBED, UNKNOWN, "a list of releases"))
+        words = (AS_DESCRIBED, UNKNOWN, UNPROVED)
+        if isinstance(self.released, str) and self.released not in words:
+            raise unknown(f"released of {self.name}", self.released, (*words, "a list of releases"))
 
     def check(self) -> None:
         """Raises ValueError for a value of another type, or a number that cannot be."""
@@ -82,6 +83,11 @@ class Setting:
     def has_noise(self) -> bool:
         """Whether the authors state a noise: without one there is a setting and nothing to count."""
         return self.noise is not None or self.scale is not None
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the mechanism has a proof at all; without one it is no method of this suite."""
+        return self.released != UNPROVED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,16 +160,19 @@ def costs_of(setting: Setting, budgets: Sequence[float]) -> dict[str, str]:
 
     eps_counted is the authors' count of what their accountant is given; eps_released_counted the same count of what
     their code releases; eps_released_sound and eps_described_sound are sound, each with what it is ("tight", "bound",
-    "conditional", "none known"); noise_for_E is the noise multiplier at which the setting as described has sound
-    epsilon E.
+    "conditional", "none known", "no epsilon proved"); noise_for_E is the noise multiplier at which the setting as
+    described has sound epsilon E.
     """
-    described = described_releases(setting)
+    described = described_releases(setting) if setting.is_proved else ()
     released = described if setting.released == AS_DESCRIBED else _releases(setting, setting.released)
-    noisy = setting.has_noise
+    noisy = setting.has_noise and setting.is_proved
     queries = _releases(setting, setting.released_counted) or released
     sound = _sound("eps_released_sound", released if noisy else (), setting.delta)
     if setting.conditional:
         sound["eps_released_sound_is"] = CONDITIONAL
+    sound |= _sound("eps_described_sound", described if noisy else (), setting.delta)
+    if not setting.is_proved:
+        sound |= dict.fromkeys(("eps_released_sound_is", "eps_described_sound_is"), NONE_PROVED)
     return {
         "method": setting.method,
         "dataset": setting.dataset,
@@ -176,11 +185,7 @@ def costs_of(setting: Setting, budgets: Sequence[float]) -> dict[str, str]:
         "behaviour": setting.behaviour,
         "eps_released_counted": _number(_count(setting, queries) if released and noisy else None),
         **sound,
-        **_sound("eps_described_sound", described if noisy else (), setting.delta),
-        **{
-            f"noise_for_{format_epsilon(budget)}": _number(_noise_for(described, budget, setting.delta))
-            for budget in budgets
-        },
+        **{f"noise_for_{format_epsilon(budget)}": _noise_for(described, budget, setting.delta) for budget in budgets},
         "source": setting.source,
     }
 
@@ -218,7 +223,7 @@ def _noisy(release: Release, noise: float | None, scale: float | None) -> Releas
 
 
 def _releases(setting: Setting, entries: str | Sequence[Mapping[str, Any]]) -> tuple[Release, ...]:
-    if entries == UNKNOWN:
+    if entries in (UNKNOWN, UNPROVED):
         return ()
     releases = []
     for entry in entries:
@@ -237,11 +242,14 @@ def _sound(name: str, releases: Sequence[Release], delta: float) -> dict[str, st
     return {name: _number(epsilon(releases, delta, "sound")), f"{name}_is": BOUND if remembered else TIGHT}
 
 
-def _noise_for(releases: Sequence[Release], budget: float, delta: float) -> float:
+def _noise_for(releases: Sequence[Release], budget: float, delta: float) -> str:
+    if not releases:
+        return ""
+
     def at(noise: float) -> tuple[Release, ...]:
         return tuple(dataclasses.replace(release, noise=noise) for release in releases)
 
-    return calibrate(at, Budget(budget, delta, "sound"))
+    return _number(calibrate(at, Budget(budget, delta, "sound")))
 
 
 def _number(value: float | None) -> str:

@@ -49,7 +49,7 @@ def test_every_run_is_scored_in_both_directions(project):
     }  # fmt: skip
     assert set(measured.index) == runs
     for run in runs:
-        assert {"is", "fid_classifier", "g2r_mlp", "g2r_cnn", "r2g_mlp", "r2g_cnn"} <= measured[run], run
+        assert {"is", "fid_classifier", "fwd", "g2r_mlp", "g2r_cnn", "r2g_mlp", "r2g_cnn"} <= measured[run], run
 
 
 @pytest.mark.slow
@@ -91,6 +91,7 @@ def test_the_dropped_in_method_is_in_every_table_of_methods(project):
 def test_tables_figures_and_page_are_whole(project):
     folder = project / "results/smoke"
     assert "GS-WGAN" in (folder / "tables/table5.md").read_text()
+    assert "FETA-Pro" in (folder / "tables/table8.md").read_text()
     assert (folder / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "figures/figure3.pdf").read_bytes().startswith(b"%PDF")
     assert "foo" in (folder / "report.html").read_text()

@@ -48,7 +48,7 @@ def test_worse_is_a_regression_and_better_is_not(run, metric):
 
 def test_fid_and_spent_epsilon_are_the_ones_that_must_not_rise():
     falling = {metric.name for metric in METRICS.values() if not metric.higher_is_better}
-    assert falling == {"fid_inception", "fid_classifier", "eps_published", "eps_sound", "train_seconds"}
+    assert falling == {"fid_inception", "fid_classifier", "fwd", "eps_published", "eps_sound", "train_seconds"}
 
 
 def test_epsilon_that_becomes_infinite_is_a_regression(run):
@@ -82,6 +82,15 @@ def test_a_missing_metric_is_a_regression_and_a_new_one_is_not(run):
     code, out = run({"is": 5.0}, {"is": 5.0, "recall": 0.4})
     assert code == 0
     assert "new" in out and "absent -> 0.4" in out
+
+
+def test_a_file_of_before_a_metric_is_compared_in_the_others_and_the_new_one_is_said(tmp_path, capsys):
+    old = HEADER + "quick,mnist,dpac,10,published,0,is,5,measured\n"
+    (tmp_path / "old.csv").write_text(old)
+    (tmp_path / "new.csv").write_text(old + "quick,mnist,dpac,10,published,0,fwd,0.8,measured\n")
+    assert main([str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("new ") and "fwd: absent -> 0.8" in out and "1 scores compared, 1 new" in out
 
 
 def test_a_missing_seed_is_a_regression(tmp_path):

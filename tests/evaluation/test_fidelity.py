@@ -25,6 +25,7 @@ from evaluation.fidelity import (
 )
 from evaluation.inputs import capped
 from evaluation.protocol import Protocol
+from evaluation.wavelets import packet_moments, wavelet_distance
 from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_npz
@@ -198,6 +199,16 @@ def test_stored_features_of_the_real_images_are_read_back_and_score_alike(folder
     assert fidelity.fidelity(squares(60, 2), kept, network, protocol) == scored(folder, squares(60, 2), real, protocol)
 
 
+def test_the_wavelet_distance_is_that_of_the_images_and_no_network_has_a_part_in_it(folder):
+    samples, real = squares(60, 2), squares(150, 1)
+    expected = wavelet_distance(packet_moments(samples.images), packet_moments(capped(real, 100, "fid").images))
+    network, protocol = nets.load(folder / nets.FEATURES), Protocol(fid_real_images=100)
+    first = fidelity.fidelity(samples, RealFeatures.of(network, real, protocol), network, protocol)[0]
+    torch.nn.init.normal_(next(network.parameters()))
+    second = fidelity.fidelity(samples, RealFeatures.of(network, real, protocol), network, protocol)[0]
+    assert first["fwd"] == second["fwd"] == expected and first["fid_classifier"] != second["fid_classifier"]
+
+
 @pytest.mark.parametrize("other", ["images", "network", "fid_real_images", "prc_images"])
 def test_stored_features_of_other_images_another_network_or_protocol_are_not_used(folder, tmp_path, computed, other):
     network, real, protocol = nets.load(folder / nets.FEATURES), squares(150, 1), Protocol()
@@ -226,7 +237,7 @@ def test_the_command_writes_every_metric_and_one_notice_for_missing_inception_we
     assert run(folder) == 0
     scores = read_json(folder / "fidelity.json")
     assert set(scores) == {
-        "is", "is_std", "fid_classifier", "precision", "recall", "distinct_fraction", "num_samples", "num_real"
+        "is", "is_std", "fid_classifier", "precision", "recall", "fwd", "distinct_fraction", "num_samples", "num_real"
     }  # fmt: skip
     assert 1 <= scores["is"] <= 3 and scores["fid_classifier"] > 0
     assert (scores["num_samples"], scores["num_real"], scores["distinct_fraction"]) == (60, 150, 1)
@@ -251,13 +262,13 @@ def test_blank_and_tiny_sample_sets_give_numbers_or_notices(folder, capsys, coun
     write_npz(folder / "blank.npz", images=np.zeros((count, 1, 28, 28), np.uint8), labels=np.arange(count) % 3)
     assert run(folder, "blank", '{"inception_images": 0}') == 0
     scores = json.loads((folder / "fidelity.json").read_text())
-    every = {"is", "is_std", "fid_classifier", "precision", "recall"}
+    every = {"is", "is_std", "fid_classifier", "precision", "recall", "fwd"}
     assert every - set(scores) == (every if absent is None else absent)
     assert all(math.isfinite(value) for value in scores.values())
     assert capsys.readouterr().err.count("notice: ") == len(every - set(scores))
     assert scores["distinct_fraction"] == pytest.approx(1 / count)
     if count == 60:
-        assert scores["is"] == pytest.approx(1) and scores["fid_classifier"] > 0
+        assert scores["is"] == pytest.approx(1) and min(scores["fid_classifier"], scores["fwd"]) > 0
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
@@ -266,7 +277,8 @@ def test_a_metric_that_is_not_finite_is_left_out_with_a_notice(folder):
     real = RealFeatures.of(network, squares(150, 1), Protocol())
     network.head.weight.data.fill_(math.nan)
     scores, notices = fidelity.fidelity(squares(60, 2), real, network, Protocol())
-    assert set(scores) == {"num_samples", "num_real", "distinct_fraction", "fid_classifier", "precision", "recall"}
+    others = {"num_samples", "num_real", "distinct_fraction", "fwd"}
+    assert set(scores) == others | {"fid_classifier", "precision", "recall"}
     assert [notice.split(":")[0] for notice in notices] == ["no is", "no is_std"]
     network = nets.load(folder / nets.FEATURES)
     network.body[-2].bias.data.fill_(math.inf)
@@ -277,7 +289,8 @@ def test_a_metric_that_is_not_finite_is_left_out_with_a_notice(folder):
 def test_one_real_image_has_no_covariance_and_no_fid(folder):
     scores, notices = scored(folder, squares(60, 2), squares(1, 1), Protocol())
     assert set(scores) == {"num_samples", "num_real", "distinct_fraction", "is", "is_std"}
-    assert [notice.split(":")[0] for notice in notices] == ["no fid_classifier", "no precision", "no recall"]
+    absent = ["no fid_classifier", "no precision", "no recall", "no fwd"]
+    assert [notice.split(":")[0] for notice in notices] == absent
 
 
 def test_distinct_fraction_counts_repeated_images_once():

@@ -17,6 +17,7 @@ COSTS = (
     "datalens,mnist,10,109 rounds,23.094,10,9.971,shared,,,none known,8.497,tight,20.2,150.8\n"
     "dp_cgan,mnist,10,30000 steps,1.12,9.6,9.6,apart,69.9,58.98,conditional,9.57,tight,1.09,6.5\n"
     "gs_wgan,mnist,10,a_b,1.07,10,9.99262,in turn,9.3,574.704,bound,610.344,bound,14.02,100.8\n"
+    "dp_kernel,mnist,10,defaults,,10,,clean kernel,,,no epsilon proved,,no epsilon proved,,\n"
     "pate_gan,mnist,10,none,,,,tables,,,none known,,none known,500,4000\n"
 )
 
@@ -36,13 +37,16 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_what_published_settings_spend_is_shown_with_bounds_marked_and_the_unknown_named(tmp_path):
     folder = written(tmp_path, COSTS)
-    pate_gan, dp_cgan, datalens, gs_wgan = rows(folder)
+    pate_gan, dp_cgan, datalens, gs_wgan, dp_kernel = rows(folder)
     assert gs_wgan["Method"] == "GS-WGAN" and gs_wgan["ε as the authors count"] == "9.99"
     assert gs_wgan["released code, sound"] == "≤ 574.70"
     assert gs_wgan["as described and in this suite, sound"] == "≤ 610.34"
     assert datalens["released code, sound"] == "none known"
     assert dp_cgan["released code, sound"] == "(58.98)"
     assert datalens["as described and in this suite, sound"] == "8.50"
+    sound = {cell for head, cell in dp_kernel.items() if head.endswith(", sound")}
+    assert sound == {"no epsilon proved"}
+    assert (dp_kernel["ε printed"], dp_kernel["ε as the authors count"]) == ("10.0", NOT_REPORTED)
     assert pate_gan["ε printed"] == pate_gan["released code, sound"] == NOT_REPORTED
     assert (folder / "table5.csv").read_text() == COSTS
     tex = (folder / "table5.tex").read_text()
@@ -59,7 +63,7 @@ def test_what_published_settings_spend_is_shown_with_bounds_marked_and_the_unkno
         ("", "is empty; it is written by python -m methods published-costs"),
         (COSTS.splitlines()[0] + "\n", "has no rows"),
         (COSTS.replace("eps_counted,", "eps,"), "lacks the columns eps_counted"),
-        (COSTS.replace("574.704,bound", "574.704,guess"), "conditional or none known, got 'guess'"),
+        (COSTS.replace("574.704,bound", "574.704,guess"), "none known or no epsilon proved, got 'guess'"),
         (COSTS.replace("9.99262", "ten"), "line 4: eps_counted must be a number, got 'ten'"),
     ],
 )

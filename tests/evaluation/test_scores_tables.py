@@ -215,6 +215,8 @@ def test_the_command_takes_an_inline_layout(tmp_path, capsys):
         (("published_costs", "table5", "colums"), {}, "unknown key of layout published_costs.table5 'colums'"),
         (("published_costs", "table5", "columns", "noise", "decimals"), "3", "noise.decimals: must be of type int"),
         (("audit", "table7", "columns", "uses", "decimals"), -1, "audit.table7.columns.uses.decimals: must not be"),
+        (("frontier", "table8", "datasets"), ["mnits"], "unknown data set in layout frontier.table8.datasets 'mnits'"),
+        (("frontier", "table8", "best"), -3, "layout frontier.table8.best: must not be negative, got -3"),
         (("runs", "dpac"), 3, "layout runs.dpac: must be of type str, got 3"),
     ],
 )
@@ -279,7 +281,8 @@ def test_what_would_show_no_configured_data_set_is_left_out(datasets, tables, fi
     layout = DEFAULT.only(datasets)
     assert set(layout.tables) == {f"table{number}" for number in tables}
     assert set(layout.figures) == {f"figure{number}" for number in figures}
-    assert bool(layout.published_costs) == costs and layout.audit == DEFAULT.audit
+    assert bool(layout.published_costs) == bool(layout.frontier) == costs and layout.audit == DEFAULT.audit
+    assert [table.datasets for table in layout.frontier.values()] in ([], [[d for d in datasets if d != "lesions"]])
     assert layout.figures["figure3"].datasets == datasets
 
 

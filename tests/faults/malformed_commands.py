@@ -153,6 +153,8 @@ COMMANDS = (
     _command("evaluation.report.scores_tables", "--scores scores.csv --published scores.csv --layout layout.yaml"
              " --datasets lesions --num-samples many --out tables2"),
     _command("evaluation.report.published_costs", "--published-costs costs.csv --layout layout.yaml --out tables2"),
+    _command("evaluation.report.frontier", "--scores scores.csv --frontier frontier.csv --layout layout.yaml"
+             " --cards CARD --delta 1e-5 --out tables2"),
     _command("evaluation.report.audit", "--audit audit.csv --layout layout.yaml --out tables2"),
     _command("evaluation.report.figures", "--root . --layout layout.yaml --runs RUN --data data --out figures"),
     _command("evaluation.report.page", "--root . --runs RUN --leave-out table9 --out report.html"),

@@ -77,6 +77,10 @@ COSTS = """method,dataset,epsilon,eps_counted,eps_released_sound,eps_released_so
 dpac,mnist,10,9.99,31.2,bound,one draw a step
 dp_merf,mnist,10,9.99,9.97,tight,one embedding
 """
+FRONTIER = """method,public_data,dataset,epsilon,delta,train_images,classifier,metric,value,source
+DPDM,,lesions,10,1.7e-6,55000,highest of three,g2r,0.977,a README
+PrivImage,ImageNet,lesions,10,,,,fid_inception,2.3,a README
+"""
 LAYOUT = """runs: {dpac: DP-GAN-DPAC, dp_merf: DP-MERF}
 references: {real: Real data}
 datasets: {lesions: Lesions}
@@ -90,6 +94,8 @@ figures:
   figure3: {title: Images, datasets: [lesions], rows: [dp_merf]}
 published_costs:
   table5: {title: Costs, columns: {eps_counted: {label: counted, decimals: 2}}, notes: [a note]}
+frontier:
+  table8: {title: Frontier, datasets: [lesions], classifier: one}
 audit:
   table7: {title: Audit, columns: {epsilon_lower: {label: lower, decimals: 2}}}
 """
@@ -131,6 +137,7 @@ def make(folder: Path) -> Path:
         "scores.csv": SCORES,
         "audit.csv": AUDIT,
         "costs.csv": COSTS,
+        "frontier.csv": FRONTIER,
         "layout.yaml": LAYOUT,
         "mine.yaml": OWN,
         "settings.yaml": SETTINGS,

@@ -25,7 +25,7 @@ from evaluation import compare, nets, rank
 from evaluation.features import RealFeatures
 from evaluation.fitting import Mlp
 from evaluation.protocol import Protocol
-from evaluation.report import audit, figures, page, published_costs, scores_tables
+from evaluation.report import audit, figures, frontier, page, published_costs, scores_tables
 from evaluation.report.collect import collect_run
 from evaluation.report.layout import load_layout
 from evaluation.scores import Score, read_scores
@@ -222,7 +222,8 @@ READERS = (
     Reader("stored perceptron (npz)", "classifiers/mlp.npz", "npz", lambda f: Mlp.load(f / "classifiers/mlp.npz"),
            lambda mlp: _finite(*mlp.weights, *mlp.biases)),
     Reader("stored features (npz)", "classifiers/real_features.npz", "npz", _features,
-           lambda found: found.mu.ndim == 1 and _finite(found.mu, found.sigma, found.near)),
+           lambda found: found.mu.ndim == 1
+           and _finite(found.mu, found.sigma, found.near, found.packets.mean, found.packets.covariance)),
     Reader("MedMNIST (npz)", "med.npz", "npz", _med, lambda made: _images(made.train) and _images(made.test)),
     Reader("stored network", "classifiers/cnn.safetensors", "safetensors",
            lambda f: nets.load(f / "classifiers/cnn.safetensors"),
@@ -275,6 +276,8 @@ READERS = (
     Reader("layout", "layout.yaml", "yaml", _tables),
     Reader("audit.csv", "audit.csv", "csv", _audit),
     Reader("published costs", "costs.csv", "csv", _costs),
+    Reader("published results", "frontier.csv", "csv", lambda f: frontier.read_frontier(f / "frontier.csv"),
+           lambda found: all(_finite(*values) for one in found for values in one.values.values())),
     Reader("published settings", "settings.yaml", "yaml", lambda f: settings_file.read_settings(f / "settings.yaml")),
     Reader("configuration", "mine.yaml", "yaml", _preset),
     Reader("release (card.json)", f"{DATA}/card.json", "json", _command(*RELEASE)),

@@ -13,7 +13,7 @@ from workflow.datasets import mnist
 REPORT = {"scores.csv", "audit.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
-        ([f"tables/table{n}" for n in range(1, 8)], ["csv", "md", "tex"]),
+        ([f"tables/table{n}" for n in range(1, 9)], ["csv", "md", "tex"]),
         (["tables/rank"], ["csv", "md"]),
         (["figures/figure3", "figures/figure4"], ["png", "pdf"]),
     )

@@ -94,6 +94,7 @@ OUTPUTS = {
     "evaluation.rank": ["rank.csv", "rank.md"],
     "evaluation.report.scores_tables": [f"table{n}.{kind}" for n in (1, 2, 3, 4, 6) for kind in ("csv", "md", "tex")],
     "evaluation.report.published_costs": [f"table5.{kind}" for kind in ("csv", "md", "tex")],
+    "evaluation.report.frontier": [f"table8.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
 }
@@ -197,7 +198,7 @@ def make_project(folder: Path) -> Project:
     for name in ("protocol.py", "report/layout.py"):
         shutil.copy(ROOT / "evaluation" / name, folder / "evaluation" / name)
     (folder / "toy.py").write_text(STAGE)
-    reports = ("collect", "scores_tables", "published_costs", "audit", "figures", "page")
+    reports = ("collect", "scores_tables", "published_costs", "audit", "frontier", "figures", "page")
     stages = [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility", "rank")]
     stages += [f"evaluation.report.{name}" for name in reports]
     for module in stages:

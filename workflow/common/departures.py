@@ -36,6 +36,8 @@ EVALUATION = (
     "departure: the IS of CelebA is by the same network, trained on the gender labels, hence at most 2; DP-GAN-DPAC's "
     "is by torchvision's Inception for ImageNet, at 299x299",
     "departure: fid_classifier compares features of the IS network, on another scale than the published FID",
+    "departure: fwd, the Frechet wavelet distance, is in none of these papers; evaluation/wavelets.py says where it "
+    "follows its authors and where not",
     "departure: fid_inception takes at most inception_images a side, by torch-fidelity's copy of the 2015 network; the "
     "authors take 20 000 samples (all 12 000 of CelebA) and all real train images, for CelebA the validation split too",
 )

@@ -54,6 +54,8 @@ METRICS = {
         ),
         # Of the planned ones; only of a run that ended short.
         Metric("steps_share", "share of steps", True, "0.01", 3, arrow=False, regresses=False),
+        # In no file of before: last, so that their order stays.
+        Metric("fwd", "FWD", False, "5%", 3, low=-0.01, high=1e9),
     )
 }
 ORDER = tuple(METRICS)

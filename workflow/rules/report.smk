@@ -25,15 +25,17 @@ def left_out(wildcards, input):
     """Returns the option that names what this configuration does not show, for files of an earlier one may lie there."""
     names = [
         name
-        for section in ("tables", "published_costs", "audit", "figures")
+        for section in ("tables", "published_costs", "audit", "frontier", "figures")
         for name in getattr(WHOLE, section)
         if name not in getattr(SHOWN, section)
     ]
     return f"--leave-out {' '.join(names)}" if names else ""
 
 
-SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES = map(table_files, ["tables", "published_costs", "audit"])
-TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES
+SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES, FRONTIER_TABLES = map(
+    table_files, ["tables", "published_costs", "audit", "frontier"]
+)
+TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES + FRONTIER_TABLES
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.figures, kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
@@ -85,7 +87,7 @@ rule scores_tables:
 rule published_costs:
     input:
         settings=code(SETTINGS),
-        code=[code(f"methods/{name}.py") for name in sorted(SETTLED)],
+        code=[code(f"methods/{name}.py") for name in sorted(SETTLED & set(registry.names()))],
     output:
         f"{OUT}/published_costs.csv",
     log:
@@ -113,6 +115,31 @@ if COSTS_TABLES:
         shell:
             logged(
                 "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout:q}"
+                " --out {params.folder}"
+            )
+
+
+if FRONTIER_TABLES:
+
+    rule frontier_table:
+        input:
+            scores=f"{OUT}/scores.csv",
+            frontier=code("results/published/frontier.csv"),
+            cards=expand(f"{DATA}/card.json", dataset=CONFIG.datasets),
+            layout=LAYOUT,
+        output:
+            FRONTIER_TABLES,
+        params:
+            delta=f"{CONFIG.delta:g}",
+            folder=f"{OUT}/tables",
+            alone=alone,
+        log:
+            f"{LOGS}/report/frontier_table.log",
+        threads: 1
+        shell:
+            logged(
+                "{PYTHON} -m evaluation.report.frontier --scores {input.scores} --frontier {input.frontier:q}"
+                " --cards {input.cards} --delta {params.delta} --layout {input.layout:q} {params.alone}"
                 " --out {params.folder}"
             )
 
