@@ -34,7 +34,7 @@ _COUNT_SHARE = 0.05
 # A hair below the bound, so that rounding of a norm cannot end above it.
 _NORM = 1 - 1e-5
 # The constant input next to the pixels is this share of an all-white image's norm.
-_BIAS = 0.1
+_BIAS = 0.3
 _LEAST = 1e-12
 # PyTorch's default in a layer norm.
 _EPSILON = 1e-5
