@@ -54,8 +54,23 @@ class DPNTK(Method):
 
     SOURCES = (
         "Yang, Adamczewski, Sutherland, Li, Park, Differentially Private Neural Tangent Kernels for Privacy-Preserving "
-        "Data Generation, arXiv 2303.01687 (JAIR 81, 2024), sections 3-4; models/DP_NTK of DPImageBench, a copy of the "
-        "authors' code, read for the network, the features and the loss",
+        "Data Generation, JAIR 81, 2024 (arXiv 2303.01687); models/DP_NTK, models/dp_ntk.py and configs/DP-NTK of "
+        "DPImageBench, where network, features and loss were read",
+        "departure: gradients in closed form, so that all records are embedded; DPImageBench takes one by autograd for "
+        "each record of a single batch of 5000, whose noise is that of 5000 records",
+        "departure: noise is the exact Gaussian's at sensitivity 2 / records, for an exchanged record; DPImageBench "
+        "takes an RDP count and sensitivity 1 / records (it halves the multiplier, then multiplies by 2 / records)",
+        "departure: one output stands for the sum of logits; its copies for each class would scale both layers alike",
+        "departure: standard normal weights in place of PyTorch's uniform ones, and a larger constant input, without "
+        "which images that differ in brightness alone have nearly one feature",
+        "departure: a twentieth of a feature's squared norm is the output bias's gradient, which counts the classes; "
+        "each class then weighs as much as it has records, and its mean is compared with that of images of this class",
+        "departure: a step shows equally many images of each class, and an image is not compared with itself, which "
+        "takes the small batch's bias out; DPImageBench draws 5000 labels at random",
+        "departure: a small convolutional generator with bilinear doublings instead of a BigGAN's, and a learning rate "
+        "that falls geometrically",
+        "departure: fewer hidden units where classes times image entries are many, so that the embedding has at most "
+        "2^25 numbers; of the networks of DPImageBench only the one with two layers is there",
     )
 
     @dataclass(frozen=True)
