@@ -81,13 +81,13 @@ class DPNTK(Method):
             800, "hidden units of the random network; fewer where the embedding would pass 2^25 numbers", low=1,
             high=16_384,
         )  # fmt: skip
-        steps: int = setting(3000, "generator steps", low=1, high=10_000_000)
+        steps: int = setting(4000, "generator steps", low=1, high=10_000_000)
         batch_size: int = setting(100, "generated images per step, made equal by class", low=2, high=16_384)
         learning_rate: float = setting(0.01, "Adam learning rate at the start", low=1e-9, high=10)
-        learning_rate_end: float = setting(0.0003, "the same at the end; it falls geometrically", low=1e-9, high=10)
-        latent: int = setting(5, "size of the Gaussian latent", low=1, high=4096)
-        hidden: int = setting(200, "units of the generator's first layer", low=1, high=8192)
-        channels: int = setting(16, "channels before the generator's first convolution", low=1, high=1024)
+        learning_rate_end: float = setting(0.0002, "the same at the end; it falls geometrically", low=1e-9, high=10)
+        latent: int = setting(10, "size of the Gaussian latent", low=1, high=4096)
+        hidden: int = setting(500, "units of the generator's first layer", low=1, high=8192)
+        channels: int = setting(32, "channels before the generator's first convolution", low=1, high=1024)
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
