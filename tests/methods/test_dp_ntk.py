@@ -191,7 +191,7 @@ def test_the_generator_learns_classes_from_the_embedding(tmp_path: Path) -> None
     images = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
     images[labels == 0, :, :14], images[labels == 1, :, 14:] = 255, 255
     public, budget = spec(400, (1, 28, 28), 2), Budget(10.0, 1e-5, "sound")
-    method = build(public, budget, width=64, steps=60, batch_size=20)
+    method = build(public, budget, width=64, steps=120, batch_size=40, hidden=32)
     data = PrivateData(images, labels)
     with Ledger.open(tmp_path / "ledger.jsonl", method.context.releases, budget) as ledger:
         method.prepare(data, ledger)
