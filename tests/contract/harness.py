@@ -154,11 +154,11 @@ class Run:
             cls.make_warm_start(settings, context, self.data, ledger, out)
         return out
 
-    def train(self, first: int = 0, last: int | None = None) -> Run:
-        """Runs steps first .. last - 1 of `method`, from its stored checkpoint unless `first` is 0."""
+    def train(self, first: int = 0, last: int | None = None, resume: bool = False) -> Run:
+        """Runs steps first .. last - 1 of `method`, from its stored checkpoint with `resume`."""
         warm = self.warm_start()
-        with self.tape.running() if self.tape else nullcontext(), self.ledger(resume=first > 0) as ledger:
-            if first:
+        with self.tape.running() if self.tape else nullcontext(), self.ledger(resume) as ledger:
+            if resume:
                 stored = checkpoint.load(self.folder, self.context.device)
                 self.method.resume(self.data, ledger, warm)
                 self.method.load(stored["public"], stored["private"])
@@ -177,7 +177,7 @@ class Run:
         self.train(last=at)
         checkpoint.save(self.folder, self.method, at, 0.0, [], {})
         self.method = self.new()
-        return self.train(first=at)
+        return self.train(first=at, resume=True)
 
     def samples(self, method: Method | None = None, per_class: int = 2) -> torch.Tensor:
         """Returns per_class images of each class, drawn from a fixed stream."""
