@@ -1,4 +1,4 @@
-"""A Gaussian for each class from noisy moments: what stands out of the known noise is kept, the rest is shared.
+"""Gaussians by class, or by parts of classes, from noisy moments: what stands out of the known noise is kept.
 
 Everything here is computed from released answers and public numbers, so it costs no privacy.
 """
@@ -6,57 +6,36 @@ Everything here is computed from released answers and public numbers, so it cost
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
+from methods.core.gaussians.mixture import ClassMixtures
 from methods.core.gaussians.rows import NoisyMoments
 
 
-@dataclass(frozen=True)
-class ClassGaussians:
-    """Normal laws N(means[c], L L^T) of vectors by class, L = basis @ factors[c].
+def fit(moments: NoisyMoments, classes: int, least_rank: int) -> ClassMixtures:
+    """Returns the Gaussians of noisy moments of classes * K parts, those of one class side by side.
 
-    Attributes:
-        means: [C, d].
-        basis: orthonormal columns [d, r], the directions in which classes spread.
-        factors: [C, r, r].
-    """
-
-    means: torch.Tensor
-    basis: torch.Tensor
-    factors: torch.Tensor
-
-    def float(self) -> ClassGaussians:
-        """Returns the same in single precision, in which they are stored."""
-        return ClassGaussians(self.means.float(), self.basis.float(), self.factors.float())
-
-    def draw(self, labels: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-        """Returns vectors [N, d] of classes int64 [N], of standard normal numbers [N, r]."""
-        spread = torch.einsum("nij,nj->ni", self.factors[labels], normal)
-        return self.means[labels] + spread @ self.basis.T
-
-
-def fit(moments: NoisyMoments, least_rank: int) -> ClassGaussians:
-    """Returns the Gaussians of noisy moments.
-
-    Means are drawn towards the mean of all, covariances towards the shared one of the same size, each as far as its
-    known noise explains their distance (James and Stein). The shared covariance keeps the eigenvectors above the edge
-    of its noise's spectrum, and at least `least_rank` of them, or as many as there are; so do the classes within these,
-    and what is kept loses what noise adds to an eigenvalue.
+    Means are drawn towards the mean of all; covariances of parts towards that of their class, and these towards the
+    one of all, which is scaled to their size; each as far as its known noise explains the distance (James and Stein).
+    The covariance of all keeps the eigenvectors above the edge of its noise's spectrum, and at least `least_rank` of
+    them, or as many as there are; each part keeps those within that are above its own, and what is kept loses what
+    noise adds to an eigenvalue.
     """
     share = moments.counts / moments.counts.sum()
     means = _drawn_together(moments.means, share, moments.mean_noise)
-    covariances = moments.seconds - means[:, :, None] * means[:, None, :]
-    shared = torch.einsum("c,cij->ij", share, covariances)
-    shared_noise = float((share * moments.second_noise).square().sum().sqrt())
-    values, vectors = torch.linalg.eigh(shared)
-    edge = noise_edge(shared_noise, len(values))
-    rank = min(len(values), max(int((values > edge).sum()), least_rank))
-    basis, values = vectors[:, -rank:], values[-rank:]
-    pooled = torch.diag(_without_noise(values, edge))
-    within = torch.einsum("di,cde,ej->cij", basis, covariances, basis)
-    return ClassGaussians(means, basis, _factors(within, pooled, moments.second_noise))
+    spread = moments.seconds - means[:, :, None] * means[:, None, :]
+    basis, shared = _subspace(*_mean_of(spread, moments.second_noise, share), least_rank)
+    within = torch.einsum("di,kde,ej->kij", basis, spread, basis)
+    parts = len(share) // classes
+    factors = []
+    for number in range(classes):
+        own = slice(number * parts, (number + 1) * parts)
+        shares = share[own] / share[own].sum()
+        whole = _towards(shared, 0.0, *_mean_of(within[own], moments.second_noise[own], shares))
+        each = zip(within[own], moments.second_noise[own].tolist(), strict=True)
+        factors.append(torch.stack([_factor(*_towards(*whole, covariance, noise)) for covariance, noise in each]))
+    return ClassMixtures(means.view(classes, parts, -1), basis, torch.stack(factors), share.view(classes, parts))
 
 
 def noise_edge(noise: float, size: int) -> float:
@@ -71,22 +50,34 @@ def _drawn_together(means: torch.Tensor, share: torch.Tensor, noise: torch.Tenso
     return grand + (1 - explained).clamp_min(0.0)[:, None] * apart
 
 
-def _factors(within: torch.Tensor, pooled: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Returns factors [C, r, r] of class covariances [C, r, r], each drawn towards the pooled one of its own size."""
-    rank = len(pooled)
-    whole = float(pooled.trace())
-    if whole <= 0:
-        return torch.zeros_like(within)
-    factors = []
-    for covariance, scale in zip(within, noise.tolist(), strict=True):
-        target = pooled * max(float(covariance.trace()) / whole, 0.0)
-        apart = covariance - target
-        explained = rank * (rank + 1) * scale**2 / max(float(apart.square().sum()), 1e-300)
-        kept = max(0.0, 1 - explained)
-        values, vectors = torch.linalg.eigh(target + kept * apart)
-        values = _without_noise(values, noise_edge(kept * scale, rank))
-        factors.append(vectors * values.sqrt())
-    return torch.stack(factors)
+def _mean_of(spread: torch.Tensor, noise: torch.Tensor, share: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Returns the mean of covariances [K, d, d] by their shares [K], and the noise of one of its entries."""
+    return torch.einsum("k,kij->ij", share, spread), float((share * noise).square().sum().sqrt())
+
+
+def _subspace(shared: torch.Tensor, noise: float, least_rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the leading eigenvectors [d, r] of a covariance, and what it is within them, without noise [r, r]."""
+    values, vectors = torch.linalg.eigh(shared)
+    edge = noise_edge(noise, len(values))
+    rank = min(len(values), max(int((values > edge).sum()), least_rank))
+    return vectors[:, -rank:], torch.diag(_without_noise(values[-rank:], edge))
+
+
+def _towards(
+    target: torch.Tensor, target_noise: float, covariance: torch.Tensor, noise: float
+) -> tuple[torch.Tensor, float]:
+    """Returns a covariance [r, r] drawn towards a target of its size, and the noise of an entry that is left."""
+    size = max(float(covariance.trace()) / max(float(target.trace()), 1e-300), 0.0)
+    apart = covariance - size * target
+    explained = len(target) * (len(target) + 1) * noise**2 / max(float(apart.square().sum()), 1e-300)
+    kept = max(0.0, 1 - explained)
+    return size * target + kept * apart, math.hypot(kept * noise, (1 - kept) * size * target_noise)
+
+
+def _factor(covariance: torch.Tensor, noise: float) -> torch.Tensor:
+    """Returns F [r, r], F F^T being the covariance without what is noise."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * _without_noise(values, noise_edge(noise, len(values))).sqrt()
 
 
 def _without_noise(values: torch.Tensor, edge: float) -> torch.Tensor:
