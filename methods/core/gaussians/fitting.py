@@ -25,8 +25,11 @@ def fit(moments: NoisyMoments, classes: int, least_rank: int) -> ClassMixtures:
     share = moments.counts / moments.counts.sum()
     means = _drawn_together(moments.means, share, moments.mean_noise)
     spread = moments.seconds - means[:, :, None] * means[:, None, :]
-    basis, shared = _subspace(*_mean_of(spread, moments.second_noise, share), least_rank)
-    within = torch.einsum("di,kde,ej->kij", basis, spread, basis)
+    mean, noise = _mean_of(spread, moments.second_noise, share)
+    basis, seen, shared = _subspace(mean, noise, least_rank)
+    # The directions were chosen by their noise too, so each part has its share of what that adds within them.
+    chosen_for = share * moments.second_noise.square() / max(noise**2, 1e-300)
+    within = torch.einsum("di,kde,ej->kij", basis, spread, basis) - chosen_for[:, None, None] * (seen - shared)
     parts = len(share) // classes
     factors = []
     for number in range(classes):
@@ -55,12 +58,12 @@ def _mean_of(spread: torch.Tensor, noise: torch.Tensor, share: torch.Tensor) -> 
     return torch.einsum("k,kij->ij", share, spread), float((share * noise).square().sum().sqrt())
 
 
-def _subspace(shared: torch.Tensor, noise: float, least_rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the leading eigenvectors [d, r] of a covariance, and what it is within them, without noise [r, r]."""
+def _subspace(shared: torch.Tensor, noise: float, least_rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the leading eigenvectors [d, r] of a covariance, what it is within them, and that without noise."""
     values, vectors = torch.linalg.eigh(shared)
     edge = noise_edge(noise, len(values))
     rank = min(len(values), max(int((values > edge).sum()), least_rank))
-    return vectors[:, -rank:], torch.diag(_without_noise(values[-rank:], edge))
+    return vectors[:, -rank:], torch.diag(values[-rank:]), torch.diag(_without_noise(values[-rank:], edge))
 
 
 def _towards(

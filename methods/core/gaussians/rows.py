@@ -35,16 +35,20 @@ class MomentRows:
         return torch.cat([vectors * self.weight, constant], dim=1)
 
     def read(self, moments: torch.Tensor, scale: float) -> NoisyMoments:
-        """Returns what packed second moments [classes, P] say, with noise of standard deviation `scale` an entry."""
+        """Returns what packed second moments [classes, P] say, with noise of standard deviation `scale` an entry.
+
+        A class of fewer records than noise alone may show is filled up to so many by records like the mean of all.
+        """
         matrices = unpacked(moments.double())
         constant = math.sqrt(self.constant_share)
-        counts = matrices[:, -1, -1] / constant**2
-        # Where noise is all there is, no count is below what it alone may make.
-        counts = counts.clamp_min(max(1.0, 2 * scale / constant**2))
+        seen = (matrices[:, -1, -1] / constant**2).clamp_min(0.0)
+        counts = seen.clamp_min(max(1.0, 2 * scale / constant**2))
+        average = matrices.sum(0) / seen.sum().clamp_min(1.0)
+        matrices = (matrices + (counts - seen)[:, None, None] * average) / counts[:, None, None]
         return NoisyMoments(
             counts=counts,
-            means=matrices[:, :-1, -1] / (self.weight * constant) / counts[:, None],
-            seconds=matrices[:, :-1, :-1] / self.weight**2 / counts[:, None, None],
+            means=matrices[:, :-1, -1] / (self.weight * constant),
+            seconds=matrices[:, :-1, :-1] / self.weight**2,
             mean_noise=scale / math.sqrt(2) / (self.weight * constant) / counts,
             second_noise=scale / math.sqrt(2) / self.weight**2 / counts,
         )
