@@ -110,9 +110,9 @@ def test_a_search_for_the_worst_exchange_comes_to_root_two_and_not_beyond(ask, c
     """Steps at random from random pairs, each kept where the answer moves further."""
     rng = torch.Generator().manual_seed(11)
     other, found = (0 if classes == "one" else 1), []
-    for _ in range(6):
+    for _ in range(3):
         pair, best, size = 2 * torch.randn(2, WIDTH, generator=rng).double(), 0.0, 1.0
-        for _ in range(120):
+        for _ in range(100):
             tried = pair + size * torch.randn(2, WIDTH, generator=rng)
             far = moved(ask, (tried[0], 0), (tried[1], other))
             pair, best, size = (tried, far, size) if far > best else (pair, best, size * 0.97)
@@ -134,10 +134,10 @@ def test_every_packed_entry_has_noise_of_the_declared_scale(ask, adjacency: str,
     noisy = dataclasses.replace(RELEASE, noise=noise, adjacency=adjacency)
     rows, labels = drawn(6)
     exact = ask(rows, labels)
-    found = torch.stack([ask(rows, labels, noisy) - exact for _ in range(400)]).numpy() / (noise * sensitivity)
+    found = torch.stack([ask(rows, labels, noisy) - exact for _ in range(250)]).numpy() / (noise * sensitivity)
     assert stats.kstest(found.ravel(), "norm").pvalue > 1e-3
     # On and off the diagonal alike.
-    assert found.std(0) == pytest.approx(np.ones((CLASSES, 10)), abs=0.18)
+    assert found.std(0) == pytest.approx(np.ones((CLASSES, 10)), abs=0.22)
 
 
 @pytest.mark.parametrize(("eps", "multiplier"), [(10.0, 0.49989), (1.0, 3.73063)])
