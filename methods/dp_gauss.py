@@ -18,6 +18,7 @@ from methods.core.gaussians.release import (
     drawn_images,
     moments_release,
     released_size,
+    signal,
 )
 from methods.core.gaussians.rows import MomentRows
 from methods.core.method import Context, Method, StepLog
@@ -51,10 +52,10 @@ class DPGauss(Method):
         """Hyper-parameters, all public: they must not be chosen by looking at the records."""
 
         radius: float = setting(
-            0.0, "norm that an image is cut to, in pixel units [0, 1]; 0: 0.36 root of its entries", low=0, high=1e6
+            0.0, "norm that an image is cut to, in pixel units [0, 1]; 0: 0.5 root of its entries", low=0, high=1e6
         )
         spread_radius: float = setting(
-            0.0, "norm that its distance from the class mean is cut to; 0: 0.65 of the radius", low=0, high=1e6
+            0.0, "norm that its distance from the class mean is cut to; 0: 0.25 root of its entries", low=0, high=1e6
         )
         cutoff: float = setting(
             0.0, "lowest frequency left out, in half waves a side; 0: follows records and noise", low=0, high=256
@@ -65,7 +66,10 @@ class DPGauss(Method):
         first_share: float = setting(
             0.1, "share of the budget, in 1 / noise^2, of the first release; 1: there is no second", low=0.001, high=1
         )
-        splits: int = setting(1, "axes that split each class: 2^splits Gaussians each", low=0, high=6)
+        splits: int = setting(1, "most axes that split each class: 2^splits Gaussians each", low=0, high=6)
+        least_signal: float = setting(
+            3000.0, "records over the noise's scale that parts have at least, or fewer axes split", low=0, high=1e9
+        )
         least_rank: int = setting(12, "fewest directions in which classes spread", low=1, high=100_000)
         adjacency: str = setting(
             "replace_one", "neighbours: replace_one, or add_or_remove", choices=("replace_one", "add_or_remove")
@@ -75,8 +79,9 @@ class DPGauss(Method):
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
-        scale, parts = context.releases[-1].scale, _most_parts(hp)
-        cutoff = hp.cutoff or default_cutoff(self.public, scale, parts)
+        scale = context.releases[-1].scale
+        self._splits = _affordable(hp, signal(self.public, scale))
+        cutoff = hp.cutoff or default_cutoff(self.public, scale, 1 << self._splits)
         self._basis = CosineBasis(self.public.image_shape, cutoff, self.device)
         self._laws = ClassMixtures.blank(self.public.num_classes, len(self._basis))
 
@@ -88,7 +93,7 @@ class DPGauss(Method):
                 f"dp_gauss.splits must be 0 where first_share is 1, got {hp.splits}: classes are split by the second"
                 " release; give a first_share below 1, such as 0.1"
             )
-        parts = _most_parts(hp)
+        parts = 1 << hp.splits
         cutoff = hp.cutoff or default_cutoff(public, 0.0, parts)
         size = released_size(public, cutoff, parts)
         if size > MOST_NUMBERS:
@@ -129,13 +134,15 @@ class DPGauss(Method):
         self._laws = ClassMixtures.of(public)
 
     def _question(self, t: int) -> Question:
-        radius = self.hp.radius or default_radius(self.public)
-        if t == 0:
-            return Question(self._basis, MomentRows(radius, self.hp.constant_share), self.public.num_classes)
-        rows = MomentRows(self.hp.spread_radius or 0.65 * radius, self.hp.constant_share)
-        parts = Parts.along(self._laws, self.hp.splits, self.device)
+        given, share = ((self.hp.radius, 0.5), (self.hp.spread_radius, 0.25))[t]
+        rows = MomentRows(given or default_radius(self.public, share), self.hp.constant_share)
+        parts = Parts.along(self._laws, self._splits, self.device) if t else None
         return Question(self._basis, rows, self.public.num_classes, parts)
 
 
-def _most_parts(hp: DPGauss.Hyper) -> int:
-    return 1 << hp.splits
+def _affordable(hp: DPGauss.Hyper, found: float) -> int:
+    """Returns how many axes may split classes of a signal, so that parts have `least_signal` on average."""
+    splits = 0
+    while splits < hp.splits and found >= hp.least_signal * (2 << splits):
+        splits += 1
+    return splits

@@ -45,6 +45,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "dp_cgan": [{"generator_every": 2, "ema": 0.5, "optimizer": "adam"}],
     "dpgan": [{"generator_every": 2, "fakes": 3}],
+    # So few records that no rule would split their classes.
+    "dp_gauss": [{"least_signal": 0.0}, {"first_share": 1.0, "splits": 0}],
     "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip

@@ -27,7 +27,7 @@ def spec(count: int, shape: tuple[int, int, int] = (1, 12, 12), classes: int = 2
 
 def build(public: PublicSpec, budget: Budget = TEN, **overrides: object) -> DPGauss:
     # As long as the brightest of the images below.
-    hp = registry.hyper("dp_gauss", {"radius": 8.0, "spread_radius": 3.0} | overrides)
+    hp = registry.hyper("dp_gauss", {"radius": 8.0, "spread_radius": 3.0, "least_signal": 500.0} | overrides)
     return DPGauss(hp, Context(public, DPGauss.plan(hp, public, budget), 0, torch.device("cpu")))
 
 
@@ -123,6 +123,17 @@ def test_parts_keep_apart_what_one_gaussian_cannot(tmp_path: Path) -> None:
         return float(((light > 185) & (light < 215)).float().mean())
 
     assert between(1) < 0.15 < 0.2 < between(0)
+
+
+@pytest.mark.parametrize(
+    ("records", "budget", "parts"), [(60_000, TEN, 2), (60_000, ONE, 1), (9_000, TEN, 1), (9, FREE, 2)]
+)
+def test_classes_are_split_where_what_is_left_of_them_stands_out_of_the_noise(
+    records: int, budget: Budget, parts: int, tmp_path: Path
+) -> None:
+    method = build(spec(records, classes=10), budget, least_signal=3000.0)
+    data = PrivateData(torch.zeros(9, 1, 12, 12, dtype=torch.uint8), torch.arange(9))
+    assert trained(method, data, tmp_path, budget).public_state()["weights"].shape == (10, parts)
 
 
 def test_a_rare_class_and_an_empty_one_still_have_samples(tmp_path: Path) -> None:

@@ -74,13 +74,14 @@ def drawn_images(
         yield basis.images(coefficients).clamp(0.0, 1.0).cpu()
 
 
-def default_cutoff(public: PublicSpec, scale: float, parts: int = 1) -> float:
-    """Returns the cutoff unless told otherwise: it grows slowly with a class's records over the noise's scale.
+def signal(public: PublicSpec, scale: float) -> float:
+    """Returns the records of a class, were all alike, over the noise's scale; infinite without noise."""
+    return public.num_train / public.num_classes / scale if scale else math.inf
 
-    It is one that memory allows, as long as there is any.
-    """
-    signal = public.num_train / public.num_classes / scale if scale else math.inf
-    cutoff = min(max(_LEAST_CUTOFF, round(4.0 * signal**0.13) if scale else _MOST_CUTOFF), _MOST_CUTOFF)
+
+def default_cutoff(public: PublicSpec, scale: float, parts: int = 1) -> float:
+    """Returns the cutoff unless told otherwise: it grows slowly with the signal, and memory allows it."""
+    cutoff = round(min(max(_LEAST_CUTOFF, 8.3 * signal(public, scale) ** 0.05), _MOST_CUTOFF))
     while cutoff > _LEAST_CUTOFF and released_size(public, cutoff, parts) > MOST_NUMBERS:
         cutoff -= 1
     return float(cutoff)
@@ -91,6 +92,6 @@ def released_size(public: PublicSpec, cutoff: float, parts: int = 1) -> int:
     return public.num_classes * parts * packed_size(len(CosineBasis(public.image_shape, cutoff)) + 1)
 
 
-def default_radius(public: PublicSpec) -> float:
-    """Returns the norm that images are cut to unless told otherwise, in pixel units [0, 1]: that of a dark grey one."""
-    return 0.36 * math.sqrt(math.prod(public.image_shape))
+def default_radius(public: PublicSpec, share: float) -> float:
+    """Returns a norm that vectors are cut to unless told otherwise, a share of the white image's."""
+    return share * math.sqrt(math.prod(public.image_shape))
