@@ -10,7 +10,7 @@ import torch
 from methods.core.gaussians.basis import CosineBasis
 from methods.core.gaussians.fitting import fit, noise_edge
 from methods.core.gaussians.mixture import ClassMixtures, Parts
-from methods.core.gaussians.release import MOST_NUMBERS, default_cutoff, released_size
+from methods.core.gaussians.release import MOST_NUMBERS, Question, default_cutoff, moments_release, released_size
 from methods.core.gaussians.rows import MomentRows, NoisyMoments
 from methods.core.privacy.moments import packed, second_moments
 from methods.core.release import PublicSpec
@@ -219,3 +219,13 @@ def test_the_cutoff_is_one_that_memory_allows(parts: int) -> None:
     public = PublicSpec("toy", (3, 64, 64), 1000, 60_000)
     assert released_size(public, default_cutoff(public, 0.0, parts), parts) <= MOST_NUMBERS
     assert released_size(public, 20.0, parts) > MOST_NUMBERS
+
+
+def test_the_fit_knows_the_noise_that_its_release_had() -> None:
+    question = Question(CosineBasis((1, 6, 6), 3.0), MomentRows(9.0, 0.2), 2)
+    release = moments_release("moments", PublicSpec("toy", (1, 6, 6), 2, 400), 2.0)
+    rows = question.rows.of(torch.randn(400, len(question.basis), generator=rng()).double())
+    moments = packed(second_moments(rows, torch.arange(400) % 2, 2))
+    found = question.read(moments, release, 1).tensors()
+    expected = fit(question.rows.read(moments, 2.0 * math.sqrt(2)), 2, 1).tensors()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
