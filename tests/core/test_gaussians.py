@@ -223,9 +223,9 @@ def test_the_cutoff_is_one_that_memory_allows(parts: int) -> None:
 
 def test_the_fit_knows_the_noise_that_its_release_had() -> None:
     question = Question(CosineBasis((1, 6, 6), 3.0), MomentRows(9.0, 0.2), 2)
-    release = moments_release("moments", PublicSpec("toy", (1, 6, 6), 2, 400), 2.0)
+    release = moments_release("moments", PublicSpec("toy", (1, 6, 6), 2, 400), 0.02)
     rows = question.rows.of(torch.randn(400, len(question.basis), generator=rng()).double())
     moments = packed(second_moments(rows, torch.arange(400) % 2, 2))
     found = question.read(moments, release, 1).tensors()
-    expected = fit(question.rows.read(moments, 2.0 * math.sqrt(2)), 2, 1).tensors()
+    expected = fit(question.rows.read(moments, 0.02 * math.sqrt(2)), 2, 1).tensors()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
