@@ -91,6 +91,15 @@ def test_the_stated_noise_is_that_of_means_and_second_moments() -> None:
     assert float(seconds[:, 2, 2].std()) == pytest.approx(math.sqrt(2), abs=0.09)
 
 
+def test_a_class_without_records_is_read_as_the_mean_of_all() -> None:
+    vectors = torch.randn(60, 3, generator=rng()).double() + 2.0
+    rows = MomentRows(20.0, 0.3)
+    found = rows.read(packed(second_moments(rows.of(vectors), torch.arange(60) % 3, 4)), 0.0)
+    assert found.counts[3] == 1
+    torch.testing.assert_close(found.means[3], vectors.mean(0))
+    torch.testing.assert_close(found.seconds[3], vectors.T @ vectors / 60)
+
+
 # The fit.
 
 
