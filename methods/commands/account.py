@@ -96,7 +96,10 @@ def public_facts(arguments: argparse.Namespace) -> PublicSpec:
 
 
 def _described(release: Release) -> str:
-    unit = {"sum": "one sum", "votes": "one count of votes", "function": f"{release.rows} rows"}[release.bounded]
+    unit = {
+        "sum": "one sum", "votes": "one count of votes", "moments": "second moments by class",
+        "function": f"{release.rows} rows",
+    }[release.bounded]  # fmt: skip
     size = f"{release.answers} answers, each {unit}" if release.answers > 1 else unit
     drawn = {
         "all": "all records",

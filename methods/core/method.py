@@ -89,8 +89,8 @@ class Method(ABC):
     `__init__` on. What is released once is best released in `prepare`, and fitted in `step`.
 
     Where to look: `methods.core.release.Release` (what is claimed), `methods.core.privacy.private_data` (`read`, and
-    `len`, the public number of records), `methods.core.privacy.grant` (`rows`, `sum`, `votes`),
-    `workflow.common.settings.setting` (a field of `Hyper`).
+    `len`, the public number of records), `methods.core.privacy.grant` (`rows`, `sum`, `votes`,
+    `moments`), `workflow.common.settings.setting` (a field of `Hyper`).
 
     Class attributes:
         Hyper: a frozen dataclass of hyper-parameters, each a `setting` with its default, meaning, unit and range.

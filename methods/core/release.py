@@ -13,7 +13,7 @@ from workflow.common.errors import UserError, unknown
 
 _CHOICES = {
     "kind": ("gaussian", "laplace", "none"),
-    "bounded": ("sum", "votes", "function"),
+    "bounded": ("sum", "votes", "moments", "function"),
     "sampling": ("poisson", "one_shard_of_k", "all"),
     "draws": ("per_step", "per_row"),
     "state": ("public", "hidden"),
@@ -120,7 +120,9 @@ class Release:
         noise: noise multiplier relative to `sensitivity`; the noise scale is `noise * sensitivity`.
         bounded: "sum", the answer is the sum of rows, each clipped and each owned by one record (or by a disjoint part
             of the records, as a teacher is); "votes", each row names one of several bins and the answer is the counts;
-            or "function", each row is an arbitrary function of private data, clipped and noised on its own.
+            "moments", each row has a class and the answer is every class's sum of u u^T, u being the row clipped to
+            norm 1 (see privacy.moments); or "function", each row is an arbitrary function of private data, clipped and
+            noised on its own.
         rows: most rows of one use. It costs privacy for "function" only; for a "sum" num_train is a safe value.
         rate: probability that one record is drawn: 1 / K for one_shard_of_k, q for poisson, 1.0 for all.
         sampling: "poisson", each record (or fixed shard, if a "sum" has one row per shard) is drawn independently;
@@ -169,23 +171,28 @@ class Release:
             raise UserError(f"release {self.name}: one shard of K has rate 1 / K for a whole K, got {self.rate}")
         if self.bounded != "function" and self.draws == "per_row":
             raise UserError(f"release {self.name}: the rows of a {self.bounded} share one draw, use draws per_step")
-        if self.answers < 1 or (self.answers > 1 and (self.bounded == "function" or self.sampling != "all")):
+        separate = self.bounded in ("sum", "votes") and self.sampling == "all"
+        if self.answers < 1 or (self.answers > 1 and not separate):
             raise UserError(
                 f"release {self.name} needs answers >= 1, and 1 unless it sums or counts all records; got"
                 f" {self.answers} of a {self.bounded} with sampling {self.sampling}"
             )
-        if self.bounded == "votes" and (self.kind == "laplace" or self.clip != 1 or self.sampling != "all"):
+        plain = self.kind != "laplace" and self.clip == 1 and self.sampling == "all"
+        if self.bounded in ("votes", "moments") and not plain:
             raise UserError(
-                f"release {self.name}: votes take kind gaussian, clip 1 and sampling all, got {self.kind}, {self.clip}"
-                f" and {self.sampling}"
+                f"release {self.name}: {self.bounded} take kind gaussian, clip 1 and sampling all, got {self.kind},"
+                f" {self.clip} and {self.sampling}"
             )
 
     @property
     def sensitivity(self) -> float:
-        """How far one row (function) or one answer (sum, votes) moves between neighbours, in the norm of `kind`."""
+        """How far one row (function) or one answer (all others) moves between neighbours, in the norm of `kind`."""
         if self.bounded == "votes":
             # Whatever the record does to its voter, at most one count falls and one rises.
             return math.sqrt(2)
+        if self.bounded == "moments":
+            # Two contributions of norm 1 that never point away from each other: the proof is in privacy.moments.
+            return 1.0 if self.adjacency == "add_or_remove" else math.sqrt(2)
         if self.bounded == "sum" and self.adjacency == "add_or_remove":
             return self.clip
         return 2 * self.clip

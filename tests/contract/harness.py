@@ -45,6 +45,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "dp_cgan": [{"generator_every": 2, "ema": 0.5, "optimizer": "adam"}],
     "dpgan": [{"generator_every": 2, "fakes": 3}],
+    # So few records that no rule would split their classes.
+    "dp_gauss": [{"least_signal": 0.0}, {"first_share": 1.0, "splits": 0}],
     "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip
@@ -154,11 +156,11 @@ class Run:
             cls.make_warm_start(settings, context, self.data, ledger, out)
         return out
 
-    def train(self, first: int = 0, last: int | None = None) -> Run:
-        """Runs steps first .. last - 1 of `method`, from its stored checkpoint unless `first` is 0."""
+    def train(self, first: int = 0, last: int | None = None, resume: bool = False) -> Run:
+        """Runs steps first .. last - 1 of `method`, from its stored checkpoint with `resume`."""
         warm = self.warm_start()
-        with self.tape.running() if self.tape else nullcontext(), self.ledger(resume=first > 0) as ledger:
-            if first:
+        with self.tape.running() if self.tape else nullcontext(), self.ledger(resume) as ledger:
+            if resume:
                 stored = checkpoint.load(self.folder, self.context.device)
                 self.method.resume(self.data, ledger, warm)
                 self.method.load(stored["public"], stored["private"])
@@ -177,7 +179,7 @@ class Run:
         self.train(last=at)
         checkpoint.save(self.folder, self.method, at, 0.0, [], {})
         self.method = self.new()
-        return self.train(first=at)
+        return self.train(first=at, resume=True)
 
     def samples(self, method: Method | None = None, per_class: int = 2) -> torch.Tensor:
         """Returns per_class images of each class, drawn from a fixed stream."""

@@ -15,7 +15,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Release
 
-ANSWERING = ("rows", "sum", "votes", "noise")
+ANSWERING = ("rows", "sum", "votes", "moments", "noise")
 
 
 class Enough(Exception):
@@ -50,7 +50,18 @@ class Use:
     def rows(self) -> torch.Tensor | None:
         """What the grant was given to clip or count, [R, D]; None where a library has clipped and summed."""
         name, (asked, *_), _ = self.asked[-1]
-        return {"noise": None, "sum": torch.cat(list(asked)) if name == "sum" and asked else None}.get(name, asked)
+        if name == "noise":
+            return None
+        if name == "moments":
+            asked = [rows for rows, _ in asked]
+        if name in ("sum", "moments"):
+            return torch.cat(asked) if asked else None
+        return asked
+
+    @property
+    def classes(self) -> torch.Tensor:
+        """The classes int64 [R] that came with the rows of a "moments" release."""
+        return torch.cat([labels for _, labels in self.asked[-1][1][0]])
 
 
 class Tape:
@@ -141,7 +152,10 @@ class Tape:
         def answered(grant: Grant, asked: Any, *rest: Any, **named: Any) -> torch.Tensor:
             use = self._of[id(grant)][1]
             # Rows of a sum are made while the grant is open, one chunk after the other.
-            asked = [part.detach().clone() for part in asked] if name == "sum" else asked.detach().clone()
+            if name == "moments":
+                asked = [(rows.detach().clone(), labels.clone()) for rows, labels in asked]
+            else:
+                asked = [part.detach().clone() for part in asked] if name == "sum" else asked.detach().clone()
             use.asked.append((name, (asked, *rest), named))
             answer = whole(grant, asked, *rest, **named)
             if use.exact is None:

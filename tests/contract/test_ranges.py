@@ -29,6 +29,7 @@ LEAST = {
 WITH = {
     "generator_every": lambda value: {"steps": max(2, value)},
     "shards_per_step": lambda value: {"num_shards": math.ceil(value), "spectral_norm": False} if value else {},
+    "first_share": lambda value: {"splits": 0} if value == 1 else {},
     "top_k": lambda value: {"top_k": min(value, 784)},
     "projected": lambda value: {"projected": min(value, 784)},
 }  # fmt: skip

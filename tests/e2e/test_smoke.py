@@ -44,7 +44,8 @@ def test_every_run_is_scored_in_both_directions(project):
     scores = pd.read_csv(project / "results/smoke/scores.csv")
     measured = scores[scores.source == "measured"].groupby("method").metric.agg(set)
     runs = {
-        "dp_merf", "dp_ntk", "dp_cgan", "dp_sinkhorn", "dpgan", "pate_gan", "g_pate", "datalens", "gs_wgan", "dpac",
+        "dp_gauss", "dp_merf", "dp_ntk", "dp_cgan", "dp_sinkhorn", "dpgan", "pate_gan", "g_pate", "datalens", "gs_wgan",
+        "dpac",
         "dpac_as_released", "dpac_wo_g2r", "dpac_wo_init", "nonprivate", "foo", "real",
     }  # fmt: skip
     assert set(measured.index) == runs

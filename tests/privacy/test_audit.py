@@ -14,6 +14,7 @@ import torch
 from methods.__main__ import main
 from methods.core.accounting.calibration import epsilon
 from methods.core.audit import bounds, coverage, mechanism, whole_run
+from methods.core.audit.canaries import shape_of
 from methods.core.privacy import dp_sgd, grant, noise
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -42,6 +43,7 @@ PLANS = {
         a_release(sampling="poisson", rate=0.25, noise=0.6, state="hidden", max_uses=2), 150_000, 0.4, 1 / 2,
     ),
     "votes": (a_release(bounded="votes", clip=1.0, noise=9.0, answers=4, max_uses=2), 200_000, 0.4, 1 / 2),
+    "second moments": (a_release(bounded="moments", clip=1.0, noise=3.0), 30_000, 0.3, 1 / 3),
     "Laplace sum": (a_release(kind="laplace", noise=2.0, answers=2), 150_000, 0.7, 1 / 2),
     "function of all": (a_release(bounded="function", rows=2, noise=3.0), 8_000, 0.35, 1 / 3),
     # The bound reveals the draws and the attack does not see them, so it finds less.
@@ -150,7 +152,7 @@ def test_a_bound_does_not_read_the_coin_in_the_last_bits_of_equal_scores(bound):
 
 def test_a_saturated_laplace_ratio_has_one_value_on_each_side():
     release = a_release(kind="laplace", noise=1.0, clip=0.7)
-    canaries = mechanism._Sums(release, 4, False)
+    canaries = shape_of(release)(release, 4, False)
     far = torch.tensor([0.70001, 0.9, 3.1, 1e4, float("nan")])
     assert np.array_equal(canaries._ratio(far, 0.7, -0.7, 0.0, 1.4), np.array([1.0] * 4 + [np.inf]))
     assert np.array_equal(canaries._ratio(-far[:4], 0.7, -0.7, 0.0, 1.4), np.array([-1.0] * 4))

@@ -37,10 +37,10 @@ def epsilon(releases: tuple[Release, ...], delta: float) -> float:
     in GS-WGAN's and DP-GAN-DPAC's privacy_analysis.py. Not a bound where the rows of a step share one draw. Poisson:
     dp_accounting's RDP accountant (add-or-remove). No draw, one Gaussian answer: its exact curve. No draw, many
     answers, as teachers give: Renyi DP with that conversion, and order * 2 / noise^2 for a Laplace answer, which
-    charges twice the one count that moves (PATE-GAN's pate_gan.py). A Poisson sum over fixed shards is this suite's own
-    mechanism, whose authors' count is the sound one.
+    charges twice the one count that moves (PATE-GAN's pate_gan.py). A Poisson sum over fixed shards and second moments
+    are this suite's own mechanisms, whose authors' count is the sound one.
     """
-    if all(sound.pair_of(release) == "substitution" for release in releases):
+    if all(sound.pair_of(release) == "substitution" or release.bounded == "moments" for release in releases):
         return sound.epsilon(releases, delta)
     undrawn = all(release.sampling == "all" for release in releases)
     if undrawn and [_published_count(release) for release in releases] == [1] and releases[0].kind == "gaussian":

@@ -86,6 +86,7 @@ _MECHANISMS: dict[str, tuple[tuple[Release, ...], int]] = {
     "Gaussian sum": ((_release(),), 290),
     "Gaussian rows": ((_release(noise=20.0, bounded="function", rows=2),), _FEWEST),
     "votes": ((_release(bounded="votes", clip=1.0, answers=2),), 290),
+    "second moments": ((_release(bounded="moments", clip=1.0),), 290),
     "Poisson sum of shards": ((_release(sampling="poisson", rate=0.25, noise=1.5, state="hidden"),), 290),
     "DP-SGD": ((_release(sampling="poisson", rate=0.25, noise=3.0, adjacency="add_or_remove"),), 290),
     "one shard of K": (

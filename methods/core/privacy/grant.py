@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 
+from methods.core.privacy.moments import packed, second_moments
 from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes, on_grid
 from methods.core.release import Release
 
@@ -120,6 +121,27 @@ class Grant:
         self.close()
         return self._noisy(counts)
 
+    def moments(self, chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int, width: int) -> torch.Tensor:
+        """Returns float64 [classes, D (D + 1) / 2], D = `width`: each class's sum of u u^T of a "moments" release.
+
+        u is a row cut to norm 1, whatever came in, as `rows` cuts it; kind none sums the rows as they are. Matrices are
+        packed by `privacy.moments.packed`, and each entry gets N(0, release.scale^2); `unpacked` undoes the packing.
+
+        `chunks` yields rows [R_i, D], one a record, with their classes int64 [R_i], and is read lazily as by `sum`.
+        None of them, or a class without rows, answers with noise alone. Raises as `rows` does, and ValueError for rows
+        of another width, or a class outside 0 .. classes - 1.
+        """
+        release = self._claim("moments")
+        total, count = torch.zeros(classes, width, width, dtype=torch.float64), 0
+        for rows, labels in chunks:
+            count += len(rows)
+            _check_rows(release, rows, count)
+            _check_classes(release, rows, labels, classes, width)
+            part = rows.detach() if release.kind == "none" else clip_rows(rows, release.clip, release.kind)
+            total = total.to(rows.device) + second_moments(part, labels, classes)
+        self.close()
+        return self._noisy(packed(total))
+
     def noise(self, total: torch.Tensor) -> torch.Tensor:
         """Returns a "sum" [...] that a library has clipped in L2 and summed, plus N(0, release.scale^2) per entry.
 
@@ -177,3 +199,13 @@ def _check_rows(release: Release, rows: torch.Tensor, count: int) -> None:
         raise ValueError(f"release {release.name} takes rows [R, D], got {list(rows.shape)}")
     if count > release.rows:
         raise ValueError(f"release {release.name} allows {release.rows} rows a use, got {count}")
+
+
+def _check_classes(release: Release, rows: torch.Tensor, labels: torch.Tensor, classes: int, width: int) -> None:
+    if rows.shape[1] != width or labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"release {release.name} takes rows [R, {width}] with a class each, got {list(rows.shape)} and"
+            f" {list(labels.shape)}"
+        )
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        raise ValueError(f"release {release.name}: classes are 0 .. {classes - 1}")

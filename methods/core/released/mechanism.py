@@ -18,6 +18,11 @@ def in_words(release: Release) -> str:
 def _answer(release: Release) -> str:
     if release.bounded == "votes":
         return "Counts of votes; each voter has seen its own part of the records, and names one of several bins."
+    if release.bounded == "moments":
+        return (
+            f"The second moments of each class, all together: sums of u u^T over at most {release.rows} rows u, each"
+            f" from one record and clipped to {_NORM[release.kind]} norm {release.clip:.6g}."
+        )
     rows = f"{release.rows} row" + ("" if release.rows == 1 else "s")
     clipped = f"clipped to {_NORM[release.kind]} norm {release.clip:.6g}"
     if release.bounded == "sum":
