@@ -113,15 +113,17 @@ def compare(old: Mapping[Key, float], new: Mapping[Key, float], tolerances: Mapp
 
 
 def _tolerances(settings: Iterable[str]) -> dict[str, Tolerance]:
-    tolerances = dict(DEFAULT_TOLERANCES)
+    given: dict[str, Tolerance] = {}
     for setting in settings:
         metric, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"--tolerance takes metric=value, got {setting!r}")
         if metric not in METRICS:
             raise unknown("metric in --tolerance", metric, METRICS)
-        tolerances[metric] = Tolerance.parse(value)
-    return tolerances
+        if metric in given:
+            raise UserError(f"--tolerance gives {metric} twice, the second time as {setting!r}; remove one")
+        given[metric] = Tolerance.parse(value)
+    return DEFAULT_TOLERANCES | given
 
 
 def _read_both(a: Path, b: Path) -> tuple[dict[Key, float], dict[Key, float]]:

@@ -22,7 +22,7 @@ from evaluation.wavelets import packet_moments, wavelet_distance
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
-from workflow.common.files import sha256, write_json
+from workflow.common.files import refuse_folder, sha256, write_json
 from workflow.common.options import Parser, whole
 from workflow.common.torchvision_guard import ensure_torchvision
 
@@ -187,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="fidelity.json to write")
     arguments = parser.parse_args(argv)
     keep_freed()
+    refuse_folder(arguments.out)
     torch.set_num_threads(arguments.threads)
     protocol = Protocol.parse(arguments.protocol)
     samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")

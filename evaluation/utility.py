@@ -15,7 +15,7 @@ from evaluation.protocol import Protocol
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.files import write_json
+from workflow.common.files import refuse_folder, write_json
 from workflow.common.options import Parser, whole
 from workflow.common.seeds import MOST_SEED
 
@@ -91,6 +91,8 @@ def _directions(text: str) -> list[str]:
     for name in chosen:
         if name not in DIRECTIONS:
             raise unknown("direction", name, DIRECTIONS, "separate several by a comma")
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"--directions names one twice: {text!r}; remove one")
     return chosen
 
 
@@ -132,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="utility.json to write")
     arguments = parser.parse_args(argv)
     keep_freed()
+    refuse_folder(arguments.out)
     write_json(arguments.out, evaluate(arguments, _directions(arguments.directions)))
     return 0
 

@@ -145,13 +145,15 @@ def overrides(arguments: argparse.Namespace, method: str, dataset: str, epsilon:
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
     """Returns the hyper-parameters given as KEY=VALUE: values in JSON, or a mapping as a preset writes it.
 
-    Raises UserError for another form.
+    Raises UserError for another form, or a key given twice.
     """
     values = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator:
             raise UserError(f"--set takes KEY=VALUE, got {text!r}")
+        if key in values:
+            raise UserError(f"--set gives {key} twice, the second time as {text!r}; remove one")
         try:
             values[key] = parse_json(value)
         except ValueError:

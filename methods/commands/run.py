@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     budget, public = budget_of(arguments), read_public(arguments.data / "card.json")
+    if arguments.out.resolve() == arguments.data.resolve():
+        raise UserError(f"--out {arguments.out} is the folder of the data; choose another")
     hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
     plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
     path = arguments.out / "plan.json"

@@ -112,6 +112,7 @@ def test_two_presets_are_compared_with_a_note(tmp_path, capsys):
         (["--tolerance", "is=-1"], "at least 0"),
         (["--tolerance", "is=nan"], "at least 0"),
         (["--tolerance", "is=much"], "at least 0"),
+        (["--tolerance", "is=1", "is=2%"], "--tolerance gives is twice, the second time as 'is=2%'"),
     ],
 )
 def test_a_bad_tolerance_is_bad_input(run, options, message):

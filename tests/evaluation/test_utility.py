@@ -170,6 +170,7 @@ def test_samples_beyond_the_protocols_number_are_left_out(folder):
     ("extra", "samples", "message"),
     [
         (["--directions", "g2g"], "samples", "unknown direction 'g2g'; valid: g2r, r2g"),
+        (["--directions", "g2r,g2r"], "samples", "--directions names one twice: 'g2r,g2r'"),
         ([], "samples", "direction r2g needs --classifiers"),
         (["--directions", "r2g", "--classifiers", "nowhere"], "samples", "no such file: nowhere/mlp.npz"),
         (["--directions", "g2r"], "faces", "has images [3, 32, 32]"),
@@ -182,6 +183,17 @@ def test_wrong_input_gives_one_line_and_exit_code_2(folder, capsys, extra, sampl
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_folder_in_the_outputs_place_is_refused_before_anything_is_trained(folder, capsys, monkeypatch):
+    monkeypatch.setattr(utility, "evaluate", lambda *_: pytest.fail("trained"))
+    (folder / "utility.json").unlink(missing_ok=True)
+    (folder / "utility.json").mkdir()
+    try:
+        assert run(folder, "--directions", "g2r") == 2
+    finally:
+        (folder / "utility.json").rmdir()
+    assert capsys.readouterr().err.endswith("utility.json: it is a folder\n")
 
 
 def test_labels_unknown_to_the_test_split_are_refused(folder, capsys):

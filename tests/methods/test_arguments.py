@@ -219,6 +219,8 @@ def test_a_plan_without_its_costs_is_not_trained(data, tmp_path, capsys):
         (["join", "", "--out", "y"], "an argument is empty"),
         (["run", "dp_merf", "--data", "x", "--out", "y", "--seed", "1e3"], "got '1e3'; write 1000"),
         (["run", "dp_merf", "--data", "x", "--out", "y", "--num", "six"], "got 'six'; write it in digits, such as 10"),
+        (["account", "dp_merf", "--set", "steps=3", "--set", "steps=4"],
+         "--set gives steps twice, the second time as 'steps=4'"),
         (["audit-coverage", "--audits", "0"], "--audits must be at least 1, got 0"),
     ],
 )  # fmt: skip
@@ -226,6 +228,23 @@ def test_the_options_of_the_other_commands(tmp_path, monkeypatch, capsys, argume
     monkeypatch.chdir(tmp_path)
     assert says in refused(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_warm_start_for_a_method_without_one_is_refused_before_a_charge(data, tmp_path, capsys):
+    plan = ["plan", "--method", "dp_merf", "--card", data / "card.json", "--epsilon", "10", "--hyper", MERF]
+    assert main([str(word) for word in [*plan, "--out", tmp_path / "plan.json"]]) == 0
+    capsys.readouterr()
+    train = ["train", "--plan", tmp_path / "plan.json", "--data", data / "train.npz", "--out", tmp_path / "run"]
+    told = refused(capsys, *train, "--warm-start", tmp_path / "critics")
+    assert "dp_merf starts from no warm start with these settings; leave out" in told
+    assert not list(tmp_path.rglob("ledger.jsonl"))
+
+
+def test_a_run_is_not_begun_in_the_folder_of_its_data(data, capsys):
+    before = sorted(data.iterdir())
+    told = refused(capsys, *RUN, "--data", data, "--out", data / ".." / data.name)
+    assert "is the folder of the data; choose another" in told
+    assert sorted(data.iterdir()) == before
 
 
 def test_a_delta_that_is_not_below_one_over_the_records_is_warned_of_with_one_that_would_do(data, tmp_path, capsys):

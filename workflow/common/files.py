@@ -25,8 +25,8 @@ from workflow.common.readers.guard import read_text, reading, reason
 from workflow.common.readers.json_text import parse_json, read_json
 
 __all__ = [
-    "atomic", "csv_text", "json_or_path", "read_csv", "read_json", "read_lines", "read_object", "sha256", "write_csv",
-    "write_json", "write_npz", "write_text",
+    "atomic", "csv_text", "json_or_path", "read_csv", "read_json", "read_lines", "read_object", "refuse_folder",
+    "sha256", "write_csv", "write_json", "write_npz", "write_text",
 ]  # fmt: skip
 
 
@@ -80,8 +80,7 @@ def atomic(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
             os.chmod(temporary, mode & ~_umask())
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            if path.is_dir():
-                raise UserError(f"cannot write {path}: it is a folder")
+            refuse_folder(path)
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
@@ -93,6 +92,12 @@ def atomic(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
         if names or (error.filename is None and error.errno in _DISK):
             raise cannot_write(path, error) from None
         raise
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises UserError where a file is to be written and a folder stands: to be called before hours of work too."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
 
 
 def _temporary(path: Path) -> tuple[Path, int]:

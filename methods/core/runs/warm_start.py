@@ -41,6 +41,8 @@ def check(plan: Plan, folder: Path | None, data: PrivateData) -> None:
     """Raises UserError unless `folder` is the whole warm start that a plan's run on `data` begins from."""
     settings = wanted(plan)
     if settings is None:
+        if folder is not None:
+            raise UserError(f"{plan.method} starts from no warm start with these settings; leave out {folder}")
         return
     how = "make it by python -m methods warm-start"
     if folder is None:
