@@ -102,7 +102,7 @@ def _out(arguments: argparse.Namespace) -> Path:
 
 
 def _taken(out: Path) -> UserError:
-    return UserError(f"{out} exists; a release is not written over: name one that does not exist yet")
+    return UserError(f"{out} exists; a release is not written over: choose an --out that does not exist yet")
 
 
 def _card(data: Path) -> dict[str, Any]:
