@@ -102,7 +102,7 @@ def _out(arguments: argparse.Namespace) -> Path:
 
 
 def _taken(out: Path) -> UserError:
-    return UserError(f"{out} exists; a release is not written over: name one that does not exist yet")
+    return UserError(f"{out} exists; a release is not written over: choose an --out that does not exist yet")
 
 
 def _card(data: Path) -> dict[str, Any]:
@@ -193,8 +193,9 @@ def _make(
     """Trains where that is not done, draws the images, and publishes the folder."""
     outputs.restore(place.folder, plan)
     if not outputs.is_whole(place.folder):
+        place.check_run()
         critics = warm_start.prepared(plan, data, device, place.folder, digest)
-        train(plan, data, place.folder, device, critics, secret_noise=True)
+        train(plan, data, place.folder, device, critics, secret_noise=True, begins_to_charge=place.note_charging)
     classes = plan.public.num_classes
     count = arguments.num or math.ceil(plan.public.num_train / classes) * classes
     state = checkpoint.load_generator(place.folder)

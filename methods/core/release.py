@@ -38,8 +38,8 @@ class PublicSpec:
 
     def __post_init__(self) -> None:
         numbers = (*self.image_shape, self.num_classes, self.num_train)
-        if not isinstance(self.dataset, str) or not self.dataset:
-            raise UserError(f"a data set's name must be a text, got {self.dataset!r}; make its card again")
+        if not isinstance(self.dataset, str) or not self.dataset or not self.dataset.isprintable():
+            raise UserError(f"a data set's name must be a printable text, got {self.dataset!r}; make its card again")
         if len(numbers) != 5 or not all(type(number) is int and number > 0 for number in numbers):
             raise UserError(
                 f"data set {self.dataset} needs image_shape [C, H, W], num_classes and a count of training records, all"

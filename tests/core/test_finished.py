@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import shutil
@@ -315,6 +316,9 @@ def test_a_published_ledger_of_an_earlier_version_is_still_counted(folder):
 
 def test_a_file_that_is_no_ledger_is_not_taken_for_a_free_run(folder):
     (folder / "ledger.jsonl").write_text("lost\n")
+    with pytest.raises(UserError, match=r"ledger.jsonl is not the ledger that the run which ended there left"):
+        again(folder)
+    shutil.rmtree(folder / "private")
     with pytest.raises(UserError, match=r"cannot tell what .*ledger.jsonl spent"):
         again(folder)
     assert (folder / "ledger.jsonl").read_text() == "lost\n"
@@ -323,15 +327,56 @@ def test_a_file_that_is_no_ledger_is_not_taken_for_a_free_run(folder):
 def test_a_ledger_that_was_cut_or_is_gone_beside_its_record_is_no_free_run(folder):
     lines = (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "ledger.jsonl").write_bytes(lines[0])
+    # No edit of the one reaches the other copy.
+    assert (folder / "private" / "end" / "ledger.jsonl").read_bytes() == b"".join(lines)
+    shutil.rmtree(folder / "private")
     for call in (again, lambda folder: train.train(planned(), toy_records(), folder, CPU)):
         with pytest.raises(UserError, match=r"shows epsilon 0 .*run.json beside it"):
             call(folder)
-    # No edit of the one reaches the other copy.
-    assert (folder / "private" / "end" / "ledger.jsonl").read_bytes() == b"".join(lines)
     (folder / "ledger.jsonl").unlink()
-    shutil.rmtree(folder / "private")
+    shutil.rmtree(folder / "private", ignore_errors=True)
     with pytest.raises(UserError, match="of a finished run without its ledger"):
         train.train(planned(), toy_records(), folder, CPU)
+
+
+@pytest.mark.parametrize("plan", [4, 3])
+def test_a_ledger_that_was_cut_is_put_back_where_the_whole_one_is_kept(folder, plan):
+    """Also where another plan follows, whose record tells of the run before, and Snakemake has deleted run.json."""
+    whole, spent = (folder / "ledger.jsonl").read_bytes(), json.loads((folder / "run.json").read_text())["eps_sound"]
+    (folder / "ledger.jsonl").write_bytes(whole.splitlines(keepends=True)[0])
+    (folder / "run.json").unlink()
+    record = train.train(planned(steps=plan), toy_records(), folder, CPU, again=True)
+    if plan == 4:
+        assert (folder / "ledger.jsonl").read_bytes() == whole and record["eps_sound"] == spent
+    else:
+        assert (folder / "ledger-1.jsonl").read_bytes() == whole and record["earlier_eps_sound"] == [spent]
+
+
+def test_ledgers_of_earlier_runs_that_were_cut_or_are_gone_are_refused(folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        again(folder, checkpoint_seconds=0)
+    kept = folder / "ledger-1.jsonl"
+    whole, cut = kept.read_bytes(), kept.read_bytes().splitlines(keepends=True)[0]
+    kept.write_bytes(cut)
+    with pytest.raises(UserError, match=r"other ledgers of earlier runs.*cut, changed or exchanged"):
+        train.train(planned(), toy_records(), folder, CPU)
+    kept.write_bytes(whole)
+    train.train(planned(), toy_records(), folder, CPU)
+    kept.write_bytes(cut)
+    with pytest.raises(UserError, match=r"ledger-1.jsonl shows epsilon 0 .*run.json beside it"):
+        again(folder)
+    kept.unlink()
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match=r"the ledgers of 0 earlier runs, and .* came after 1"):
+        train.train(planned(steps=3), toy_records(), folder, CPU, again=True)
+
+
+def test_the_notice_counts_the_cost_of_a_plan_anew(folder, capsys):
+    cheap = dataclasses.replace(planned(), costs={"published": 1e-3, "sound": 1e-3})
+    spent = finished.spent(folder / "ledger.jsonl").costs["sound"]
+    train.train(cheap, toy_records(), folder, CPU, again=True)
+    assert f"{2 * spent:.4g} (sound)" in capsys.readouterr().err
 
 
 def test_an_earlier_runs_ledger_is_not_taken_for_the_lost_one_of_the_last(folder, tmp_path):

@@ -12,7 +12,7 @@ from toys import CPU, TINY_DPAC, TOY, toy_images, toy_records
 
 from methods.core.accounting.calibration import epsilon
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import Budget
+from methods.core.release import Budget, PublicSpec
 from methods.core.runs.noise_key import of_records
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
@@ -109,3 +109,10 @@ def test_what_is_no_plan_is_refused_in_one_line(change, says):
     with pytest.raises(UserError) as error:
         Plan.from_dict(content)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_card_whose_name_no_plan_can_hold_is_refused():
+    """The plan would be written and never be read again."""
+    card = {"dataset": "a\nb", "image_shape": [1, 28, 28], "num_classes": 10, "splits": {"train": {"count": 60}}}
+    with pytest.raises(UserError, match="name must be a printable text"):
+        PublicSpec.from_card(card)

@@ -320,6 +320,39 @@ def test_a_begun_release_continues_as_it_was_begun_or_not_at_all(tmp_path, data,
     assert used == [] and len(spent(data)) == 1
 
 
+@pytest.mark.parametrize("way", ["its run taken out", "a copy of it", "its record made cheaper"])
+def test_what_a_begun_release_charged_is_not_refunded(tmp_path, data, monkeypatch, capsys, way):
+    """The noise would be drawn anew, and the owner's record would show one charge."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "dp_merf", 2)
+        call(data, "out")
+    name, words = "out", "whose run is gone, and what it charged stays spent"
+    if way == "its run taken out":
+        shutil.rmtree(tmp_path / "out.private" / "private")
+    elif way == "a copy of it":
+        shutil.copytree(tmp_path / "out.private", tmp_path / "copy.private")
+        name, words = "copy", "as 'out', not 'copy'"
+    else:
+        (line,) = spent(data)
+        (data / "spent.jsonl").write_text(json.dumps(line | {"epsilon": 0.5}) + "\n")
+        words = "says epsilon 0.5 of release"
+    used = charges(monkeypatch)
+    capsys.readouterr()
+    assert call(data, name) == 2
+    assert words in capsys.readouterr().err and used == [] and len(spent(data)) == 1
+
+
+@pytest.mark.parametrize("name", ["lock", "partial"])
+def test_a_pipe_in_the_workplace_holds_up_nobody(tmp_path, data, monkeypatch, capsys, name):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "dp_merf", 2)
+        call(data, "out")
+    (tmp_path / "out.private" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "out.private" / name)
+    capsys.readouterr()
+    assert call(data, "out") == 2 and f"holds {name}" in error(capsys)
+
+
 @pytest.mark.parametrize(
     ("more", "run", "words"),
     [

@@ -196,19 +196,35 @@ def test_a_file_that_is_not_of_this_run_and_use_is_passed_over(tmp_path, capsys,
     assert line.startswith(f"notice: the kept answer {path} is damaged, or of another run or use")
 
 
-def test_a_file_for_a_use_that_was_never_charged_is_passed_over(tmp_path, capsys):
-    """As from a copy of the folder that went further: its answer was to another question."""
+def test_an_answer_whose_charge_the_ledger_has_lost_is_refused(tmp_path):
+    """As where a ledger was cut: a second answer would come of the use, and one charge would be shown for both."""
+    life = Life(tmp_path, FEW)
+    with life.open() as ledger:
+        answers = [life.answer(ledger) for _ in range(2)]
+    whole = life.path.read_bytes()
+    for lost in (whole[life.since.size :], whole[whole.index(b'{"charge": "few", "use": 2') :]):
+        life.path.write_bytes(whole.removesuffix(lost))
+        before = life.path.read_bytes()
+        with pytest.raises(UserError, match="that the ledger never charged: the ledger was cut"):
+            life.open()
+        assert life.path.read_bytes() == before
+    life.path.write_bytes(whole)
+    with life.open() as ledger:
+        assert all(torch.equal(life.answer(ledger), answer) for answer in answers)
+
+
+def test_a_foreign_file_for_a_use_that_was_never_charged_is_passed_over(tmp_path, capsys):
     life = Life(tmp_path, FEW)
     with life.open() as ledger:
         life.answer(ledger)
-        first, = life.folder.iterdir()
+        (first,) = life.folder.iterdir()
     path = first.with_name(first.name.replace("-1", "-2"))
-    written(path, "", FEW, 2, npy(np.full((2, 3), 9, np.float32)))
+    written(path, "b", FEW, 2, npy(np.full((2, 3), 9, np.float32)))
     with life.open() as ledger:
         answers = [life.answer(ledger) for _ in range(2)]
         assert ledger.uses("few") == life.charges() == 2
     assert float(answers[1].max()) != 9
-    assert "never charged" in capsys.readouterr().err
+    assert "of another run" in capsys.readouterr().err
     with life.open() as ledger:
         assert all(torch.equal(life.answer(ledger), answer) for answer in answers)
 

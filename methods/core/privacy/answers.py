@@ -7,7 +7,8 @@ machine that went down and lost the line has lost all that ever saw the answer, 
 
 A file names its run, release and use in its digest. Any other file that lies there, such as one of another run, is
 passed over and not refused: then a use that was answered stays spent, as if the file were gone, and one that was not is
-answered for the first time, so neither gets a second answer. A refusal would protect nobody more, and stop the run.
+answered for the first time, so neither gets a second answer. A file of this run for a use that the ledger does not show
+is refused: the ledger was cut, or a copy of the folder went further, and the use would get another answer elsewhere.
 """
 
 from __future__ import annotations
@@ -60,6 +61,21 @@ class Answers:
         kept = [record for record in records if record and "answered" in record]
         self._answered = {(record["answered"], record["use"]): record["digest"] for record in kept}
 
+    def check_charged(self, releases: Iterable[Release], spent: Mapping[str, int]) -> None:
+        """Raises UserError where an answer of this run is kept whose use a ledger that shows `spent` never charged.
+
+        Each answer is charged on disk before there is one, so the ledger has lost lines, or the file is a copy's.
+        """
+        for release in releases:
+            for path in sorted(self._folder.glob(f"{_digest(release.name.encode())}-*.npy")):
+                use = path.stem.partition("-")[2]
+                if use.isdecimal() and int(use) > spent[release.name] and self._stored(release, int(use)) is not None:
+                    raise UserError(
+                        f"{path} is the answer of a use {use} of {release.name} that the ledger never charged: the"
+                        " ledger was cut, or a copy of this run's folder went further; restore the ledger that belongs"
+                        " to it"
+                    )
+
     def may_grant_again(self, release: Release, use: int) -> bool:
         """Returns whether a use that a killed process charged can be answered without being answered twice.
 
@@ -103,7 +119,11 @@ class Answers:
         """
         self.size = 0
         if granted is None:
-            shutil.rmtree(self._folder, ignore_errors=not self._folder.exists())
+            # Removing a pipe as a folder would wait for a writer.
+            if self._folder.is_dir() or not self._folder.exists():
+                shutil.rmtree(self._folder, ignore_errors=not self._folder.exists())
+            else:
+                self._folder.unlink()
             return
         last = {_digest(name.encode()): use for name, use in granted.items()}
         for path in self._folder.glob("*-*.*"):

@@ -284,6 +284,7 @@ class Ledger:
         self._uses = ledger_lines.uses(self._releases, records, _boot()) | Counter(since.uses if since else {})
         self._granted = Counter(self._uses)
         if since is not None and self._answers is not None:
+            self._answers.check_charged(self._releases.values(), self._uses)
             self._answers.recall(records)
             # Those of many uses are never granted again: what became of their answers is not kept.
             for name in [name for name, release in self._releases.items() if not unsaved(release)]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from methods.core.runs.folder import is_begun
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, read_object, write_json, write_text
@@ -20,9 +21,9 @@ from workflow.common.readers.guard import reason
 
 SUFFIX = ".private"
 _ID = 16
-BEGUN, WHOLE, LOCK, PARTIAL = "begun.json", "whole", "lock", "partial"
+BEGUN, CHARGING, WHOLE, LOCK, PARTIAL = "begun.json", "charging", "whole", "lock", "partial"
 _OURS = re.compile(
-    rf"{BEGUN}|{WHOLE}|{LOCK}|{PARTIAL}|private|run\.json|log\.csv|ledger(-\d+)?\.jsonl|generator\.safetensors"
+    rf"{BEGUN}|{CHARGING}|{WHOLE}|{LOCK}|{PARTIAL}|private|run\.json|log\.csv|ledger(-\d+)?\.jsonl|generator\.safetensors"
 )
 
 
@@ -81,6 +82,18 @@ class Workplace:
         begun = Begun(secrets.token_hex(_ID // 2), train, plan)
         write_json(self.folder / BEGUN, {"id": begun.id, "train": train, "plan": plan.to_dict()})
         return begun
+
+    def note_charging(self) -> None:
+        """Notes that the run in this folder begins to charge: from now on it cannot be begun a second time here."""
+        write_text(self.folder / CHARGING, "")
+
+    def check_run(self) -> None:
+        """Raises UserError where the run of the release may have charged, and has since been taken out."""
+        if (self.folder / CHARGING).exists() and not is_begun(self.folder):
+            raise UserError(
+                f"{self.folder} holds a release whose run is gone, and what it charged stays spent: restore"
+                f" {self.folder / 'private'}, or remove {self.folder} and call again, which charges another release"
+            )
 
     def partial(self) -> Path:
         """Returns an empty folder to write the release into."""
@@ -141,6 +154,8 @@ class Workplace:
         names = {path.name for path in self.folder.iterdir()}
         # What atomic writes leave when they are killed begins with a dot.
         foreign = sorted(name for name in names if not (name.startswith(".") or _OURS.fullmatch(name)))
+        # To open a pipe is to wait for its other end.
+        foreign += sorted(path.name for path in self.folder.iterdir() if path.is_fifo())
         if not foreign and not names & {BEGUN, WHOLE}:
             # A release says what it begins with before it does anything else.
             foreign = sorted(name for name in names - {LOCK} if not name.startswith("."))

@@ -22,7 +22,8 @@ _DERIVED = ("releases", "eps_published", "eps_sound")
 _MOST = 3
 _NONCE = 32
 _FIELDS = {
-    "records": is_hex(64), "noise": is_one_of("reproducible", "secret"), "earlier": is_whole(), "nonce": is_hex(_NONCE)
+    "records": is_hex(64), "noise": is_one_of("reproducible", "secret"), "earlier": is_whole(),
+    "ledgers": is_hex(64), "nonce": is_hex(_NONCE),
 }  # fmt: skip
 
 
@@ -35,6 +36,7 @@ class Begun:
         records: the fingerprint of its records (see noise_key; private).
         noise: "reproducible" or "secret".
         earlier: how many finished runs this folder held before it.
+        ledgers: SHA-256 of these runs' ledgers, in hexadecimal (see folder.ledgers_digest). Empty before the begin.
         nonce: 32 random hexadecimal digits, which no other run has; nothing is drawn from them. Empty before the begin.
     """
 
@@ -42,6 +44,7 @@ class Begun:
     records: str
     noise: str
     earlier: int = 0
+    ledgers: str = ""
     nonce: str = ""
 
     @property
@@ -54,9 +57,9 @@ class Begun:
         """SHA-256 of all of it, in hexadecimal: what is stored of a run bears it."""
         return hashlib.sha256("/".join((self.digest, str(self.earlier), self.nonce)).encode()).hexdigest()
 
-    def named(self, earlier: int) -> Begun:
-        """Returns the run that now begins, after so many `earlier` ones."""
-        return replace(self, earlier=earlier, nonce=secrets.token_hex(_NONCE // 2))
+    def named(self, earlier: int, ledgers: str) -> Begun:
+        """Returns the run that now begins, after so many `earlier` ones, whose `ledgers` have this digest."""
+        return replace(self, earlier=earlier, ledgers=ledgers, nonce=secrets.token_hex(_NONCE // 2))
 
     def check(self, now: Begun, folder: Path) -> None:
         """Raises UserError, which names what differs, unless `now` is the same as what the run in `folder` began with.

@@ -125,14 +125,21 @@ def _check_record(folder: Path) -> None:
     earlier = record.get("earlier_runs", 0)
     if len(ledgers) <= (earlier if isinstance(earlier, int) else 0):
         raise UserError(f"{folder} holds the {RECORD} of a finished run without its {LEDGER}: {_LOST}")
-    shown = spent(ledgers[-1]).costs
     for count in COUNTS:
-        told = record.get(f"eps_{count}", 0.0)
-        if isinstance(told, int | float) and told > shown[count] * (1 + 1e-6):
-            raise UserError(
-                f"{ledgers[-1]} shows epsilon {shown[count]:.4g} ({count}), {RECORD} beside it {told:.4g}: it was"
-                f" cut or replaced; {_LOST}"
-            )
+        before = record.get(f"earlier_eps_{count}")
+        each = [*(before if isinstance(before, list) and len(before) == earlier else []), record.get(f"eps_{count}")]
+        # The last ones, since nothing is told of those before a record had such fields.
+        for path, told in zip(ledgers[-len(each) :], each, strict=False):
+            _check_told(path, math.inf if told == "inf" else told, count)
+
+
+def _check_told(ledger: Path, told: Any, count: str) -> None:
+    """Raises UserError where a ledger shows less than a record of its run told."""
+    if isinstance(told, int | float) and told > (shown := spent(ledger).costs[count]) * (1 + 1e-6):
+        raise UserError(
+            f"{ledger} shows epsilon {shown:.4g} ({count}), {RECORD} beside it {told:.4g}: it was cut or replaced;"
+            f" {_LOST}"
+        )
 
 
 def _ledgers(folder: Path) -> list[Path]:
@@ -143,7 +150,9 @@ def _ledgers(folder: Path) -> list[Path]:
 
 
 def _of(plan: Plan) -> Spent:
-    return Spent(plan.costs or dict.fromkeys(COUNTS, math.inf), plan.budget.delta)
+    # Counted anew, since a plan's file may say anything.
+    costs = {count: epsilon(plan.releases, plan.budget.delta, count) if plan.costs else math.inf for count in COUNTS}
+    return Spent(costs, plan.budget.delta)
 
 
 def _total(each: Sequence[Spent]) -> Spent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -34,6 +35,13 @@ def kept_ledgers(folder: Path) -> dict[int, Path]:
     """Returns the ledgers of the runs that a folder held before its last one, by their numbers, from 1."""
     matches = ((_KEPT.fullmatch(path.name), path) for path in folder.glob("ledger-*.jsonl"))
     return {int(match[1]): path for match, path in matches if match}
+
+
+def ledgers_digest(folder: Path) -> str:
+    """Returns the SHA-256 of the ledgers of the runs that a folder held before its last one, in hexadecimal."""
+    kept = kept_ledgers(folder)
+    each = (hashlib.sha256(kept[number].read_bytes()).hexdigest() for number in sorted(kept))
+    return hashlib.sha256("/".join(each).encode()).hexdigest()
 
 
 def end(folder: Path) -> Path:

@@ -137,8 +137,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def lacks(folder: Path) -> list[str]:
-    """Returns which outputs of a run are not in its folder."""
-    return [name for name in _OUTPUTS if not (folder / name).exists()]
+    """Returns which outputs of a run are not in its folder, or not whole: a ledger that was cut shows too little."""
+    return [name for name in _OUTPUTS if not (folder / name).exists() or (name == LEDGER and _is_cut(folder))]
 
 
 def publish(folder: Path) -> None:
@@ -159,12 +159,22 @@ def publish(folder: Path) -> None:
 
 
 def put_back_ledger(folder: Path) -> None:
-    """Publishes the ledger of a run that has ended, where it is gone: what it spent is not to be forgotten.
+    """Publishes the ledger of a run that has ended, where it is gone or was cut: what it spent is not to be forgotten.
 
-    Raises UserError where what is kept is an earlier run's.
+    Raises UserError where what is kept is another run's, or ledgers of earlier runs are gone.
     """
-    if has_ended(folder) and not (folder / LEDGER).exists():
-        _check_place(folder)
+    if not has_ended(folder):
+        return
+    _check_place(folder)
+    whole = end(folder) / LEDGER
+    if not whole.is_file():
+        return
+    if (folder / LEDGER).exists() and not _begins_with(whole, folder / LEDGER):
+        raise UserError(
+            f"{folder / LEDGER} is not the ledger that the run which ended there left in {end(folder)}: remove it, and"
+            " that one is put back"
+        )
+    if not (folder / LEDGER).exists() or _is_cut(folder):
         _put_back(folder, LEDGER)
 
 
@@ -224,7 +234,13 @@ def _check_own(folder: Path, run: str) -> None:
 
 def _check_place(folder: Path) -> None:
     """Raises UserError unless private/end holds what came after the earlier runs that the folder knows of."""
-    if _record(folder).get("earlier_runs", 0) != len(kept_ledgers(folder)):
+    earlier, kept = _record(folder).get("earlier_runs", 0), len(kept_ledgers(folder))
+    if kept < earlier:
+        raise UserError(
+            f"{folder} has the ledgers of {kept} earlier runs, and {end(folder)} is of one that came after {earlier}:"
+            " restore ledger-1.jsonl and so on, which say what was spent, or use another folder"
+        )
+    if kept > earlier:
         raise _foreign(folder)
 
 
@@ -246,6 +262,14 @@ def _record(folder: Path) -> dict[str, Any]:
         mend = f"restore it, or remove {path.parent} and call again"
         raise UserError(f"{path} is no record of a run ({reason(error)}); {mend}") from None
     return content
+
+
+def _is_cut(folder: Path) -> bool:
+    """Returns whether a folder's ledger is the beginning of the one that is kept of the same run."""
+    whole, published = end(folder) / LEDGER, folder / LEDGER
+    if not (whole.is_file() and published.is_file()):
+        return False
+    return published.stat().st_size < whole.stat().st_size and _begins_with(whole, published)
 
 
 def _begins_with(path: Path, other: Path) -> bool:

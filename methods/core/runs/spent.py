@@ -22,17 +22,36 @@ WORDS = {"replace_one": "replacing one picture", "add_or_remove": "adding or rem
 def record(folder: Path, entry: Mapping[str, Any]) -> None:
     """Adds a release to `folder`/spent.jsonl, on disk when this returns; one whose `id` is there already is not added.
 
+    Such a one must say the same cost, and the same name of the folder `out`: a copy of what was begun spends anew.
+
     `entry` holds id, epsilon, delta, adjacency (a list) and what else the owner may want to know. Raises UserError
     where the file cannot be read or written.
     """
-    if any(line["id"] == entry["id"] for line in entries(folder)):
-        return
+    for line in entries(folder):
+        if line["id"] == entry["id"]:
+            _check_same(folder / FILE, line, entry)
+            return
     line = json.dumps(entry, sort_keys=True).encode() + b"\n"
     try:
         with (folder / FILE).open("ab+") as file:
             _append(file, line)
     except OSError as error:
         raise cannot_write(folder / FILE, error) from None
+
+
+def _check_same(path: Path, line: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    for name in ("epsilon", "delta", "adjacency"):
+        if line[name] != entry[name]:
+            raise UserError(
+                f"{path} says {name} {shown(line[name])} of release {line['id']}, not {entry[name]}; {_MEND}"
+            )
+    # The name alone, since the folder may be reached from elsewhere.
+    names = [Path(one["out"]).name if isinstance(one.get("out"), str) else None for one in (line, entry)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"the release begun here is recorded in {path} as {shown(names[0])}, not {shown(names[1])}: continue it"
+            " under that name; a copy of its folder is no second release"
+        )
 
 
 def _append(file: BinaryIO, line: bytes) -> None:

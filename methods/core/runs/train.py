@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ from methods.core.release import Release
 from methods.core.runs import begun, checkpoint, finished, noise_key, outputs
 from methods.core.runs import warm_start as begin_from
 from methods.core.runs.begun import Begun
-from methods.core.runs.folder import LEDGER, LOG, answers, end, held, is_begun, kept_ledgers, working_ledger
+from methods.core.runs.folder import (
+    LEDGER,
+    LOG,
+    answers,
+    end,
+    held,
+    is_begun,
+    kept_ledgers,
+    ledgers_digest,
+    working_ledger,
+)
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
@@ -46,13 +57,15 @@ def train(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     secret_noise: bool = False,
     again: bool = False,
+    begins_to_charge: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Trains to the plan's last step or the end of its budget, writes the run's files and returns run.json's content.
 
     A folder with a checkpoint continues from it. Ledger lines written after that checkpoint stay spent, so a crash
     shortens a run, by a twentieth at most. With `secret_noise` the noise cannot be repeated; else it follows from plan
     and records. `again` trains a finished folder once more, which charges its records once more and keeps the earlier
-    ledger; it changes nothing elsewhere. A finished run that lacks outputs gets them back instead.
+    ledger; it changes nothing elsewhere. A finished run that lacks outputs gets them back instead. `begins_to_charge`
+    is called once what the run begins with is on disk, before it charges anything.
 
     Raises UserError for a finished folder without `again`, for one that was begun with another plan or other records,
     for a ledger that is behind its checkpoint or was changed, and for a disk that fails. Nothing is charged then, and
@@ -75,7 +88,7 @@ def train(
             begin_from.check(plan, warm_start, data)
         else:
             finished.begin(plan, folder, again, secret_noise)
-            begins = begins.named(len(kept_ledgers(folder)))
+            begins = begins.named(len(kept_ledgers(folder)), ledgers_digest(folder))
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
         ledger_path = working_ledger(folder)
@@ -85,6 +98,8 @@ def train(
         with Ledger.open(ledger_path, plan.releases, plan.budget, resume, key, **about) as ledger:
             if not resume:
                 begun.write(folder, begins, ledger.position())
+            if begins_to_charge is not None:
+                begins_to_charge()
             method = plan.build(device)
             loop = TrainingLoop(plan, method, folder, begins, kept, checkpoint_seconds)
             with _Signals() as signals:
@@ -111,6 +126,11 @@ def _stored(folder: Path, begins: Begun, device: torch.device) -> tuple[Begun, d
         raise UserError(
             f"{folder} has the ledgers of {len(kept_ledgers(folder))} earlier runs, and its private/ is of one that was"
             f" begun after {before.earlier}, such as an older copy that was put back: restore what belongs together"
+        )
+    if before.ledgers != ledgers_digest(folder):
+        raise UserError(
+            f"{folder} has other ledgers of earlier runs, ledger-1.jsonl and so on, than when its run was begun: they"
+            " were cut, changed or exchanged; restore them"
         )
     if not working_ledger(folder).exists():
         raise UserError(
