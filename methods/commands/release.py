@@ -73,6 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise _taken(place.out)
     with place.held():
         if place.is_published():
+            # A kill may have come between the two steps, or while the folder was removed.
+            if (before := place.begun()) is not None:
+                spent.mark_published(arguments.data, before.id)
             place.remove()
             moved = "" if place.out.exists() else ", and it has been moved away; call again for another release"
             print(f"{place.out} is whole: an earlier call made it{moved}")
@@ -86,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
         _say_deduced(card)
         try:
             _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
+            spent.mark_published(arguments.data, begun.id)
+            place.remove()
         except OSError as error:
             raise cannot_write(error.filename or place.folder, error) from None
     _tell(begun.plan, arguments)
@@ -202,7 +207,6 @@ def _make(
     images, labels = draw(plan, state, count, device)
     write(place.partial(), plan, names, images, labels, state, parquet=arguments.parquet)
     place.publish()
-    place.remove()
 
 
 def _tell(plan: Plan, arguments: argparse.Namespace) -> None:

@@ -50,8 +50,20 @@ def test_a_full_disk_leaves_the_record_as_it_was(tmp_path, monkeypatch):
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', '{"id": "a", "epsilon": "x", "delta": 1, "adjacency": []}',
     '{"id": "a", "epsilon": "10", "delta": 1, "adjacency": ["replace_one"]}',
     '{"id": "a", "epsilon": NaN, "delta": 1, "adjacency": ["replace_one"]}',
-    '{"id": "a", "epsilon": 1, "delta": 1, "adjacency": [1]}'])  # fmt: skip
+    '{"id": "a", "epsilon": 1, "delta": 1, "adjacency": [1]}', '{"id": "b", "published": true}'])  # fmt: skip
 def test_a_damaged_record_is_not_read_over(tmp_path, line):
     (tmp_path / "spent.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match="damaged"):
         spent.record(tmp_path, entry("b", 1.0, "replace_one"))
+
+
+def test_what_was_given_away_is_marked_once_and_cannot_be_begun_again(tmp_path):
+    for name in ("a", "b"):
+        spent.record(tmp_path, entry(name, 1.0, "replace_one"))
+    for name in ("a", "a", "stranger"):
+        spent.mark_published(tmp_path, name)
+    assert len((tmp_path / "spent.jsonl").read_text().splitlines()) == 3
+    assert [(line["id"], line.get("published")) for line in spent.entries(tmp_path)] == [("a", True), ("b", None)]
+    spent.record(tmp_path, entry("b", 1.0, "replace_one"))
+    with pytest.raises(UserError, match="given away before"):
+        spent.record(tmp_path, entry("a", 1.0, "replace_one"))

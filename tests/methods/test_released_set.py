@@ -27,6 +27,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.released import image_files
 from methods.core.runs import noise_key, warm_start
+from methods.core.runs import spent as spent_record
 from methods.core.runs.configured import Configured
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError
@@ -74,7 +75,8 @@ def error(capsys: pytest.CaptureFixture) -> str:
 
 def spent(data: Path) -> list[dict]:
     path = data / "spent.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if "published" not in line]
 
 
 def charges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -340,6 +342,29 @@ def test_what_a_begun_release_charged_is_not_refunded(tmp_path, data, monkeypatc
     capsys.readouterr()
     assert call(data, name) == 2
     assert words in capsys.readouterr().err and used == [] and len(spent(data)) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_older_copy_put_back_once_the_release_is_given_away_is_refused(tmp_path, data, monkeypatch, capsys, killed):
+    """A kill before the record says so: the whole folder's next call does."""
+    place, copy = tmp_path / "out.private", tmp_path / "backup"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "dp_merf", 2)
+        call(data, "out")
+    shutil.copytree(place, copy)
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(spent_record, "mark_published", lambda *_: (_ for _ in ()).throw(Killed))
+            call(data, "out")
+    assert call(data, "out") == 0
+    (tmp_path / "out").rename(tmp_path / "given")
+    shutil.copytree(copy, place)
+    used = charges(monkeypatch)
+    capsys.readouterr()
+    assert call(data, "out") == 2 and "given away before" in capsys.readouterr().err
+    assert used == [] and not (tmp_path / "out").exists() and len(spent(data)) == 1
+    shutil.rmtree(place)
+    assert call(data, "out") == 0 and len(spent(data)) == 2
 
 
 @pytest.mark.parametrize("name", ["lock", "partial"])

@@ -22,7 +22,8 @@ WORDS = {"replace_one": "replacing one picture", "add_or_remove": "adding or rem
 def record(folder: Path, entry: Mapping[str, Any]) -> None:
     """Adds a release to `folder`/spent.jsonl, on disk when this returns; one whose `id` is there already is not added.
 
-    Such a one must say the same cost, and the same name of the folder `out`: a copy of what was begun spends anew.
+    Such a one must say the same cost, and the same name of the folder `out`: a copy of what was begun spends anew. So
+    does one that was given away already.
 
     `entry` holds id, epsilon, delta, adjacency (a list) and what else the owner may want to know. Raises UserError
     where the file cannot be read or written.
@@ -31,10 +32,22 @@ def record(folder: Path, entry: Mapping[str, Any]) -> None:
         if line["id"] == entry["id"]:
             _check_same(folder / FILE, line, entry)
             return
-    line = json.dumps(entry, sort_keys=True).encode() + b"\n"
+    _add(folder, entry)
+
+
+def mark_published(folder: Path, name: str) -> None:
+    """Notes, in a line of its own, that the release whose `id` is `name` was given away; does nothing if it says so.
+
+    Raises UserError where the file cannot be read or written.
+    """
+    if any(line["id"] == name and not line.get("published") for line in entries(folder)):
+        _add(folder, {"id": name, "published": True})
+
+
+def _add(folder: Path, line: Mapping[str, Any]) -> None:
     try:
         with (folder / FILE).open("ab+") as file:
-            _append(file, line)
+            _append(file, json.dumps(line, sort_keys=True).encode() + b"\n")
     except OSError as error:
         raise cannot_write(folder / FILE, error) from None
 
@@ -51,6 +64,12 @@ def _check_same(path: Path, line: Mapping[str, Any], entry: Mapping[str, Any]) -
         raise UserError(
             f"the release begun here is recorded in {path} as {shown(names[0])}, not {shown(names[1])}: continue it"
             " under that name; a copy of its folder is no second release"
+        )
+    if line.get("published"):
+        raise UserError(
+            f"the release begun here was given away before, as {path} says, so this is an older copy of its folder,"
+            f" which would release other noise for the same charge: remove {names[1]}.private and call again, which"
+            " charges another release"
         )
 
 
@@ -70,25 +89,39 @@ def _append(file: BinaryIO, line: bytes) -> None:
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    """Returns the recorded releases in order. Raises UserError for a file that holds anything else."""
+    """Returns the recorded releases in order, with `published` true for those that `mark_published` has marked.
+
+    Raises UserError for a file that holds anything else.
+    """
     path = folder / FILE
     if not os.path.lexists(path):
         return []
-    lines = []
+    lines: list[dict[str, Any]] = []
     for number, text in enumerate(read_text(path, "is damaged", _MEND).split("\n"), start=1):
         if not text.strip():
             continue
         try:
-            lines.append(parse_json(text))
+            line = parse_json(text)
         except ValueError as error:
             raise UserError(f"{path} is damaged (line {number}: {reason(error)}): {_MEND}") from None
-        if not _is_entry(lines[-1]):
-            raise UserError(f"{path} is damaged (line {number} holds {short(json.dumps(lines[-1]))}): {_MEND}")
+        if (marked := _marked(line, lines)) is not None:
+            marked["published"] = True
+        elif _is_entry(line):
+            lines.append(line)
+        else:
+            raise UserError(f"{path} is damaged (line {number} holds {short(json.dumps(line))}): {_MEND}")
     names = [line["id"] for line in lines]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} is damaged (release {shown(twice)} stands twice): {_MEND}")
     return lines
+
+
+def _marked(line: Any, before: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns which of the releases recorded before a line marks as published, None if it is no such line."""
+    if not isinstance(line, dict) or line.keys() != {"id", "published"} or line["published"] is not True:
+        return None
+    return next((one for one in before if one["id"] == line["id"]), None)
 
 
 def _is_entry(line: Any) -> bool:
