@@ -31,7 +31,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.released.workplace import Begun, Workplace
 from methods.core.released.writer import check_names, write
-from methods.core.runs import checkpoint, outputs, spent, warm_start
+from methods.core.runs import generator, outputs, spent, warm_start
 from methods.core.runs.configured import SOUND, Configured, configured
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
@@ -203,7 +203,7 @@ def _make(
         train(plan, data, place.folder, device, critics, secret_noise=True, begins_to_charge=place.note_charging)
     classes = plan.public.num_classes
     count = arguments.num or math.ceil(plan.public.num_train / classes) * classes
-    state = checkpoint.load_generator(place.folder)
+    state = generator.load(place.folder)
     images, labels = draw(plan, state, count, device)
     write(place.partial(), plan, names, images, labels, state, parquet=arguments.parquet)
     place.publish()

@@ -35,7 +35,7 @@ from methods.commands.arguments import (
     use_machine,
     warn_of_delta,
 )
-from methods.core.runs import checkpoint, outputs, parts, warm_start
+from methods.core.runs import finished, generator, outputs, parts, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -82,6 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
             digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
             critics = warm_start.prepared(plan, data, device, arguments.out, digest)
             train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)
+        else:
+            finished.check_record(arguments.out)
         _samples(plan, arguments, device)
 
 
@@ -104,7 +106,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:
     if parts.is_whole(arguments.out, plan, arguments.num):
         return
-    samples = LabelledImages(*draw(plan, checkpoint.load_generator(arguments.out), arguments.num, device))
+    samples = LabelledImages(*draw(plan, generator.load(arguments.out), arguments.num, device))
     parts.write(arguments.out, plan, samples, max(1, _PART_BYTES // samples.images[0].size))
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from methods.commands.arguments import add_machine, add_num, read_plan, use_machine
-from methods.core.runs import checkpoint, outputs, parts
+from methods.core.runs import generator, outputs, parts
 from methods.core.runs.sample import draw
 from workflow.common.files import write_npz
 
@@ -25,5 +25,5 @@ def run(arguments: argparse.Namespace) -> None:
     parts.check_output(Path(arguments.out))
     plan = read_plan(arguments.run / "plan.json")
     outputs.restore(arguments.run, plan)
-    images, labels = draw(plan, checkpoint.load_generator(arguments.run), arguments.num, device)
+    images, labels = draw(plan, generator.load(arguments.run), arguments.num, device)
     write_npz(arguments.out, images=images, labels=labels)

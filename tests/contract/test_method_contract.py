@@ -14,7 +14,7 @@ from methods.core import registry
 from methods.core.accounting.calibration import epsilon
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
-from methods.core.runs import checkpoint
+from methods.core.runs import generator
 from workflow.common.errors import UserError
 
 PRIVATE_WORDS = ("critic", "discriminator", "teacher", "classifier", "optimizer", "embedding", "target", "shard")
@@ -124,9 +124,9 @@ def test_samples_depend_on_the_labels(trained: harness.Run) -> None:
 
 
 def test_the_stored_generator_is_all_that_sampling_needs(trained: harness.Run, tmp_path: Path) -> None:
-    checkpoint.save_generator(tmp_path, trained.method)
+    generator.save(tmp_path, trained.method)
     loaded = trained.new()
-    loaded.load(checkpoint.load_generator(tmp_path), None)
+    loaded.load(generator.load(tmp_path), None)
     assert torch.equal(trained.samples(), trained.samples(loaded))
 
 

@@ -12,7 +12,7 @@ import torch
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
-from methods.core.runs import checkpoint
+from methods.core.runs import generator
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -48,7 +48,7 @@ def images_of(one: Plan, folder: Path) -> torch.Tensor:
         warm = folder / "critics"
         make(one.method, wanted(one), one.public, data, 0, CPU, warm)
     train(one, data, folder / "run", CPU, warm)
-    return draw(one, checkpoint.load_generator(folder / "run"), one.public.num_classes, CPU)[0]
+    return draw(one, generator.load(folder / "run"), one.public.num_classes, CPU)[0]
 
 
 def check(name: str, spec: PublicSpec, folder: Path, **other: object) -> bool:
@@ -87,9 +87,9 @@ def test_another_shape_is_refused_or_made(name: str, height: int, width: int, tm
 @pytest.mark.parametrize("method", ["gs_wgan", "dpac"])
 def test_shards_drawn_apart_make_square_images(method: str, size: int, tmp_path: Path) -> None:
     spec = PublicSpec("toy", (3, size, size), 2, RECORDS)
-    for generator in ("dcgan", "resnet"):
-        other = {"shards_per_step": 1.0, "spectral_norm": False, "generator": generator}
-        assert check(method, spec, tmp_path / generator, **other)
+    for network in ("dcgan", "resnet"):
+        other = {"shards_per_step": 1.0, "spectral_norm": False, "generator": network}
+        assert check(method, spec, tmp_path / network, **other)
 
 
 @pytest.mark.parametrize("size", SQUARES)

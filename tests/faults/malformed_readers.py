@@ -36,7 +36,7 @@ from methods.commands.join import join
 from methods.core import registry
 from methods.core.privacy.ledger import Ledger
 from methods.core.released.workplace import Workplace
-from methods.core.runs import checkpoint, finished, spent
+from methods.core.runs import finished, generator, spent
 from methods.core.runs.sample import draw
 from workflow import merging, own_content, presets, progress, record
 from workflow.common.contracts import LabelledImages, RunFolder, load_images
@@ -133,7 +133,7 @@ def _features(folder: Path) -> Any:
 
 def _drawn(folder: Path) -> Any:
     plan = read_plan(folder / RUN / "plan.json")
-    return LabelledImages(*draw(plan, checkpoint.load_generator(folder / RUN), 6, torch.device("cpu")))
+    return LabelledImages(*draw(plan, generator.load(folder / RUN), 6, torch.device("cpu")))
 
 
 def _resumed(folder: Path) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from toys import TINY_GAN, Killed, killed_at
 
 from methods.__main__ import main
@@ -18,7 +19,7 @@ from methods.core import registry
 from methods.core.runs import outputs, parts
 from methods.core.runs.folder import held, is_begun, is_complete
 from workflow.common.contracts import load_images
-from workflow.common.files import write_json, write_npz
+from workflow.common.files import sha256, write_json, write_npz
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = TINY_GAN | {"steps": 12, "warm_start_steps": 1}
@@ -360,6 +361,50 @@ def test_sampling_puts_a_lost_generator_back_and_one_of_another_plan_not(parted,
     harm_by_another_plan(folder)
     assert main(sample) == 2
     assert "train the run first" in capsys.readouterr().err and not (folder / "generator.safetensors").exists()
+
+
+def exchanged(path: Path) -> None:
+    """Puts a generator of the same shapes in the place of one, as a file of its own."""
+    state = {name: value + 0.5 for name, value in load_file(path).items()}
+    path.unlink()
+    save_file(state, path)
+
+
+def test_a_generator_of_the_same_shapes_is_not_taken_for_the_runs_own(parted, capsys):
+    folder, again = parted
+    path, out = folder / "generator.safetensors", folder.parent / "ten.npz"
+    sample = lambda: main(["sample", "--run", str(folder), "--num", "10", "--out", str(out)])  # noqa: E731
+    before, record = outputs_of(folder), json.loads((folder / "run.json").read_text())
+    exchanged(path)
+    for call in (again, sample):
+        capsys.readouterr()
+        assert call() == 2 and f"{path} is not the generator that this run trained" in capsys.readouterr().err
+    changed(folder, generator=sha256(path))
+    assert "another generator than run.json tells of" in joined(folder, capsys) and not out.exists()
+    path.unlink()
+    assert again() == 0 and outputs_of(folder) == before and joined(folder, capsys) == 40
+    # The kept one is the same file, unless it was replaced by name.
+    exchanged(folder / "private" / "end" / "generator.safetensors")
+    path.unlink()
+    assert again() == 2 and "end/generator.safetensors is not the generator" in capsys.readouterr().err
+    # A record of an earlier version tells of none.
+    for place in (folder, folder / "private" / "end"):
+        write_json(place / "run.json", {key: record[key] for key in record if key != "generator_sha256"})
+    assert again() == 0
+
+
+@pytest.mark.parametrize("count", ["published", "sound"])
+def test_a_record_that_tells_of_less_than_its_ledger_is_refused_by_the_same_call(parted, capsys, count):
+    folder, again = parted
+    path, before = folder / "run.json", outputs_of(folder)
+    record = json.loads(path.read_text())
+    write_json(path, record | {f"eps_{count}": record[f"eps_{count}"] * 0.9})
+    capsys.readouterr()
+    assert again() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path} tells of epsilon" in line and "the record was changed" in line
+    path.unlink()
+    assert again() == 0 and outputs_of(folder) == before
 
 
 @pytest.mark.parametrize("name", ["generator.safetensors", "ledger.jsonl"])

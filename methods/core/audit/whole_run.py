@@ -15,8 +15,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import Index, PrivateData
 from methods.core.release import PublicSpec
 from methods.core.rng import named_rng
-from methods.core.runs import warm_start
-from methods.core.runs.checkpoint import load_generator
+from methods.core.runs import generator, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -139,7 +138,7 @@ def _generate(plan: Plan, door: CanaryData, folder: Path, samples: int, device: 
         warm_start.make(plan.method, settings, plan.public, door, plan.seed, device, folder / "warm")
     train(plan, door, folder / "run", device, folder / "warm" if settings is not None else None)
     rng = named_rng(plan.seed, "audit samples")
-    return torch.from_numpy(draw(plan, load_generator(folder / "run"), samples, device, rng)[0])
+    return torch.from_numpy(draw(plan, generator.load(folder / "run"), samples, device, rng)[0])
 
 
 def nearest(canaries: torch.Tensor, generated: torch.Tensor) -> np.ndarray:

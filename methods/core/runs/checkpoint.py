@@ -1,4 +1,4 @@
-"""Checkpoints of a run in progress, and the released generator: what is private stays under `private/`."""
+"""Checkpoints of a run in progress, which stay under `private/`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from methods.core.method import Method
-from workflow.common.errors import UserError
 from workflow.common.files import atomic, cannot_write
 from workflow.common.readers.fields import fields, is_number, is_object, is_whole
 from workflow.common.readers.guard import reading
 
-GENERATOR = "generator.safetensors"
 AGAIN = "restore it, or remove the run's folder to start again, which spends the budget on these records a second time"
 # Adam has two moments for each number that it trains, from its first step on.
 _GROWTH = 3
@@ -67,22 +64,6 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     with reading(path, "is not a readable checkpoint", AGAIN):
         return fields(_loaded(path, device), _FIELDS)
-
-
-def save_generator(folder: Path, method: Method) -> None:
-    """Writes generator.safetensors, the only trained tensors a run releases."""
-    state = {name: value.detach().cpu().contiguous() for name, value in method.public_state().items()}
-    with atomic(folder / GENERATOR) as temporary:
-        temporary.write_bytes(safetensors.torch.save(state))
-
-
-def load_generator(folder: Path) -> dict[str, torch.Tensor]:
-    """Reads generator.safetensors. Raises UserError if the run has none yet, or a damaged one."""
-    path = folder / GENERATOR
-    if not path.exists():
-        raise UserError(f"no {path}: train the run first")
-    with reading(path, "is no generator", "train the run again"):
-        return safetensors.torch.load_file(path)
 
 
 def _loaded(path: Path, device: torch.device) -> Any:

@@ -17,7 +17,7 @@ from methods.core.accounting.calibration import COUNTS, epsilon
 from methods.core.privacy import ledger_lines
 from methods.core.release import Release
 from methods.core.runs import outputs
-from methods.core.runs.folder import LEDGER, RECORD, kept_ledgers
+from methods.core.runs.folder import LEDGER, RECORD, end, kept_ledgers
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import read_object, sync_folder
@@ -54,7 +54,7 @@ def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> 
     outputs.sweep(folder)
     outputs.put_back_ledger(folder)
     earlier = _ledgers(folder)
-    _check_record(folder)
+    check_record(folder)
     if not earlier:
         outputs.forget(folder)
         return
@@ -85,9 +85,10 @@ def earlier_runs(folder: Path) -> dict[str, Any]:
     return {"earlier_runs": len(kept), **costs}
 
 
-def spent(path: Path) -> Spent:
+def spent(path: Path, reserved: bool = True) -> Spent:
     """Returns what a run's ledger spent, as the ledger itself counts after a restart of the machine.
 
+    Without `reserved`, uses that were only reserved ahead do not count.
     Raises UserError for a file that is not a ledger, or whose cost is not known.
     """
     try:
@@ -97,6 +98,7 @@ def spent(path: Path) -> Spent:
         if not lines.records or lines.records[0] is None:
             raise ValueError("it is empty, or its first line cannot be read")
         header, *records = lines.records
+        records = [one for one in records if reserved or one is None or "reserve" not in one]
         fields(header, {"plan": lambda value: isinstance(value, list), "budget": is_object})
         releases = {fields["name"]: Release.from_dict(fields) for fields in header["plan"]}
         delta, uses = header["budget"]["delta"], ledger_lines.uses(releases, records, boot=None)
@@ -115,8 +117,8 @@ def _keep(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
 
 
-def _check_record(folder: Path) -> None:
-    """Raises UserError where a finished run's record tells of more than its ledger does, or the ledger is gone."""
+def check_record(folder: Path) -> None:
+    """Raises UserError where a finished run's record tells of another cost than its ledger, or the ledger is gone."""
     if not (folder / RECORD).exists():
         return
     # After a kill in `_keep` it is the last of those that have their new names.
@@ -134,11 +136,20 @@ def _check_record(folder: Path) -> None:
 
 
 def _check_told(ledger: Path, told: Any, count: str) -> None:
-    """Raises UserError where a ledger shows less than a record of its run told."""
-    if isinstance(told, int | float) and told > (shown := spent(ledger).costs[count]) * (1 + 1e-6):
+    """Raises UserError where a ledger shows less than a record of its run told, or was charged more."""
+    if not isinstance(told, int | float):
+        return
+    if told > (shown := spent(ledger).costs[count]) * (1 + 1e-6):
         raise UserError(
             f"{ledger} shows epsilon {shown:.4g} ({count}), {RECORD} beside it {told:.4g}: it was cut or replaced;"
             f" {_LOST}"
+        )
+    # What was only reserved counts after a restart of the machine, and not before it.
+    if told < (shown := spent(ledger, reserved=False).costs[count]) * (1 - 1e-6):
+        raise UserError(
+            f"{ledger.parent / RECORD} tells of epsilon {told:.4g} ({count}), and {ledger.name} beside it shows"
+            f" {shown:.4g}: the record was changed. Remove it, and the same call puts back the one in"
+            f" {end(ledger.parent)}, if that is kept; else restore it"
         )
 
 

@@ -18,6 +18,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, clear_leftovers
 
 LEDGER, RECORD, LOG = "ledger.jsonl", "run.json", "log.csv"
+GENERATOR = "generator.safetensors"
 _KEPT = re.compile(r"ledger-(\d+)\.jsonl")
 
 

@@ -19,9 +19,11 @@ from typing import Any
 from methods.core.privacy import ledger_lines
 from methods.core.privacy.ledger_lines import Position
 from methods.core.runs import begun as begun_with
+from methods.core.runs import generator
 from methods.core.runs.begun import Begun, begun_path
-from methods.core.runs.checkpoint import GENERATOR, checkpoint_path
+from methods.core.runs.checkpoint import checkpoint_path
 from methods.core.runs.folder import (
+    GENERATOR,
     LEDGER,
     LOG,
     RECORD,
@@ -144,11 +146,17 @@ def lacks(folder: Path) -> list[str]:
 def publish(folder: Path) -> None:
     """Puts the outputs of a run that has ended into its folder, and removes what continuing it would need.
 
-    Raises UserError, and changes nothing, unless all of them are there, and belong to the ledger in the folder.
+    Raises UserError, and changes nothing, unless all of them are there, and belong to the ledger in the folder and to
+    each other.
     """
     if gone := [name for name in _OUTPUTS if not (end(folder) / name).is_file()]:
         raise UserError(f"{end(folder)} lacks {gone[0]}: restore it, or remove that folder and call again")
     _check_place(folder)
+    if not generator.is_own(end(folder)):
+        raise UserError(
+            f"{end(folder) / GENERATOR} is not the generator that the {RECORD} beside it tells of: restore it, or"
+            f" remove {end(folder)} and call again"
+        )
     # A ledger that was cut is put back; one that says anything else is another run's.
     if (folder / LEDGER).exists() and not _begins_with(end(folder) / LEDGER, folder / LEDGER):
         raise _foreign(folder)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from methods.core.runs.checkpoint import GENERATOR
-from methods.core.runs.folder import LEDGER, LOG, RECORD
+from methods.core.runs.folder import GENERATOR, LEDGER, LOG, RECORD
+from methods.core.runs.generator import recorded
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError
@@ -161,6 +161,8 @@ def _read(folder: Path, manifest: Manifest) -> Iterator[LabelledImages]:
         raise UserError(f"the samples in {folder} are of another plan than its plan.json; {AGAIN}")
     if generator.exists() and sha256(generator) != manifest.generator:
         raise UserError(f"the samples in {folder} were drawn from another generator than {generator}; {AGAIN}")
+    if recorded(folder) not in (None, manifest.generator):
+        raise UserError(f"the samples in {folder} were drawn from another generator than {RECORD} tells of; {AGAIN}")
     for part in manifest.parts:
         stored = load_images(folder / part.file)
         if stored.digest() != part.sha256:

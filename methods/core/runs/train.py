@@ -19,7 +19,7 @@ from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.ledger_lines import Position
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Release
-from methods.core.runs import begun, checkpoint, finished, noise_key, outputs
+from methods.core.runs import begun, checkpoint, finished, generator, noise_key, outputs
 from methods.core.runs import warm_start as begin_from
 from methods.core.runs.begun import Begun
 from methods.core.runs.folder import (
@@ -268,7 +268,7 @@ class _Signals:
 def _finish(
     plan: Plan, method: Method, loop: TrainingLoop, ledger: Ledger, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    checkpoint.save_generator(end(folder), method)
+    digest = generator.save(end(folder), method)
     write_text(end(folder) / LOG, _log_csv(loop.log))
     private = folder / "private" / PRIVATE_REPORT
     private.unlink(missing_ok=True)
@@ -284,6 +284,7 @@ def _finish(
         "steps_planned": method.num_steps,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
+        generator.DIGEST: digest,
         **finished.earlier_runs(folder),
         "provenance": provenance(),
     }
