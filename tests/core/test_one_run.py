@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core.release import Budget
 from methods.core.runs import checkpoint, outputs, train, warm_start
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
+from workflow.common.files import write_json
 
 STEPS = 26
 
@@ -247,6 +249,30 @@ def test_critics_of_other_records_are_refused_by_their_folder(tmp_path):
         done.pop(name)
         (folders[1] / "done.json").write_text(json.dumps(done))
         refused(tmp_path / "run", says, plan, data=toy_records(3), warm_start=folders[1])
+
+
+@pytest.mark.parametrize("harm", ["exchanged", "gone"])
+def test_critics_that_were_exchanged_since_they_were_made_begin_and_continue_no_run(tmp_path, harm):
+    """Other critics of the same shape would train another generator in silence."""
+    plan, data = tuned(warm_start_steps=1), toy_records()
+    folder, other = (warm_start.prepared(plan, data, CPU, tmp_path / name, None) for name in "ab")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "gs_wgan", 2)
+        train.train(plan, data, tmp_path / "run", CPU, folder, checkpoint_seconds=0)
+    path = next(folder.glob("*.safetensors"))
+    kept = load_file(path)
+    path.unlink()
+    if harm == "exchanged":
+        save_file({name: value + 0.5 for name, value in kept.items()}, path)
+    says = f"{path.name} {'was changed or exchanged' if harm == 'exchanged' else 'is gone'}"
+    refused(tmp_path / "run", says, plan, data=data, warm_start=folder)
+    with pytest.raises(UserError, match=says):
+        train.train(plan, data, tmp_path / "new", CPU, warm_start.prepared(plan, data, CPU, tmp_path / "a", None))
+    assert not (tmp_path / "new").exists()
+    # Those of an earlier version tell of no files.
+    done = json.loads((other / "done.json").read_text())
+    write_json(other / "done.json", {name: value for name, value in done.items() if name != "files"})
+    train.train(plan, data, tmp_path / "run", CPU, other)
 
 
 @pytest.fixture

@@ -18,12 +18,14 @@ from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs import noise_key
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError, shown
-from workflow.common.files import clear_leftovers, read_json, write_json
+from workflow.common.files import clear_leftovers, read_json, sha256, write_json
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
 
 # What says from what a warm start was made.
 SOURCE = "source.json"
+# Of each file the SHA-256, in done.json; those of earlier versions have no such key.
+FILES = "files"
 
 
 def wanted(plan: Plan) -> dict[str, Any] | None:
@@ -56,6 +58,19 @@ def check(plan: Plan, folder: Path | None, data: PrivateData) -> None:
             raise UserError(f"{folder} is a warm start of other {name}, {shown(made)}, not {asked}; {how}")
     if done.get("records") != noise_key.of_warm_start(data):
         raise UserError(f"{folder} is a warm start of other training records than the run's; {how}")
+    _check_files(folder, done.get(FILES, {}))
+
+
+def _check_files(folder: Path, digests: Any) -> None:
+    """Raises UserError unless all files of a warm start are what they were when it was done."""
+    for name, digest in digests.items() if isinstance(digests, dict) else [("done.json", None)]:
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            what = "was changed or exchanged" if path.is_file() else "is gone"
+            raise UserError(
+                f"{path} {what} since the warm start was made: restore it, or remove {folder} and make it again by"
+                " python -m methods warm-start, or by the same run"
+            )
 
 
 def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
@@ -98,7 +113,8 @@ def make(
         context = Context(public, (), seed, device)
         registry.load(method).make_warm_start(settings, context, data, ledger, out)
     seconds = round(time.monotonic() - started, 3)
-    done = {"settings": settings, "seed": seed, "records": source["records"], "seconds": seconds}
+    files = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
+    done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files, "seconds": seconds}
     write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
