@@ -339,6 +339,25 @@ def test_a_ledger_that_was_cut_or_is_gone_beside_its_record_is_no_free_run(folde
         train.train(planned(), toy_records(), folder, CPU)
 
 
+@pytest.mark.parametrize("count", ["published", "sound"])
+def test_a_record_that_tells_of_less_than_its_ledger_is_not_passed_over(folder, count):
+    record = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", record | {f"eps_{count}": record[f"eps_{count}"] * 0.999})
+    with pytest.raises(UserError, match=rf"run.json tells of epsilon .*\({count}\).*the record was changed"):
+        train.train(planned(), toy_records(), folder, CPU)
+
+
+def test_a_record_need_not_tell_of_uses_that_were_only_reserved(tmp_path):
+    """They count after a restart of the machine alone."""
+    releases = (planned().releases[0].used(1000),)
+    with Ledger.open(tmp_path / "ledger.jsonl", releases, Budget(1e6, 1e-5, "published")) as ledger:
+        with ledger.charge(releases[0].name):
+            pass
+        write_json(tmp_path / "run.json", {f"eps_{count}": ledger.epsilon(count) for count in ("published", "sound")})
+    assert '"reserve"' in (tmp_path / "ledger.jsonl").read_text()
+    finished.check_record(tmp_path)
+
+
 @pytest.mark.parametrize("plan", [4, 3])
 def test_a_ledger_that_was_cut_is_put_back_where_the_whole_one_is_kept(folder, plan):
     """Also where another plan follows, whose record tells of the run before, and Snakemake has deleted run.json."""
