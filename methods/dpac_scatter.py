@@ -23,11 +23,14 @@ from methods.core.scattering.features import Scattering
 from methods.core.scattering.judge import Judge, gradient_release
 from methods.core.scattering.refiner import Refiner
 from methods.core.scattering.witness import MOST_NUMBERS, ask, distance, means_release
+from methods.core.speed.remembered import Remembered
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 _CRITIC, _CLASSIFIER = "feature_means", "classifier_gradient"
 _BLOCK = 500
+# Records that join a step of the classifier on average, at most: beyond, they take time and gain little.
+_MOST_JOIN = 10_000
 # Images that a class has at least in a step, if there are so many: a half of them needs some.
 _EACH = 4
 _BETAS = (0.5, 0.99)
@@ -75,7 +78,9 @@ class DPACScatter(Method):
         critic_share: float = setting(0.3, "the critic's share, likewise", low=0.001, high=1)
         classifier_share: float = setting(0.3, "the classifier's share, likewise and nearly", low=0.001, high=1)
         classifier_steps: int = setting(100, "steps of the classifier, each one release", low=1, high=1_000_000)
-        classifier_rate: float = setting(0.1, "probability of a record to join such a step", low=1e-5, high=1)
+        classifier_rate: float = setting(
+            0.1, "probability of a record to join such a step, less where that is over 10,000 records", low=1e-5, high=1
+        )
         classifier_learning_rate: float = setting(2.0, "its learning rate (momentum 0.9)", low=1e-9, high=1e6)
         clip: float = setting(1.0, "L2 bound of a record's gradient; features are long", low=1e-9, high=1e6)
         steps: int = setting(600, "steps of the generator", low=1, high=10_000_000)
@@ -109,6 +114,7 @@ class DPACScatter(Method):
         start = tuple(release for release in context.releases if release.bounded == "moments")
         self._start = GaussianModel(hp, self.public, start, self.device)
         self._features = Scattering(shape, self.device)
+        self._remembered = Remembered(self._features, self._features.size, self.public.num_train, self.device)
         with seeded(context.seed, "dpac_scatter", "refiner"):
             self._refiner = Refiner(shape, classes, hp.width, hp.noise_maps).to(self.device)
         self._optimizer = adam(self._refiner.parameters(), hp.learning_rate, _BETAS)
@@ -147,7 +153,7 @@ class DPACScatter(Method):
             found.append(
                 gradient_release(
                     _CLASSIFIER, public, noise, share=shares["classifier"], steps=hp.classifier_steps,
-                    rate=hp.classifier_rate, clip=hp.clip,
+                    rate=min(hp.classifier_rate, _MOST_JOIN / public.num_train), clip=hp.clip,
                 )
             )  # fmt: skip
         return tuple(found)
@@ -206,15 +212,14 @@ class DPACScatter(Method):
         """Yields features [B, size] and labels int64 [B] of the records `index`, a block at a time."""
         for part in index.split(_BLOCK):
             images, labels = data.read(grant, part)
-            yield self._features(images.to(self.device).float() / 255), labels.to(self.device)
+            yield self._remembered(images), labels.to(self.device)
 
     def _teach(self, data: PrivateData, ledger: Ledger) -> None:
         hp = self.hp
         with ledger.charge(_CLASSIFIER) as grant:
-            index = grant.poisson_batch(len(data))
-            features, labels = zip(*self._records(data, grant, index), strict=True)
-            expected = hp.classifier_rate * self.public.num_train
-            self._judge.step(grant, torch.cat(features), torch.cat(labels), hp.classifier_learning_rate, expected)
+            batch = self._records(data, grant, grant.poisson_batch(len(data)))
+            expected = grant.release.rate * self.public.num_train
+            self._judge.step(grant, batch, hp.classifier_learning_rate, expected)
 
     def _refine(self, t: int) -> StepLog:
         hp = self.hp

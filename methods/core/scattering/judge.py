@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch.nn import functional
 
-from methods.core.privacy.grant import Grant, UnaccountedAccess
+from methods.core.privacy.grant import Grant
 from methods.core.release import PublicSpec, Release
 
 _MOMENTUM = 0.9
@@ -44,20 +44,21 @@ class Judge:
         self._velocity = torch.zeros_like(self.weights)
 
     def step(
-        self, grant: Grant, features: torch.Tensor, labels: torch.Tensor, learning_rate: float, expected: float
+        self, grant: Grant, batch: Iterable[tuple[torch.Tensor, torch.Tensor]], learning_rate: float, expected: float
     ) -> None:
-        """One step with momentum down the noisy gradient sum of a Poisson batch [B, size], divided by `expected`.
+        """One step with momentum down a noisy gradient sum, divided by `expected`.
 
-        Raises UnaccountedAccess unless the grant is open.
+        `batch` yields features [B_i, size] and labels int64 [B_i] of the records of a Poisson batch, and is read
+        lazily. Raises UnaccountedAccess unless the grant is open.
         """
-        if not grant.open or grant.release is None:
-            raise UnaccountedAccess("a step of the classifier needs an open grant of its release")
-        rows = _with_constant(features)
-        residuals = (rows @ self.weights.T).softmax(1) - functional.one_hot(labels, len(self.weights))
-        if grant.release.kind != "none":
-            residuals = residuals * _factors(residuals, rows, grant.release.clip)
-        gradient = grant.noise(residuals.T @ rows) / expected
-        self._velocity = _MOMENTUM * self._velocity + gradient
+        total = torch.zeros_like(self.weights)
+        for features, labels in batch:
+            rows = _with_constant(features)
+            residuals = (rows @ self.weights.T).softmax(1) - functional.one_hot(labels, len(self.weights))
+            if grant.release.kind != "none":
+                residuals = residuals * _factors(residuals, rows, grant.release.clip)
+            total += residuals.T @ rows
+        self._velocity = _MOMENTUM * self._velocity + grant.noise(total) / expected
         self.weights = self.weights - learning_rate * self._velocity
 
     def scores(self, features: torch.Tensor) -> torch.Tensor:
