@@ -72,8 +72,9 @@ class DPACScatter(Method):
             0.1, "share of the start's budget of its first release; 1: there is no second", low=0.001, high=1
         )
         adjacency: str = setting(
-            "add_or_remove", "neighbours: as Poisson batches protect no others", choices=("add_or_remove",)
-        )
+            "add_or_remove", "neighbours, of all releases: add_or_remove, or replace_one, which takes twice the noise",
+            choices=("add_or_remove", "replace_one"),
+        )  # fmt: skip
         start_share: float = setting(0.4, "the start's share of the budget, relative to the others'", 0.001, 1)
         critic_share: float = setting(0.3, "the critic's share, likewise", low=0.001, high=1)
         classifier_share: float = setting(0.3, "the classifier's share, likewise and nearly", low=0.001, high=1)
@@ -148,12 +149,12 @@ class DPACScatter(Method):
         shares = hp.players()
         found = list(hp.releases(public, noise / shares["start"] ** 0.5))
         if "critic" in shares:
-            found.append(means_release(_CRITIC, public, noise / shares["critic"] ** 0.5))
+            found.append(means_release(_CRITIC, public, noise / shares["critic"] ** 0.5, hp.adjacency))
         if "classifier" in shares:
             found.append(
                 gradient_release(
                     _CLASSIFIER, public, noise, share=shares["classifier"], steps=hp.classifier_steps,
-                    rate=min(hp.classifier_rate, _MOST_JOIN / public.num_train), clip=hp.clip,
+                    rate=min(hp.classifier_rate, _MOST_JOIN / public.num_train), clip=hp.clip, adjacency=hp.adjacency,
                 )
             )  # fmt: skip
         return tuple(found)

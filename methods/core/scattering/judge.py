@@ -17,9 +17,9 @@ _HAIR = 1 - 1e-5
 
 
 def gradient_release(
-    name: str, public: PublicSpec, noise: float, *, share: float, steps: int, rate: float, clip: float
+    name: str, public: PublicSpec, noise: float, *, share: float, steps: int, rate: float, clip: float, adjacency: str
 ) -> Release:
-    """Returns the release of `steps` sums of clipped gradients over Poisson batches, add-or-remove.
+    """Returns the release of `steps` sums of clipped gradients over Poisson batches.
 
     Together they cost about what one Gaussian answer of multiplier noise / share^0.5 does: many draws at a rate r are
     nearly one Gaussian with (sensitivity / noise)^2 = r^2 steps (exp(1 / sigma^2) - 1), sigma being the multiplier of
@@ -28,7 +28,7 @@ def gradient_release(
     sigma = math.log1p(share / (noise * rate) ** 2 / steps) ** -0.5 if noise else 0.0
     return Release(
         name=name, kind="gaussian", clip=clip, noise=sigma, bounded="sum", rows=public.num_train, rate=rate,
-        sampling="poisson", max_uses=steps, adjacency="add_or_remove",
+        sampling="poisson", max_uses=steps, adjacency=adjacency,
     )  # fmt: skip
 
 

@@ -21,11 +21,11 @@ _NORM = 1 - 1e-5
 _COUNT, _FEATURES = _NORM * math.sqrt(_COUNT_SHARE), _NORM * math.sqrt(1 - _COUNT_SHARE)
 
 
-def means_release(name: str, public: PublicSpec, noise: float) -> Release:
-    """Returns one use of the sum by class of all records' rows of norm 1, add-or-remove."""
+def means_release(name: str, public: PublicSpec, noise: float, adjacency: str) -> Release:
+    """Returns one use of the sum by class of all records' rows of norm 1."""
     return Release(
         name=name, kind="gaussian", clip=1.0, noise=noise, bounded="sum", rows=public.num_train, rate=1.0,
-        sampling="all", max_uses=1, adjacency="add_or_remove",
+        sampling="all", max_uses=1, adjacency=adjacency,
     )  # fmt: skip
 
 
