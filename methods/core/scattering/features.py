@@ -37,7 +37,7 @@ class Scattering:
         self._blur = _gaussian(_COARSE, 1.6)[None, None].to(device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns features [N, size], about size^0.5 long each, of images [N, C, H, W] in [0, 1]."""
+        """Returns features [N, size] of images [N, C, H, W] in [0, 1], of norm size^0.5 less what faint maps lack."""
         maps = self._maps(images)
         return functional.group_norm(maps, self.channels // _GROUP).flatten(1)
 
