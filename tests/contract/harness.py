@@ -51,7 +51,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],
     "dpac_scatter": [
         {"adjacency": "replace_one", "first_share": 1.0, "splits": 0, "least_probability": 0.2, "candidates": 2},
-        {"critic_weight": 0.0}, {"classifier_weight": 0.0},
+        {"critic_weight": 0.0},
     ],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip
