@@ -30,6 +30,7 @@ TINY: dict[str, Any] = {
     "critic_batch": 4, "width": 4, "critic_width": 4, "generator_width": 4, "classifier_width": 4,
     "warm_start_width": 4, "hidden": 8, "channels": 8, "features": 32, "num_teachers": 4, "dim": 4,
     "teacher_steps": 1, "pretrain_steps": 1, "teacher_rate": 0.02,
+    "classifier_steps": 2,
     # So small that gradients meet it, as they do in a run that learns.
     "clip": 0.01,
 }  # fmt: skip
@@ -48,6 +49,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     # So few records that no rule would split their classes.
     "dp_gauss": [{"least_signal": 0.0}, {"first_share": 1.0, "splits": 0}],
     "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],
+    "dpac_scatter": [
+        {"adjacency": "replace_one", "first_share": 1.0, "splits": 0, "least_probability": 0.2, "candidates": 2},
+        {"critic_weight": 0.0},
+    ],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip
 

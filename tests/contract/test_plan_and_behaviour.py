@@ -188,13 +188,15 @@ def test_a_use_reads_the_records_that_it_drew_all_of_them_and_once(recorded: har
 
 @pytest.fixture(scope="module")
 def forced(recorded: harness.Run, case: tuple[str, dict], tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The first uses of runs that draw no unit, the first or the last alone, by these names."""
+    """The first uses that draw, of runs that draw no unit, the first or the last alone, by these names."""
     drawn = {"none": lambda units: torch.arange(0), "first": lambda units: torch.tensor([0]),
              "last": lambda units: torch.tensor([units - 1])}  # fmt: skip
-    samplings = {release.sampling for release in recorded.releases}
-    names = {"poisson": drawn.keys(), "one_shard_of_k": drawn.keys() - {"none"}}.get(samplings.pop(), set())
+    samplings = {release.sampling for release in recorded.releases} - {"all"}
+    names = {"poisson": drawn.keys(), "one_shard_of_k": drawn.keys() - {"none"}}.get("".join(samplings), set())
+    before = [bool(use.drawn) for use in recorded.tape.uses].index(True) if names else 0
     folder = tmp_path_factory.mktemp("forced")
-    return {name: run(case, folder / name, tape=Tape(stop_after=2, draw=drawn[name])).tape.uses for name in names}
+    tapes = {name: Tape(stop_after=before + 2, draw=drawn[name]) for name in names}
+    return {name: run(case, folder / name, tape=tape).tape.uses[before:] for name, tape in tapes.items()}
 
 
 def test_what_a_use_reads_follows_its_draw_wherever_that_falls(forced: dict) -> None:
@@ -406,7 +408,7 @@ class Labels:
 @pytest.mark.parametrize(("name", "overrides"), [*((name, {}) for name in registry.names()), ("dpac", harness.SOUND)])
 def test_generated_images_have_uniform_labels(name: str, overrides: dict, tmp_path: Path) -> None:
     fields = {field.name for field in dataclasses.fields(registry.load(name).Hyper)}
-    wanted = {"batch_size": 64, "generated": 64, "fakes": 64, "steps": 2}
+    wanted = {"batch_size": 64, "generated": 64, "fakes": 64, "classes_shown": 10, "steps": 2}
     larger = {key: value for key, value in wanted.items() if key in fields}
     labels = Labels()
     handle = torch.nn.modules.module.register_module_forward_hook(labels)

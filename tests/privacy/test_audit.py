@@ -230,6 +230,7 @@ TINY_GAN = dict(
 TRAINED = {
     "dp_merf": dict(features=64, steps=5), "dp_cgan": dict(steps=4, batch_size=16), "gs_wgan": TINY_GAN,
     "dp_ntk": dict(width=16, steps=5, batch_size=16, hidden=8, channels=4),
+    "dpac_scatter": dict(classifier_steps=3, steps=3, batch_size=8, width=4),
     "dpac": {**TINY_GAN, "classifier_start": 1, "classifier_fake_steps": 1, "classifier_real_steps": 1},
 }  # fmt: skip
 

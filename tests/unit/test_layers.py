@@ -43,6 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "methods/core/registry.py": COMMON | core("method"),
     "methods/core/sharded": COMMON | core(*BELOW, "method", "sharded") | {"torch", "safetensors", "tqdm"},
     "methods/core/gaussians": COMMON | core("release", "privacy", "gaussians") | {"torch"},
+    "methods/core/scattering": COMMON | core("release", "speed", "privacy", "scattering") | {"torch"},
     "methods/core/teachers": COMMON | core(*BELOW, "method", "teachers") | {"torch"},
     "methods/core/runs": COMMON | core(*BELOW, "method", "registry", "runs") | {"torch", "safetensors", "tqdm"},
     "methods/core/released": COMMON
@@ -109,7 +110,9 @@ def test_the_rooms_of_core_are_named_and_nothing_else_stands_in_the_corridor() -
     files = {path.stem for path in (ROOT / "methods/core").glob("*.py")} - {"__init__"}
     assert files == {"method", "registry", "release", "optimisers", "rng", "partition"}
     rooms = {path.parent.name for path in (ROOT / "methods/core").glob("*/*.py")}
-    assert rooms == {"privacy", "accounting", "runs", "sharded", "teachers", "gaussians", "audit", "speed", "released"}
+    assert rooms == {
+        "privacy", "accounting", "runs", "sharded", "teachers", "gaussians", "scattering", "audit", "speed", "released",
+    }  # fmt: skip
     assert {path.stem for path in (ROOT / "methods").glob("_*.py")} == {"__init__", "__main__"}
 
 

@@ -38,9 +38,10 @@ def epsilon(releases: tuple[Release, ...], delta: float) -> float:
     dp_accounting's RDP accountant (add-or-remove). No draw, one Gaussian answer: its exact curve. No draw, many
     answers, as teachers give: Renyi DP with that conversion, and order * 2 / noise^2 for a Laplace answer, which
     charges twice the one count that moves (PATE-GAN's pate_gan.py). A Poisson sum over fixed shards and second moments
-    are this suite's own mechanisms, whose authors' count is the sound one.
+    are this suite's own mechanisms, whose authors' count is the sound one, also beside answers about all records.
     """
-    if all(sound.pair_of(release) == "substitution" or release.bounded == "moments" for release in releases):
+    substituted = any(sound.pair_of(release) == "substitution" for release in releases)
+    if all(_is_ours(release, substituted) for release in releases):
         return sound.epsilon(releases, delta)
     undrawn = all(release.sampling == "all" for release in releases)
     if undrawn and [_published_count(release) for release in releases] == [1] and releases[0].kind == "gaussian":
@@ -48,6 +49,12 @@ def epsilon(releases: tuple[Release, ...], delta: float) -> float:
     if undrawn or any(release.sampling == "one_shard_of_k" for release in releases):
         return float(np.min(_summed_curve(releases) + math.log(1 / delta) / (_ORDERS - 1)))
     return float(rdp.compute_epsilon(_REAL_ORDERS, _poisson_curve(releases, _REAL_ORDERS), delta)[0])
+
+
+def _is_ours(release: Release, substituted: bool) -> bool:
+    """Returns whether a release is of this suite's own mechanisms; `substituted`: one of its plan surely is."""
+    own = sound.pair_of(release) == "substitution" or release.bounded == "moments"
+    return own or (substituted and release.sampling == "all")
 
 
 def _summed_curve(releases: Sequence[Release]) -> np.ndarray:

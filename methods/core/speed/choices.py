@@ -33,6 +33,7 @@ class Choices:
         fused_adam: Adam in one pass over each tensor.
         one_backward_pass: DP-SGD's norms and clipped sum from one backward pass; off: a backward pass an example.
         row_chunks: rows of DP-SGD pass in chunks that suit a processor's cache; off: all at once.
+        remembered_features: scattering features of records are kept in memory, on a processor; off: made at each read.
         keep_freed: the C library keeps freed memory; read once, when a command of `methods` starts.
     """
 
@@ -51,6 +52,7 @@ class Choices:
     fused_adam: bool = True
     one_backward_pass: bool = True
     row_chunks: bool = True
+    remembered_features: bool = True
     keep_freed: bool = True
 
     @contextlib.contextmanager

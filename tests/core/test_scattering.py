@@ -1,0 +1,247 @@
+"""Scattering features, and the players that are made of them: the classifier, the critic and the refining network."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from methods.core.accounting.calibration import epsilon
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import NO_BUDGET, PublicSpec, Release
+from methods.core.rng import named_rng, seeded
+from methods.core.scattering import witness
+from methods.core.scattering.features import Scattering, unit
+from methods.core.scattering.judge import Judge, gradient_release
+from methods.core.scattering.refiner import Refiner
+from methods.core.speed import remembered
+from methods.core.speed.choices import CHOICES
+from methods.core.speed.remembered import Remembered
+
+SPEC = PublicSpec("toy", (1, 12, 8), 3, 40)
+CPU = torch.device("cpu")
+
+
+def draws(*shape: int, name: str = "draws") -> torch.Tensor:
+    return torch.rand(*shape, generator=named_rng(0, name))
+
+
+def opened(folder: Path, release: Release) -> Ledger:
+    return Ledger.open(folder / "ledger.jsonl", (release,), NO_BUDGET, noise_key=b"7")
+
+
+# Features.
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 28, 28), 81 * 49), ((3, 32, 32), 243 * 64), ((1, 64, 64), 81 * 64), ((3, 16, 48), 243 * 24), ((1, 4, 4), 81)],
+)
+def test_features_have_their_stated_size_and_length(shape: tuple[int, int, int], size: int) -> None:
+    features = Scattering(shape)
+    found = features(draws(3, *shape))
+    assert found.shape == (3, size) and features.size == size
+    assert 0.3 * size**0.5 < float(found.norm(dim=1).min()) <= float(found.norm(dim=1).max()) <= size**0.5
+    assert features(draws(0, *shape)).shape == (0, size)
+
+
+def test_features_of_an_image_do_not_depend_on_others_beside_it() -> None:
+    features, images = Scattering((1, 28, 28)), draws(70, 1, 28, 28)
+    assert torch.equal(features(images)[60:], features(images[60:]))
+
+
+def test_a_wave_is_seen_by_the_wavelets_of_its_direction_and_an_even_surface_by_none() -> None:
+    features = Scattering((1, 32, 32))
+    places = torch.arange(32.0)
+    for direction, wave in ((0, places[None, :]), (4, places[:, None])):
+        image = 0.5 + 0.5 * torch.cos(0.75 * math.pi * wave).expand(1, 1, 32, 32)
+        fine = features._maps(image)[0, 1:9, 2:6, 2:6].mean((1, 2))
+        assert int(fine.argmax()) == direction and float(fine.max()) > 10 * float(fine[4 - direction])
+    even = features._maps(torch.full((1, 1, 32, 32), 0.7))[0, :, 2:6, 2:6]
+    torch.testing.assert_close(even[0], torch.full((4, 4), 0.7), rtol=1e-4, atol=0)
+    assert float(even[1:].max()) < 0.01
+
+
+def test_a_black_image_has_features_and_gradients_that_are_finite() -> None:
+    images = torch.zeros(2, 3, 16, 16, requires_grad=True)
+    rows = unit(Scattering((3, 16, 16))(images))
+    rows.sum().backward()
+    assert rows.isfinite().all() and images.grad.isfinite().all() and float(rows.detach().norm(dim=1).max()) < 1.00001
+
+
+# Features that are remembered.
+
+
+@pytest.fixture
+def counting() -> tuple[list[int], Remembered]:
+    """How many images a function has seen in each of its calls; and the function, remembered for five images."""
+    seen: list[int] = []
+
+    def function(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return torch.stack([images.sum((1, 2, 3)), images.amax((1, 2, 3))], dim=1)
+
+    return seen, Remembered(function, 2, 5, CPU)
+
+
+def test_what_came_before_is_not_computed_again_and_has_the_same_value(counting) -> None:
+    seen, remember = counting
+    images = torch.arange(8 * 4, dtype=torch.uint8).view(8, 1, 2, 2) * 3
+    first = remember(images[:4])
+    again = remember(images[[3, 4, 0, 3]])
+    assert seen == [4, 1] and torch.equal(again[[0, 2, 3]], first[[3, 0, 3]])
+    torch.testing.assert_close(again[1], torch.stack([images[4].sum() / 255, images[4].max() / 255]), rtol=1e-3, atol=0)
+    # The sixth image finds no room, and is made each time.
+    assert torch.equal(remember(images[5:7]), remember(images[5:7])) and seen == [4, 1, 2, 2]
+    assert remember(images[:0]).shape == (0, 2)
+
+
+def test_remembering_changes_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(remembered, "_AT_ONCE", 3)
+    images = torch.randint(256, (20, 1, 12, 8), generator=named_rng(0, "x")).to(torch.uint8)
+    found = []
+    for keeps in (True, False):
+        with CHOICES.changed(remembered_features=keeps):
+            features = Scattering(SPEC.image_shape)
+            remember = Remembered(features, features.size, 20, CPU)
+        found.append(torch.cat([remember(images[:7]), remember(images[3:]), remember(images[5:9])]))
+    assert torch.equal(*found)
+
+
+# The classifier.
+
+
+def gradients(weights: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Each record's gradient of the cross-entropy by autograd, [B, classes, size + 1]."""
+    rows = []
+    for row, label in zip(functional.pad(features, (0, 1), value=1.0), labels, strict=True):
+        free = weights.clone().requires_grad_()
+        rows.append(torch.autograd.grad(functional.cross_entropy(free @ row, label), free)[0])
+    return torch.stack(rows)
+
+
+def lesson(clip: float, steps: int = 9, noise: float = 1e-5, rate: float = 0.5) -> Release:
+    named = {"share": 0.3, "steps": steps, "rate": rate, "clip": clip, "adjacency": "add_or_remove"}
+    release = gradient_release("lesson", SPEC, 1.0, **named)
+    return release.without_noise() if noise == 0 else Release(**{**release.to_dict(), "noise": noise})
+
+
+@pytest.mark.parametrize(("clip", "noise"), [(0.5, 1e-5), (2.0, 1e-5), (1e-3, 0.0)])
+def test_a_step_is_the_clipped_sum_of_autograds_gradients_with_momentum(clip, noise, tmp_path) -> None:
+    judge, features = Judge(5, 3, CPU), 3 * draws(6, 5) - 1
+    labels, weights, velocity = torch.tensor([0, 1, 2, 0, 1, 1]), torch.zeros(3, 6), torch.zeros(3, 6)
+    with opened(tmp_path, lesson(clip, noise=noise)) as ledger:
+        for _ in range(3):
+            rows = gradients(weights, features, labels)
+            lengths = rows.flatten(1).norm(dim=1)[:, None, None]
+            rows = rows * (clip / lengths).clamp(max=1) if noise else rows
+            velocity = 0.9 * velocity + rows.sum(0) / 4
+            weights = weights - 0.7 * velocity
+            with ledger.charge("lesson") as grant:
+                judge.step(grant, [(features[:4], labels[:4]), (features[4:], labels[4:])], 0.7, 4)
+    torch.testing.assert_close(judge.weights, weights, rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(judge.scores(features), functional.pad(features, (0, 1), value=1.0) @ judge.weights.T)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+def test_no_record_moves_a_sum_by_more_than_the_clip(size: float, tmp_path, monkeypatch) -> None:
+    sums = []
+    monkeypatch.setattr("methods.core.privacy.grant.Grant.noise", lambda grant, total: sums.append(total) or 0 * total)
+    judge = Judge(50, 3, CPU)
+    judge.weights = 5 * draws(3, 51, name="weights") - 2.5
+    with opened(tmp_path, lesson(0.7, steps=1000)) as ledger:
+        for index in range(20):
+            features = size * (draws(1, 50, name=f"record {index}") - 0.5)
+            with ledger.charge("lesson") as grant:
+                judge.step(grant, [(features, torch.tensor([index % 3]))], 0.0, 1)
+    lengths = torch.stack(sums).double().flatten(1).norm(dim=1)
+    assert float(lengths.max()) <= 0.7 and float(lengths.max()) > 0.69
+
+
+def test_a_step_without_records_is_noise_and_no_step_goes_without_a_charge(tmp_path) -> None:
+    judge = Judge(5, 3, CPU)
+    with opened(tmp_path, lesson(0.5, noise=2.0)) as ledger:
+        with ledger.charge("lesson") as grant:
+            judge.step(grant, [(draws(0, 5), torch.zeros(0, dtype=torch.int64))], 1.0, 4)
+        assert 0.2 < float(judge.weights.std()) < 0.9
+        with pytest.raises(Exception, match="closed, spent or internal"):
+            judge.step(grant, [(draws(1, 5), torch.tensor([0]))], 1.0, 4)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("noise", [0.6, 4.0])
+def test_steps_cost_about_what_their_share_says(share: float, noise: float) -> None:
+    public = PublicSpec("toy", (1, 12, 8), 3, 6000)
+    named = {"share": share, "steps": 200, "rate": 0.05, "clip": 2.0, "adjacency": "add_or_remove"}
+    release = gradient_release("g", public, noise, **named)
+    whole = witness.means_release("m", public, noise / share**0.5, "add_or_remove")
+    assert (release.max_uses, release.rate, release.scale) == (200, 0.05, 2.0 * release.noise)
+    assert epsilon([release], 1e-5, "sound") == pytest.approx(epsilon([whole], 1e-5, "sound"), rel=0.35)
+    assert gradient_release("g", public, 0.0, **named).noise == 0
+
+
+# The critic.
+
+
+def asked(features: torch.Tensor, labels: torch.Tensor, folder: Path, noise: float = 1e-6) -> torch.Tensor:
+    release = witness.means_release("means", SPEC, noise, "add_or_remove")
+    with opened(folder, release) as ledger, ledger.charge("means") as grant:
+        parts = zip(features.split(4), labels.split(4), strict=True)
+        return witness.ask(grant, parts, 3, features.shape[1], CPU)
+
+
+def test_the_release_is_the_sum_of_rows_of_norm_one_each_at_its_class(tmp_path) -> None:
+    features, labels = 9 * draws(10, 7) - 3, torch.tensor([0, 0, 1, 0, 1, 1, 1, 1, 0, 1])
+    answer = asked(features, labels, tmp_path)
+    rows = torch.cat([0.95**0.5 * functional.normalize(features), torch.full((10, 1), 0.05**0.5)], dim=1)
+    wanted = torch.stack([rows[labels == label].sum(0) for label in range(3)])
+    torch.testing.assert_close(answer, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e4])
+def test_no_record_is_longer_than_one_in_it(size: float, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("methods.core.privacy.grant.Grant.noise", lambda grant, total: total)
+    for index in range(10):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        features = size * (draws(1, 300, name=f"record {index}") - 0.5)
+        assert float(asked(features, torch.tensor([1]), folder).double().norm()) <= 1
+
+
+def test_the_distance_is_that_between_means_less_a_constant_and_knows_rare_classes(tmp_path) -> None:
+    labels = torch.cat([torch.zeros(30), torch.ones(10)]).long()
+    records = 2 * draws(40, 7) - 1
+    answer = asked(records, labels, tmp_path)
+    rows = functional.normalize(records)
+    means = torch.stack([rows[labels == label].mean(0) for label in (0, 1)])
+    # Halves that are alike, so that nothing is left of what makes it unbiased.
+    half = 4 * draws(4, 7, name="fakes") - 2
+    fakes = torch.cat([half[:2], half[:2], half[2:], half[2:]])
+    own = functional.normalize(half).view(2, 2, 7).mean(1)
+    wanted = 3 * torch.tensor([0.75, 0.25]) * ((own - means).square().sum(1) - means.square().sum(1))
+    found = witness.distance(answer, 40, fakes, torch.tensor([0, 1]))
+    torch.testing.assert_close(found, wanted.mean(), rtol=1e-3, atol=1e-4)
+    # Images of the records themselves, drawn anew: nearer than any others, by no more than the constant on average.
+    one = witness.distance(answer, 40, records[:30], torch.tensor([0]))
+    other = witness.distance(answer, 40, -records[:30], torch.tensor([0]))
+    assert float(one) < float(other)
+
+
+# The network that refines.
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 8), (3, 16, 16)])
+def test_a_refiner_begins_as_what_it_is_given(shape: tuple[int, int, int]) -> None:
+    with seeded(0, "refiner"):
+        refiner = Refiner(shape, 3, 4, 2)
+    images, labels, noise = draws(5, *shape), torch.tensor([0, 1, 2, 0, 1]), refiner.noise(5, named_rng(1))
+    assert torch.equal(refiner(images, labels, noise), images)
+    with torch.no_grad():
+        refiner.last.weight.normal_(std=0.3, generator=named_rng(0, "w"))
+    out = refiner(images, labels, noise)
+    assert out.shape == images.shape and float(out.detach().min()) >= 0 and float(out.detach().max()) <= 1
+    assert not torch.equal(out, refiner(images, labels.flip(0), noise))
+    assert not torch.equal(out, refiner(images, labels, -noise))
