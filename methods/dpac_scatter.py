@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from methods.core.gaussians.mixture import ClassMixtures
 from methods.core.gaussians.model import GaussianModel, GaussianSettings
 from methods.core.method import Context, Method, StepLog, check_quarters
-from methods.core.optimisers import adam, descend
+from methods.core.optimisers import adam, descend, restore, states, update_average
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -90,13 +92,14 @@ class DPACScatter(Method):
         learning_rate: float = setting(0.001, "Adam learning rate at the start", low=1e-9, high=10)
         rate_end: float = setting(0.1, "part of it left at the last step, after a linear fall", low=0, high=1)
         critic_weight: float = setting(100.0, "weight of the squared distance between means", low=0, high=1e6)
-        classifier_weight: float = setting(0.1, "weight of the classifier's cross-entropy", low=0, high=1e6)
+        classifier_weight: float = setting(0.2, "weight of the classifier's cross-entropy", low=0, high=1e6)
+        ema: float = setting(0.98, "decay of the sampled network's average; 0: the last one", low=0, high=0.9999)
         width: int = setting(32, "channels of the refining network", low=1, high=1024)
         noise_maps: int = setting(2, "maps of noise that it is given", low=1, high=256)
         least_probability: float = setting(
-            0.0, "what the classifier gives a sample's label at least, or another is drawn; 0: any", low=0, high=1
+            0.5, "what the classifier gives a sample's label at least, or another is drawn; 0: any", low=0, high=1
         )
-        candidates: int = setting(5, "most draws for a sample; the best is kept", low=1, high=1000)
+        candidates: int = setting(10, "most draws for a sample; the best is kept", low=1, high=1000)
 
         def players(self) -> dict[str, float]:
             """Returns the share of each player that has something to do, together 1."""
@@ -118,6 +121,7 @@ class DPACScatter(Method):
         self._remembered = Remembered(self._features, self._features.size, self.public.num_train, self.device)
         with seeded(context.seed, "dpac_scatter", "refiner"):
             self._refiner = Refiner(shape, classes, hp.width, hp.noise_maps).to(self.device)
+        self._sampled = copy.deepcopy(self._refiner)
         self._optimizer = adam(self._refiner.parameters(), hp.learning_rate, _BETAS)
         self._judge = Judge(self._features.size, classes, self.device)
         self._means = torch.zeros(classes, self._features.size + 1, device=self.device)
@@ -190,22 +194,23 @@ class DPACScatter(Method):
 
     def public_state(self) -> dict[str, torch.Tensor]:
         state = {f"start.{name}": value for name, value in self._start.laws.tensors().items()}
-        state |= {f"refiner.{name}": value.detach().contiguous() for name, value in self._refiner.state_dict().items()}
+        state |= {f"refiner.{name}": value.detach().contiguous() for name, value in self._sampled.state_dict().items()}
         return state | ({"judge": self._judge.weights} if self.hp.least_probability else {})
 
     def private_state(self) -> dict[str, Any]:
         # Noisy answers, which need no secrecy; but nobody who draws samples needs them.
-        return {"means": self._means, "judge": self._judge.state(), "optimizer": self._optimizer.state_dict()}
+        trained = {"refiner": self._refiner, "optimizer": self._optimizer}
+        return {"means": self._means, "judge": self._judge.state(), **states(trained)}
 
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         self._start.laws = ClassMixtures.of(_under("start.", public))
-        self._refiner.load_state_dict(_under("refiner.", public))
+        self._sampled.load_state_dict(_under("refiner.", public))
         if self.hp.least_probability:
             self._judge.weights = public["judge"].to(self.device)
         if private is not None:
             self._means = private["means"].to(self.device)
             self._judge.load(private["judge"])
-            self._optimizer.load_state_dict(private["optimizer"])
+            restore({"refiner": self._refiner, "optimizer": self._optimizer}, private)
 
     def _records(
         self, data: PrivateData, grant: Grant, index: torch.Tensor
@@ -229,7 +234,7 @@ class DPACScatter(Method):
         shown = max(1, min(self.public.num_classes, hp.classes_shown, hp.batch_size // _EACH))
         classes = torch.randperm(self.public.num_classes, generator=rng)[:shown].sort().values
         labels = classes.repeat_interleave(hp.batch_size // shown)
-        features = self._features(self._refined(labels, rng))
+        features = self._features(self._refined(self._refiner, labels, rng))
         log, loss = {}, 0.0
         if hp.critic_weight:
             apart = distance(self._means, self.public.num_train, features, classes.to(self.device))
@@ -238,17 +243,18 @@ class DPACScatter(Method):
             entropy = functional.cross_entropy(self._judge.scores(features), labels.to(self.device))
             log["cross_entropy"], loss = entropy.item(), loss + hp.classifier_weight * entropy
         descend(loss, self._refiner, self._optimizer)
+        update_average(self._sampled, self._refiner, t + 1, hp.ema)
         return log
 
-    def _refined(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    def _refined(self, refiner: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] of labels int64 [N], drawn from `rng` alone, on the device."""
-        drawn, noise = self._start.images(labels, rng), self._refiner.noise(len(labels), rng)
-        return self._refiner(*(value.to(self.device) for value in (drawn, labels, noise)))
+        drawn, noise = self._start.images(labels, rng), refiner.noise(len(labels), rng)
+        return refiner(*(value.to(self.device) for value in (drawn, labels, noise)))
 
     @torch.no_grad()
     def _chosen(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Returns images on the CPU, each the first that the classifier finds likely enough, or the likeliest."""
-        images = self._refined(labels, rng)
+        images = self._refined(self._sampled, labels, rng)
         if not self.hp.least_probability:
             return images.cpu()
         best = self._probability(images, labels)
@@ -256,7 +262,7 @@ class DPACScatter(Method):
             wanting = (best < self.hp.least_probability).nonzero()[:, 0]
             if not len(wanting):
                 break
-            others = self._refined(labels[wanting.cpu()], rng)
+            others = self._refined(self._sampled, labels[wanting.cpu()], rng)
             found = self._probability(others, labels[wanting.cpu()])
             better = found > best[wanting]
             images[wanting[better]], best[wanting[better]] = others[better], found[better]

@@ -20,7 +20,7 @@ from workflow.common.errors import UserError
 
 FREE, TEN, ONE = Budget(math.inf, 1e-5, "none"), Budget(10.0, 1e-5, "sound"), Budget(1.0, 1e-5, "sound")
 CPU = torch.device("cpu")
-SMALL = {"classifier_steps": 3, "steps": 4, "batch_size": 8, "width": 4, "splits": 0, "classifier_rate": 0.5}
+SMALL = {"classifier_steps": 3, "steps": 4, "batch_size": 8, "width": 4, "splits": 0, "classifier_rate": 0.5, "least_probability": 0.0}
 
 
 def spec(count: int, shape: tuple[int, int, int] = (1, 16, 16), classes: int = 2) -> PublicSpec:
@@ -153,6 +153,18 @@ def test_a_run_continues_within_either_phase_as_if_it_had_not_stopped(at: int, t
             other.step(t, data, ledger)
     one, two = straight.public_state(), other.public_state()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_is_sampled_is_an_average_of_the_steps_and_at_decay_0_the_last_one(tmp_path) -> None:
+    networks = {}
+    for ema in (0.0, 0.9):
+        method = build(spec(40), steps=4, ema=ema)
+        (tmp_path / str(ema)).mkdir()
+        trained(method, stripes(40), tmp_path / str(ema))
+        last = method.private_state()["refiner"]
+        networks[ema] = {name: method.public_state()[f"refiner.{name}"] for name in last}
+        assert all(torch.equal(last[name], networks[ema][name]) for name in last) == (ema == 0)
+    assert any(not torch.equal(networks[0.0][name], networks[0.9][name]) for name in networks[0.0])
 
 
 # What is learned.
