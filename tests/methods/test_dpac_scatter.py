@@ -139,6 +139,14 @@ def test_records_are_read_for_each_release_once_and_never_for_the_generator(tmp_
             method.step(0, data, ledger)
 
 
+def test_every_record_has_its_part_in_the_means(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("methods.dpac_scatter._BLOCK", 16)
+    method = build(spec(41), classifier_weight=0.0)
+    trained(method, stripes(41), tmp_path, last=0)
+    # A record is counted by the root of a twentieth.
+    torch.testing.assert_close(method._means[:, -1] / 0.05**0.5, torch.tensor([21.0, 20.0]), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_a_run_continues_within_either_phase_as_if_it_had_not_stopped(at: int, tmp_path) -> None:
     data, public = stripes(40), spec(40)
