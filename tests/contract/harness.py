@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
     "critic_batch": 4, "width": 4, "critic_width": 4, "generator_width": 4, "classifier_width": 4,
     "warm_start_width": 4, "hidden": 8, "channels": 8, "features": 32, "num_teachers": 4, "dim": 4,
     "teacher_steps": 1, "pretrain_steps": 1, "teacher_rate": 0.02,
-    "classifier_steps": 2,
+    "classifier_steps": 2, "candidates": 2, "classes_shown": 2,
     # So small that gradients meet it, as they do in a run that learns.
     "clip": 0.01,
 }  # fmt: skip
