@@ -19,9 +19,10 @@ from benchmarks.contestants import our_steps, our_warm_start, records
 from benchmarks.sizes import Case
 from methods.commands.arguments import add_machine, use_machine
 from methods.core.runs.peak_memory import peak_memory_mib
-from workflow.common.errors import UserError, command
+from workflow.common.errors import UserError, command, shown
 from workflow.common.files import json_or_path
 from workflow.common.options import Parser
+from workflow.common.readers.fields import fields, is_object, is_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 METHOD = "gs_wgan"
@@ -74,6 +75,16 @@ def run(point: Point, device: torch.device) -> list[float]:
         return [seconds(step, device) for _ in range(point.steps)]
 
 
+def _point(text: str) -> Point:
+    """Returns the point of JSON text. Raises UserError for a field that is missing, unknown or out of its range."""
+    kinds = {"hyper": is_object, "image_size": is_whole(1, 4096), "shard_size": is_whole(1), "steps": is_whole()}
+    try:
+        found = fields(json_or_path(text, "point"), kinds)
+    except ValueError as error:
+        raise UserError(f"the point {shown(text)} cannot be measured: {error}; `python -m benchmarks` asks") from None
+    return Point(**{name: found[name] for name in kinds})
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m benchmarks.point", description=__doc__)
@@ -81,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     add_machine(parser)
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
-    times = run(Point(**json_or_path(arguments.point)), device)
+    times = run(_point(arguments.point), device)
     print(json.dumps({"seconds": times, "peak_memory_mib": peak_memory_mib(device)}))
 
 

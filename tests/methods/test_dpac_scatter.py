@@ -20,7 +20,10 @@ from workflow.common.errors import UserError
 
 FREE, TEN, ONE = Budget(math.inf, 1e-5, "none"), Budget(10.0, 1e-5, "sound"), Budget(1.0, 1e-5, "sound")
 CPU = torch.device("cpu")
-SMALL = {"classifier_steps": 3, "steps": 4, "batch_size": 8, "width": 4, "splits": 0, "classifier_rate": 0.5, "least_probability": 0.0}
+SMALL = {
+    "classifier_steps": 3, "steps": 4, "batch_size": 8, "width": 4, "splits": 0, "classifier_rate": 0.5,
+    "least_probability": 0.0,
+}  # fmt: skip
 
 
 def spec(count: int, shape: tuple[int, int, int] = (1, 16, 16), classes: int = 2) -> PublicSpec:

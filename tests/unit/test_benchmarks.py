@@ -330,6 +330,13 @@ def test_a_points_memory_is_its_own_and_not_that_of_the_process_that_started_it(
     assert 50 < peak < here - 256
 
 
+@pytest.mark.parametrize("wrong", ["{}", '{"hyper": {}, "image_size": "28", "shard_size": 5, "steps": 1}', "[]", "{"])
+def test_a_point_without_its_fields_is_one_line(wrong, capsys):
+    assert point.main([wrong, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
 def test_a_point_whose_process_fails_is_one_error(monkeypatch):
     monkeypatch.setattr(point.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="ended with 1"):
