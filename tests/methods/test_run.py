@@ -349,6 +349,14 @@ def test_whatever_a_finished_run_has_lost_is_put_back_by_the_same_call(parted, c
     assert joined(folder, capsys) == 40
 
 
+def test_a_ledger_that_was_cut_is_put_back_by_the_same_call(parted, capsys):
+    folder, again = parted
+    whole = (folder / "ledger.jsonl").read_bytes()
+    (folder / "ledger.jsonl").write_bytes(whole[: whole.index(b"\n") + 1])
+    assert again() == 0 and (folder / "ledger.jsonl").read_bytes() == whole
+    assert joined(folder, capsys) == 40
+
+
 def test_sampling_puts_a_lost_generator_back_and_one_of_another_plan_not(parted, capsys):
     folder, _ = parted
     sample = ["sample", "--run", str(folder), "--num", "10", "--out", str(folder.parent / "ten.npz")]
