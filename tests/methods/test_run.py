@@ -357,6 +357,15 @@ def test_a_ledger_that_was_cut_is_put_back_by_the_same_call(parted, capsys):
     assert joined(folder, capsys) == 40
 
 
+def test_another_ledger_in_place_of_a_finished_runs_own_is_not_written_over(parted, capsys):
+    folder, _ = parted
+    (folder / "ledger.jsonl").write_bytes(other := b'{"another": "run"}\n')
+    (folder / "generator.safetensors").unlink()
+    sample = ["sample", "--run", str(folder), "--num", "10", "--out", str(folder.parent / "ten.npz")]
+    assert main(sample) == 2 and "private/end and call again" in capsys.readouterr().err
+    assert (folder / "ledger.jsonl").read_bytes() == other
+
+
 def test_sampling_puts_a_lost_generator_back_and_one_of_another_plan_not(parted, capsys):
     folder, _ = parted
     sample = ["sample", "--run", str(folder), "--num", "10", "--out", str(folder.parent / "ten.npz")]
