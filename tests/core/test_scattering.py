@@ -163,6 +163,19 @@ def test_no_record_moves_a_sum_by_more_than_the_clip(size: float, tmp_path, monk
     assert float(lengths.max()) <= 0.7 and float(lengths.max()) > 0.69
 
 
+def test_a_record_without_a_finite_gradient_counts_as_none(tmp_path, monkeypatch) -> None:
+    sums = []
+    monkeypatch.setattr("methods.core.privacy.grant.Grant.noise", lambda grant, total: sums.append(total) or 0 * total)
+    judge = Judge(5, 3, CPU)
+    judge.weights = torch.full((3, 6), 3e38)
+    bright, black = torch.ones(1, 5), torch.zeros(1, 5)
+    with opened(tmp_path, lesson(0.5)) as ledger:
+        for features in (torch.cat([bright, black]), black):
+            with ledger.charge("lesson") as grant:
+                judge.step(grant, [(features, torch.zeros(len(features), dtype=torch.int64))], 0.0, 4)
+    assert torch.equal(sums[0], sums[1]) and float(sums[1].norm()) > 0.49
+
+
 def test_a_step_without_records_is_noise_and_no_step_goes_without_a_charge(tmp_path) -> None:
     judge = Judge(5, 3, CPU)
     with opened(tmp_path, lesson(0.5, noise=2.0)) as ledger:

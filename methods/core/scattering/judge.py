@@ -48,15 +48,19 @@ class Judge:
     ) -> None:
         """One step with momentum down a noisy gradient sum, divided by `expected`.
 
-        `batch` yields features [B_i, size] and labels int64 [B_i] of the records of a Poisson batch, and is read
-        lazily. Raises UnaccountedAccess unless the grant is open.
+        `batch` yields features [B_i, size], finite, and labels int64 [B_i] of the records of a Poisson batch, and is
+        read lazily. A record whose residual is not finite, as weights that ran away make it, counts as zero. Raises
+        UnaccountedAccess unless the grant is open.
         """
         total = torch.zeros_like(self.weights)
         for features, labels in batch:
             rows = _with_constant(features)
             residuals = (rows @ self.weights.T).softmax(1) - functional.one_hot(labels, len(self.weights))
             if grant.release.kind != "none":
-                residuals = residuals * _factors(residuals, rows, grant.release.clip)
+                residuals = torch.where(
+                    residuals.isfinite().all(1, keepdim=True),
+                    residuals * _factors(residuals, rows, grant.release.clip), 0.0,
+                )  # fmt: skip
             total += residuals.T @ rows
         self._velocity = _MOMENTUM * self._velocity + grant.noise(total) / expected
         self.weights = self.weights - learning_rate * self._velocity
