@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog, check_quarters
+from methods.core.matching import MeanMatching
+from methods.core.method import Context, StepLog, check_quarters
 from methods.core.optimisers import adam, descend
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
@@ -31,7 +32,7 @@ _LEAST_SCALE = 1e-6
 _SLAB = 1 << 18
 
 
-class DPMERF(Method):
+class DPMERF(MeanMatching):
     """Releases the mean of random Fourier features (outer) one-hot label once; the generator never sees data.
 
     A record's embedding has L2 norm exactly 1, so the sum over the data moves by at most 2 when one record is replaced.
@@ -85,7 +86,6 @@ class DPMERF(Method):
         frequencies = torch.randn(entries, hp.features // 2, generator=rng)
         self._frequencies = frequencies.to(self.device) / (hp.length_scale or entries / 7.5) ** 0.5
         self._optimizer = adam(self._generator.parameters(), hp.learning_rate, (0.9, 0.999))
-        self._target: torch.Tensor | None = None
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
@@ -106,10 +106,6 @@ class DPMERF(Method):
         )  # fmt: skip
         return (release,)
 
-    @property
-    def num_steps(self) -> int:
-        return self.hp.steps
-
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         """Takes the one release: the noisy mean embedding, [num_classes, features]."""
         width = self.public.num_classes * self._frequencies.shape[1] * 2
@@ -124,37 +120,12 @@ class DPMERF(Method):
             group["lr"] = rate
         rng = named_rng(self.context.seed, "dp_merf", "step", t)
         labels = torch.randint(self.public.num_classes, (self.hp.batch_size,), generator=rng)
-        latent = torch.randn(self.hp.batch_size, self.hp.latent, generator=rng)
         self._generator.train()
-        images = self._generator(latent.to(self.device), self._one_hot(labels))
+        images = self._generated(labels, rng)
         mean = self._one_hot(labels).T @ self._features(images.flatten(1)) / self.hp.batch_size
         loss = (self._target - mean).square().sum()
         descend(loss, self._generator, self._optimizer)
         return {"loss": loss.item()}
-
-    @torch.no_grad()
-    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        self._generator.eval()
-        images = []
-        for part in labels.split(_BLOCK):
-            latent = torch.randn(len(part), self.hp.latent, generator=rng)
-            images.append(self._generator(latent.to(self.device), self._one_hot(part)).cpu())
-        return (torch.cat(images) * 255).round().to(torch.uint8)
-
-    def public_state(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach() for name, value in self._generator.state_dict().items()}
-
-    def private_state(self) -> dict[str, Any]:
-        return {"target": self._target, "optimizer": self._optimizer.state_dict()}
-
-    def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
-        self._generator.load_state_dict(dict(public))
-        if private is not None:
-            self._target = private["target"].to(self.device)
-            self._optimizer.load_state_dict(private["optimizer"])
-
-    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return functional.one_hot(labels.to(self.device), self.public.num_classes).float()
 
     def _features(self, flat: torch.Tensor) -> torch.Tensor:
         """Returns features [B, 2F] of unit L2 norm for images in [0, 1], [B, entries]."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from methods.core.method import Context, Method, StepLog, check_quarters
+from methods.core.matching import MeanMatching
+from methods.core.method import Context, StepLog, check_quarters
 from methods.core.optimisers import adam, descend
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
@@ -24,7 +23,6 @@ from methods.core.speed.upsampling import doubled_bilinearly
 from workflow.common.settings import setting
 
 _RELEASE = "embedding"
-_BLOCK = 500
 # Records embedded at once: enough of a class for a matrix product, few enough for memory at 64x64 in colour.
 _RECORDS = 2000
 # Most numbers of all classes' embeddings: adding the noise takes some 32 bytes for each.
@@ -42,7 +40,7 @@ _EPSILON = 1e-5
 _EACH = 4
 
 
-class DPNTK(Method):
+class DPNTK(MeanMatching):
     """Releases the mean of neural tangent features (outer) one-hot label once; the generator never sees data.
 
     The feature of an image is the gradient of a public random network's output with respect to the network's
@@ -97,7 +95,6 @@ class DPNTK(Method):
         width = max(1, min(hp.width, _MOST_NUMBERS // (classes * (entries + 2))))
         self._network = _Network(entries, width, named_rng(context.seed, "dp_ntk", "network"), self.device)
         self._optimizer = adam(self._generator.parameters(), hp.learning_rate, (0.9, 0.999))
-        self._target: torch.Tensor | None = None
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
@@ -112,10 +109,6 @@ class DPNTK(Method):
             sampling="all", max_uses=1,
         )  # fmt: skip
         return (release,)
-
-    @property
-    def num_steps(self) -> int:
-        return self.hp.steps
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
         """Takes the one release: the noisy mean feature of each class, [num_classes, numbers of a feature]."""
@@ -133,36 +126,11 @@ class DPNTK(Method):
         shown = max(1, min(self.public.num_classes, hp.batch_size // _EACH))
         classes = torch.randperm(self.public.num_classes, generator=rng)[:shown].sort().values
         labels = classes.repeat_interleave(hp.batch_size // shown)
-        latent = torch.randn(len(labels), hp.latent, generator=rng)
         self._generator.train()
-        images = self._generator(latent.to(self.device), self._one_hot(labels))
+        images = self._generated(labels, rng)
         loss = self._distance(images, classes.to(self.device))
         descend(loss, self._generator, self._optimizer)
         return {"loss": loss.item()}
-
-    @torch.no_grad()
-    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        self._generator.eval()
-        images = []
-        for part in labels.split(_BLOCK):
-            latent = torch.randn(len(part), self.hp.latent, generator=rng)
-            images.append(self._generator(latent.to(self.device), self._one_hot(part)).cpu())
-        return (torch.cat(images) * 255).round().to(torch.uint8)
-
-    def public_state(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach() for name, value in self._generator.state_dict().items()}
-
-    def private_state(self) -> dict[str, Any]:
-        return {"target": self._target, "optimizer": self._optimizer.state_dict()}
-
-    def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
-        self._generator.load_state_dict(dict(public))
-        if private is not None:
-            self._target = private["target"].to(self.device)
-            self._optimizer.load_state_dict(private["optimizer"])
-
-    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return functional.one_hot(labels.to(self.device), self.public.num_classes).float()
 
     def _embedding(self, data: PrivateData, grant: Grant) -> torch.Tensor:
         """Returns the sum of features by class, [num_classes, numbers of a feature], over all records."""
