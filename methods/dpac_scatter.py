@@ -97,9 +97,13 @@ class DPACScatter(Method):
         width: int = setting(32, "channels of the refining network", low=1, high=1024)
         noise_maps: int = setting(2, "maps of noise that it is given", low=1, high=256)
         least_probability: float = setting(
-            0.5, "what the classifier gives a sample's label at least, or another is drawn; 0: any", low=0, high=1
+            0.97, "what the classifier gives a sample's label at least, or another is drawn; 0: any", low=0, high=1
         )
-        candidates: int = setting(10, "most draws for a sample; the best is kept", low=1, high=1000)
+        least_strength: float = setting(
+            0.0, "a sample takes a share of what the network adds, drawn from this to 1: what is matched on average is"
+            " overdone in single images", low=0, high=1,
+        )  # fmt: skip
+        candidates: int = setting(40, "most draws for a sample; the best is kept", low=1, high=1000)
 
         def players(self) -> dict[str, float]:
             """Returns the share of each player that has something to do, together 1."""
@@ -246,15 +250,26 @@ class DPACScatter(Method):
         update_average(self._sampled, self._refiner, t + 1, hp.ema)
         return log
 
-    def _refined(self, refiner: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        """Returns images [N, C, H, W] in [0, 1] of labels int64 [N], drawn from `rng` alone, on the device."""
+    def _refined(
+        self, refiner: nn.Module, labels: torch.Tensor, rng: torch.Generator, least: float = 1.0
+    ) -> torch.Tensor:
+        """Returns images [N, C, H, W] in [0, 1] of labels int64 [N], drawn from `rng` alone, on the device.
+
+        Each takes a share of the refinement between `least` and 1.
+        """
         drawn, noise = self._start.images(labels, rng), refiner.noise(len(labels), rng)
-        return refiner(*(value.to(self.device) for value in (drawn, labels, noise)))
+        drawn, labels, noise = (value.to(self.device) for value in (drawn, labels, noise))
+        images = refiner(drawn, labels, noise)
+        if least == 1:
+            return images
+        share = least + (1 - least) * torch.rand(len(labels), 1, 1, 1, generator=rng)
+        return torch.lerp(drawn, images, share.to(self.device))
 
     @torch.no_grad()
     def _chosen(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Returns images on the CPU, each the first that the classifier finds likely enough, or the likeliest."""
-        images = self._refined(self._sampled, labels, rng)
+        least = self.hp.least_strength
+        images = self._refined(self._sampled, labels, rng, least)
         if not self.hp.least_probability:
             return images.cpu()
         best = self._probability(images, labels)
@@ -262,7 +277,7 @@ class DPACScatter(Method):
             wanting = (best < self.hp.least_probability).nonzero()[:, 0]
             if not len(wanting):
                 break
-            others = self._refined(self._sampled, labels[wanting.cpu()], rng)
+            others = self._refined(self._sampled, labels[wanting.cpu()], rng, least)
             found = self._probability(others, labels[wanting.cpu()])
             better = found > best[wanting]
             images[wanting[better]], best[wanting[better]] = others[better], found[better]

@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 SMALL = {
     "classifier_steps": 3, "steps": 4, "batch_size": 8, "width": 4, "splits": 0, "classifier_rate": 0.5,
     "least_probability": 0.0,
+    "least_strength": 1.0,
 }  # fmt: skip
 
 
@@ -233,3 +234,24 @@ def test_the_classifier_chooses_among_candidates_and_keeps_the_labels(learned) -
     good = one > least + 0.01
     assert torch.equal(two[good], one[good]) and bool((two > one - 0.01).all()) and bool((two > one + 0.05).any())
     assert float((eight < least).float().mean()) < 0.5 * float((two < least).float().mean())
+
+
+def test_a_sample_takes_a_share_of_the_refinement_between_the_least_and_all_of_it(learned) -> None:
+    labels = torch.arange(200) % 2
+
+    def sampled(least_strength: float, strength: float = 1.0) -> torch.Tensor:
+        method = build(spec(200), cutoff=4.0, width=16, least_strength=least_strength)
+        method.load(learned[0].public_state() | {"judge": learned[0]._judge.weights}, None)
+        method._sampled.last.weight.data.mul_(strength)
+        method._sampled.last.bias.data.mul_(strength)
+        return method.sample(labels, named_rng(0, "s")).float()
+
+    none, whole, half = sampled(1.0, 0.0), sampled(1.0), sampled(0.5)
+    # Where clamping does not hide what is added; blocks draw their shares after what they are made of.
+    added = (whole - none).abs().amax((1, 2, 3))
+    sure = added > 40
+    assert int(sure.sum()) > 20
+    places = (whole - none).abs().flatten(1).argmax(1, keepdim=True)
+    share = ((half - none).flatten(1).gather(1, places) / (whole - none).flatten(1).gather(1, places))[sure]
+    assert 0.45 < float(share.min()) < 0.6 and 0.9 < float(share.max()) < 1.05
+    assert float(share.mean()) == pytest.approx(0.75, abs=0.06)
