@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from methods.core.gaussians.model import GaussianModel, GaussianSettings
 from methods.core.method import Context, Method, StepLog, check_quarters
 from methods.core.optimisers import adam, descend, restore, states, update_average
 from methods.core.privacy.grant import Grant
-from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
@@ -186,9 +187,13 @@ class DPACScatter(Method):
                 self._means = ask(grant, records, self.public.num_classes, self._features.size, self.device)
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
-        """Teaches the classifier on a Poisson batch, or, once that is done, the generator, which reads no data."""
+        """Teaches the classifier on a Poisson batch, or, once that is done, the generator, which reads no data.
+
+        A lesson whose use a kill has lost is left out: it must not end a run whose other steps cost nothing.
+        """
         if t < self._lessons:
-            self._teach(data, ledger)
+            with contextlib.suppress(BudgetExhausted):
+                self._teach(data, ledger)
             return {}
         return self._refine(t - self._lessons)
 

@@ -110,6 +110,15 @@ def test_what_is_too_faint_to_be_seen_counts_little():
     assert log_scaled(np.array([0.0, -0.05, 0.95])) == pytest.approx([0, math.log(2), math.log(20)])
 
 
+def test_fewer_images_than_coefficients_are_further_apart_for_their_number_alone():
+    """Why docs/distances.md wants equally many images, and several times as many as a packet has coefficients."""
+    draws = np.random.default_rng(0)
+    sets = [draws.integers(0, 256, (600, 3, 32, 32), dtype=np.uint8) for _ in range(2)]
+    of_all, of_half, of_few = (distance(*(images[:count] for images in sets)) for count in (600, 300, 30))
+    assert 1.7 * of_all < of_half and 10 * of_all < of_few
+    assert packet_width((3, 64, 64)) == 192 and packet_width((1, 28, 28)) == 16
+
+
 def test_moments_that_do_not_fit_or_are_not_finite_are_refused():
     good = packet_moments(made(9, 1, 28, 28))
     good.check(packet_width((1, 28, 28)))

@@ -32,7 +32,7 @@ _TEACHERS = {
     "steps": STEPS, "batch_size": 2, "num_teachers": 4, "teacher_network": "mlp", "hidden": 4, "width": 2, "latent": 3,
     "pretrain_steps": 1, "teacher_batch": 3, "teacher_steps": 1, "projected": 2,
 }  # fmt: skip
-ANSWERS = ("rows", "sum", "votes", "noise")
+ANSWERS = ("rows", "sum", "votes", "moments", "noise")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,19 @@ def _whole(name: str, method: str, settings: dict[str, Any], *more: str) -> Scen
 
 
 _MERF = {"features": 32, "steps": 4, "batch_size": 10, "hidden": 4, "channels": 2}
+_NTK = {"width": 8, "steps": 4, "batch_size": 10, "hidden": 4, "channels": 2}
+# So few records that no rule would split their classes.
+_GAUSS = {"cutoff": 4.0, "least_rank": 3, "least_signal": 0.0}
+_SCATTER = _GAUSS | {"classifier_steps": STEPS, "steps": 4, "batch_size": 8, "width": 2, "candidates": 2}
 SCENARIOS = {
     one.name: one
     for one in (
         _whole("gs_wgan", "gs_wgan", _GAN, "--accounting", "published"),
         _whole("dp_cgan", "dp_cgan", {"steps": STEPS, "batch_size": 20, "hidden": 4}),
         _whole("dp_merf", "dp_merf", _MERF),
+        _whole("dp_ntk", "dp_ntk", _NTK),
+        _whole("dp_gauss", "dp_gauss", _GAUSS),
+        _whole("dpac_scatter", "dpac_scatter", _SCATTER),
         _whole("g_pate", "g_pate", _TEACHERS),
         _whole("secret", "dp_cgan", {"steps": STEPS, "batch_size": 20, "hidden": 4}, "--secret-noise"),
         Scenario(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from toys import ROOT
 
-from tests.faults.scenarios import SCENARIOS, STEPS, fresh, judge, prepare
+from methods.core.privacy.grant import Grant
+from tests.faults.scenarios import ANSWERS, SCENARIOS, STEPS, fresh, judge, prepare
 
 SCENARIO = SCENARIOS["dp_cgan"]
 RELEASE = "discriminator_gradient"
@@ -30,6 +31,11 @@ def test_some_faults_of_each_kind_end_well():
     text = command("--scenario", "dp_merf", "--scenario", "dp_cgan", "--points", "5", "--sizes", "1", "--random", "2")
     assert "0 faults found" in text
     assert all(f"{kind} " in text for kind in ("kill", "random kill", "no file beyond a size"))
+
+
+def test_answers_of_every_kind_are_written_down():
+    others = {"release", "open", "close", "poisson_batch", "shard"}
+    assert set(ANSWERS) == {name for name in vars(Grant) if not name.startswith("_")} - others
 
 
 @pytest.mark.faults

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import Killed, unrehearsed
 
 from methods.core import registry
 from methods.core.accounting.calibration import epsilon
@@ -15,6 +16,9 @@ from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
+from methods.core.runs.plan import Plan
+from methods.core.runs.train import train
+from methods.core.scattering.judge import Judge
 from methods.dpac_scatter import DPACScatter
 from workflow.common.errors import UserError
 
@@ -139,8 +143,28 @@ def test_records_are_read_for_each_release_once_and_never_for_the_generator(tmp_
                 method.step(t, Closed(), ledger)
         assert ledger.uses("classifier_gradient") == 3
         assert all(method.step(t, Closed(), ledger).keys() == {"distance", "cross_entropy"} for t in range(3, 7))
-        with pytest.raises(BudgetExhausted):
-            method.step(0, data, ledger)
+        # A lesson beyond the last use is left out, and reads nobody.
+        weights = method._judge.weights
+        assert method.step(0, Closed(), ledger) == {} and method._judge.weights is weights
+
+
+def test_a_lesson_that_a_kill_lost_does_not_take_the_generator_s_steps_with_it(tmp_path, monkeypatch) -> None:
+    """Draws of records are lost in a kill where noise is secret, as that of every release that is given away is."""
+    plan = Plan.make("dpac_scatter", "dpac_scatter", SMALL, spec(40), TEN, 0)
+    unrehearsed(monkeypatch)
+    whole = Judge.step
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Judge, "step", dies)
+    with pytest.raises(Killed):
+        train(plan, stripes(40), tmp_path, CPU, secret_noise=True)
+    monkeypatch.setattr(Judge, "step", whole)
+    record = train(plan, stripes(40), tmp_path, CPU, secret_noise=True)
+    log = (tmp_path / "log.csv").read_text().splitlines()
+    assert record["steps_done"] == record["steps_planned"] == 7 and log[0] == "step,distance,cross_entropy"
+    assert all(log[-1].split(",")) and record["eps_sound"] == pytest.approx(10, rel=0.01)
 
 
 def test_every_record_has_its_part_in_the_means(tmp_path, monkeypatch) -> None:
