@@ -76,7 +76,7 @@ class PATEGAN(TeacherGAN):
         return replace(super().rehearsal(hp), student_steps=1)
 
     @classmethod
-    def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+    def counted(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns the summed votes of each image, +1/2 or -1/2 a teacher."""
         return (vote_release(hp, noise, kind="laplace", clip=0.5, bounded="sum", answers=hp.batch_size),)
 
