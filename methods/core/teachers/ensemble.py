@@ -120,6 +120,11 @@ class Teachers:
             loss = F.softplus(-self._call(take(self._weights, part), copies, labels)).sum() / len(images)
             yield -torch.autograd.grad(loss, copies)[0].flatten(2)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights and moments."""
+        return sum(value.nbytes for stack in (self._weights, self._first, self._second) for value in stack.values())
+
     def state(self) -> dict[str, Any]:
         """Returns all weights and moments, for a checkpoint."""
         return {"weights": self._weights, "first": self._first, "second": self._second, "steps": self._steps}

@@ -267,11 +267,20 @@ class TeacherGAN(Method):
             self.__dict__["_teachers"] = self._hire(private["teachers"])
             self._spent = private["spent"].cpu()
 
+    @property
+    def checkpoint_growth(self) -> float:
+        """Less than in general: teachers have their moments from the start, the others as soon as they train."""
+        others = sum(value.nbytes for part in self._trained().values() if isinstance(part, nn.Module)
+                     for value in part.state_dict().values())  # fmt: skip
+        return 1 + 2 * others / (others + self._teachers.nbytes)
+
     def _trained(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Returns, by their names in a checkpoint, the networks and optimisers besides the teachers."""
         return {"generator": self._generator, "optimizer": self._optimizer}
 
     def _train_teachers(self, steps: int, rng: torch.Generator, data: PrivateData, ledger: Ledger) -> None:
+        if not steps:
+            return
         fakes = []
         for _ in range(steps):
             latents, labels = self._inputs(rng)
