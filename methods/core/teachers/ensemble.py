@@ -14,7 +14,7 @@ from methods.core.optimisers import adam_update
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.speed.choices import CHOICES
-from methods.core.teachers.stack import PRECISIONS, put, rounding_noise, split, take
+from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
 from workflow.common.seeds import derive
 
 # Bytes of parameters and batches in work at a time: a processor's cache, or a small part of a GPU's memory.

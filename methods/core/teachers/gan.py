@@ -28,7 +28,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.teachers.ensemble import Teachers
 from methods.core.teachers.nets import DISCRIMINATORS, Generator
-from methods.core.teachers.stack import PRECISIONS
+from methods.core.teachers.kept_weights import PRECISIONS
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
@@ -269,10 +269,11 @@ class TeacherGAN(Method):
 
     @property
     def checkpoint_growth(self) -> float:
-        """Less than in general: teachers have their moments from the start, the others as soon as they train."""
+        """Less than in general: teachers have their moments from the start, the others from their first step on."""
         others = sum(value.nbytes for part in self._trained().values() if isinstance(part, nn.Module)
                      for value in part.state_dict().values())  # fmt: skip
-        return 1 + 2 * others / (others + self._teachers.nbytes)
+        # A tenth more for what else there comes to be, such as names and the log.
+        return 1.1 + 2 * others / (others + self._teachers.nbytes)
 
     def _trained(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Returns, by their names in a checkpoint, the networks and optimisers besides the teachers."""
