@@ -18,8 +18,8 @@ from methods.core.release import Budget
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.choices import CHOICES
 from methods.core.teachers.ensemble import Teachers
-from methods.core.teachers.nets import DISCRIMINATORS, ConvDiscriminator, Generator
 from methods.core.teachers.kept_weights import rounding_noise, stochastically_rounded
+from methods.core.teachers.nets import DISCRIMINATORS, ConvDiscriminator, Generator
 
 SHAPE, CLASSES, RECORDS, TEACHERS, BATCH = (1, 28, 28), 10, 20, 5, 3
 PARTS = partition(RECORDS, TEACHERS, 0)

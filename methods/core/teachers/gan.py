@@ -27,8 +27,8 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.teachers.ensemble import Teachers
-from methods.core.teachers.nets import DISCRIMINATORS, Generator
 from methods.core.teachers.kept_weights import PRECISIONS
+from methods.core.teachers.nets import DISCRIMINATORS, Generator
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
