@@ -32,9 +32,10 @@ class PATEGAN(TeacherGAN):
         "Jordon, Yoon, van der Schaar, PATE-GAN, ICLR 2019, section 4; models/pate_gan.py and "
         "utils/{architectures,helper}.py of BorealisAI's repository, whose only runs are on tables",
         "departure: no image setting is published, so the networks are DataLens' and the defaults a proposal",
-        "the row is at chance: a vote is one bit an image, and the teachers soon agree that every image is generated, so "
-        "no bit tells one image from another, nor where real ones lie. Noise is not what limits it: preset quick's 3,840 "
-        "bits have Laplace scale 31 of 1,000 votes (`python -m methods account pate_gan --set steps=60 --epsilon 10`)",
+        "the row is at chance: a vote is one bit an image, and teachers soon agree that every image is generated, so "
+        "no bit tells one image from another, nor where real ones lie. Noise is not what limits it: preset quick's "
+        "3,840 bits have Laplace scale 31 of 1,000 votes (python -m methods account pate_gan --set steps=60 "
+        "--epsilon 10)",
         *TeacherGAN.SHARED,
         "departure: labels of generated images are uniform; the authors draw them from the true class frequencies, "
         "which nothing accounts for",
