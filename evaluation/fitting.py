@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,17 @@ def enough_epochs(epochs: int, count: int, batch_size: int, min_steps: int) -> i
 
 
 def fit_cnn(
-    network: str, data: LabelledImages, num_classes: int, settings: CnnSettings, seed: int, threads: int = 1
+    network: str,
+    data: LabelledImages,
+    num_classes: int,
+    settings: CnnSettings,
+    seed: int,
+    threads: int = 1,
+    each_epoch: Callable[[Classifier], None] | None = None,
 ) -> tuple[Classifier, Classifier, dict[str, Any]]:
     """Trains a CNN; the epoch is chosen on held-out images of `data` itself, never on the images it is scored on.
+
+    `each_epoch` is called with the network after each epoch, and may look at it; it changes nothing.
 
     Returns:
         The network of the chosen epoch, that of the last epoch, and details: `epochs`, and with a holdout `best_epoch`
@@ -86,6 +95,8 @@ def fit_cnn(
         scheduler = _scheduler(optimizer, settings, len(train))
         for epoch in tqdm(range(1, settings.epochs + 1), desc=network, unit="epoch", disable=None):
             _epoch(model, images, labels, settings, optimizer, scheduler)
+            if each_epoch is not None:
+                each_epoch(model)
             if held_out is not None and (score := accuracy(model, held_out)) >= validation:
                 best, validation, best_epoch = copy.deepcopy(model), score, epoch
     details = {"network": network, "epochs": settings.epochs}

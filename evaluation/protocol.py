@@ -41,6 +41,9 @@ class Protocol:
     mlp_r2g_iterations: int = setting(15, "most epochs of real2gen's MLP", 1)
     mlp_g2r_iterations: int = setting(60, "most epochs of gen2real's MLP", 1)
     holdout: float = setting(0.1, "fraction of a classifier's own training images that chooses its epoch", 0.01, 0.5)
+    best_on_test: bool = setting(
+        False, "also report gen2real's CNN at its best epoch on the test split, which picks on what it is scored on"
+    )
     is_splits: int = setting(10, "splits of the inception score", 1)
     fid_real_images: int = setting(60_000, "most real train images behind the FID's real statistics", 2)
     prc_images: int = setting(5_000, "most images on each side of precision and recall (cost is quadratic)", 5)

@@ -12,7 +12,7 @@ from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, lay
 from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import command
-from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
+from workflow.common.metrics import BEST_ON_TEST, BEST_ON_TEST_NOTE, ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 
 LEDGER_METRICS = ("eps_published", "eps_sound")
@@ -186,6 +186,8 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | str | None, with_p
     shares = [value for key, values in numbers.measured.items() if key[-1] == SHARE for value in values]
     if shares and any(ENDED_SHORT in row.label for row in table.rows):
         notes.append(ended_short_note(min(shares)))
+    if any(column.metric == BEST_ON_TEST for column in table.columns):
+        notes.append(BEST_ON_TEST_NOTE)
     if with_paper and any(column.metric.startswith("fid") for column in table.columns):
         notes.append(
             "The paper's FID uses Inception features. FID on a classifier trained on the real training images is "

@@ -197,6 +197,15 @@ class Method(ABC):
         """Returns what else a checkpoint needs to continue exactly, as nested dicts, lists, numbers and tensors."""
         return {}
 
+    @property
+    def checkpoint_growth(self) -> float:
+        """How many times as large as its first a run's checkpoint may become.
+
+        The default is for optimisers that have made nothing yet: Adam has two moments for each number that it trains,
+        from its first step on. A method whose large state is whole from the start may say less.
+        """
+        return 3.0
+
     def private_report(self, delta: float) -> dict[str, float]:
         """Returns figures that are themselves computed from private data, such as a data-dependent epsilon at `delta`.
 

@@ -56,11 +56,14 @@ def adam_update(
         decay: share of each weight that is lost before the step.
 
     Raises:
-        ValueError: a weight or a moment is not contiguous.
+        ValueError: a weight or a moment is not contiguous, or a moment has another shape than its weight.
     """
     # See `_lay_out_gradients`.
     if not all(value.is_contiguous() for kept in (weights, first, second) for value in kept.values()):
         raise ValueError("weights and moments must be contiguous")
+    # Past the end of the shorter one, the kernel would write into what is not its own.
+    if any(kept[name].shape != weight.shape for name, weight in weights.items() for kept in (first, second)):
+        raise ValueError("a moment must have the shape of its weight")
     gradients = [gradient.contiguous() for gradient in gradients]
     steps = [torch.tensor(float(updates)) for _ in weights]
     adamw(

@@ -53,6 +53,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"adjacency": "replace_one", "first_share": 1.0, "splits": 0, "least_probability": 0.2, "candidates": 2},
         {"critic_weight": 0.0},
     ],
+    # Four teachers take two networks in turn.
+    "datalens": [
+        {"teacher_network": "conv_norm", "teacher_memory": "bf16"},
+        {"as_released": True, "released_slots": 2, "teacher_network": "mlp"},
+    ],
+    "g_pate": [{"as_released": True, "released_slots": 2, "teacher_network": "mlp"}],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
 }  # fmt: skip
 

@@ -46,7 +46,9 @@ BUDGET = Budget(10.0, 1e-5, "sound")
 ALONE = {name: {name: False} for name in vars(Choices())}
 EVERY = ALONE | {"all": dict.fromkeys(ALONE, False)}
 # Choices that no sharded method comes to.
-ELSEWHERE = {"separable_doubling", "one_backward_pass", "row_chunks", "remembered_features", "keep_freed"}
+ELSEWHERE = {
+    "separable_doubling", "one_backward_pass", "row_chunks", "remembered_features", "batched_teachers", "keep_freed",
+}  # fmt: skip
 SHARDED = [off for off in EVERY if off not in ELSEWHERE]
 
 

@@ -46,6 +46,14 @@ def test_weights_laid_out_otherwise_are_refused():
         adam_update({"w": weight}, [zeros], {"w": zeros}, {"w": zeros}, updates=0, learning_rate=0.1)
 
 
+def test_moments_of_fewer_networks_than_there_are_weights_are_refused_and_not_run_over():
+    weights, fewer, whole = (torch.ones(count, 3) for count in (4, 2, 4))
+    for first, second in ((fewer, whole), (whole, fewer)):
+        with pytest.raises(ValueError, match="shape of its weight"):
+            adam_update({"w": weights}, [weights], {"w": first}, {"w": second}, updates=0, learning_rate=0.1)
+    assert (weights == 1).all()
+
+
 @pytest.mark.parametrize("laid_out", [torch.contiguous_format, torch.channels_last])
 def test_adam_meets_gradients_of_any_layout(laid_out):
     def after(layout, make):

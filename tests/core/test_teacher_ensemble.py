@@ -16,28 +16,35 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget
 from methods.core.rng import named_rng, seeded
+from methods.core.speed.choices import CHOICES
 from methods.core.teachers.ensemble import Teachers
-from methods.core.teachers.nets import DISCRIMINATORS, Generator
+from methods.core.teachers.kept_weights import rounding_noise, stochastically_rounded
+from methods.core.teachers.nets import DISCRIMINATORS, ConvDiscriminator, Generator
 
 SHAPE, CLASSES, RECORDS, TEACHERS, BATCH = (1, 28, 28), 10, 20, 5, 3
 PARTS = partition(RECORDS, TEACHERS, 0)
+STACKS = ("weights", "first", "second")
 
 
-def records(changed: int | None = None) -> PrivateData:
+def raw(changed: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     rng = named_rng(0, "records")
     images = torch.randint(256, (RECORDS, *SHAPE), generator=rng).to(torch.uint8)
     labels = torch.randint(CLASSES, (RECORDS,), generator=rng)
     if changed is not None:
         images[changed], labels[changed] = 255 - images[changed], (labels[changed] + 1) % CLASSES
-    return PrivateData(images, labels)
+    return images, labels
+
+
+def records(changed: int | None = None) -> PrivateData:
+    return PrivateData(*raw(changed))
 
 
 def network(kind: str) -> torch.nn.Module:
     return DISCRIMINATORS[kind](SHAPE, CLASSES, hidden=6, channels=4)
 
 
-def teachers(kind: str, chunk: int | None = None) -> Teachers:
-    return Teachers(lambda: network(kind), PARTS, CLASSES, 1e-2, 0, torch.device("cpu"), chunk=chunk)
+def teachers(kind: str, chunk: int | None = None, parts: torch.Tensor = PARTS, **options) -> Teachers:
+    return Teachers(lambda: network(kind), parts, CLASSES, 1e-2, 0, torch.device("cpu"), chunk=chunk, **options)
 
 
 def public_batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,16 +58,17 @@ def train(made: Teachers, data: PrivateData, folder: Path, steps: int = 3) -> Te
     with Ledger.open(path, (), Budget(math.inf, 1e-5, "none")) as ledger:
         for i in range(steps):
             with ledger.internal("teacher training") as grant:
-                made.train(data, grant, *public_batch(i), BATCH)
+                made.train(data, [grant], [public_batch(i)], BATCH)
     return made
 
 
+@pytest.mark.parametrize("kept", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", sorted(DISCRIMINATORS))
-def test_a_record_moves_its_own_teacher_and_no_other(kind: str, tmp_path: Path) -> None:
+def test_a_record_moves_its_own_teacher_and_no_other(kind: str, kept: str, tmp_path: Path) -> None:
     record = 7
     ((owner,),) = [(record == PARTS).any(dim=1).nonzero().flatten().tolist()]
     others = [i for i in range(TEACHERS) if i != owner]
-    one, other = (train(teachers(kind), records(changed), tmp_path).state() for changed in (None, record))
+    one, other = (train(teachers(kind, kept=kept), records(changed), tmp_path).state() for changed in (None, record))
     for part in ("weights", "first", "second"):
         pairs = [(one[part][name], other[part][name]) for name in one[part]]
         assert all(torch.equal(a[others], b[others]) for a, b in pairs)
@@ -81,33 +89,35 @@ def test_each_record_has_at_most_one_teacher_and_each_is_read(tmp_path: Path) ->
     assert len(set(PARTS.flatten().tolist())) == PARTS.numel()
 
 
-@pytest.mark.parametrize("kind", sorted(DISCRIMINATORS))
+# Of batch norm's gradients too many are near zero, of which Adam makes whole steps: see the gradients below.
+@pytest.mark.parametrize("kind", sorted(set(DISCRIMINATORS) - {"conv_norm"}))
 @pytest.mark.parametrize("chunk", [1, 2, 5, None])
 def test_stacked_training_equals_one_by_one(kind: str, chunk: int | None, tmp_path: Path) -> None:
     stacked = teachers(kind, chunk)
     start = copy.deepcopy(stacked.state()["weights"])
     train(stacked, records(), tmp_path)
     for teacher in range(TEACHERS):
-        alone = trained_alone(kind, {name: value[teacher] for name, value in start.items()}, teacher, tmp_path)
+        alone = trained_alone(kind, {name: value[teacher] for name, value in start.items()}, teacher)
         for name, value in alone.items():
             torch.testing.assert_close(stacked.state()["weights"][name][teacher], value, atol=2e-4, rtol=1e-3)
 
 
-def trained_alone(kind: str, start: dict, teacher: int, folder: Path) -> dict[str, torch.Tensor]:
+def trained_alone(kind: str, start: dict, teacher: int) -> dict[str, torch.Tensor]:
     net = network(kind)
     net.load_state_dict(start)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, betas=(0.5, 0.999))
-    with Ledger.open(folder / f"alone{teacher}.jsonl", (), Budget(math.inf, 1e-5, "none")) as ledger:
-        for i in range(3):
-            with ledger.internal("reference") as grant:
-                index = PARTS[teacher][(torch.arange(BATCH) + i * BATCH) % PARTS.shape[1]]
-                images, labels = records().read(grant, index)
-            real = net(images.float() / 255, F.one_hot(labels, CLASSES).float())
-            fake = net(*public_batch(i))
-            optimizer.zero_grad()
-            (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()
-            optimizer.step()
+    for i in range(3):
+        descend(net, optimizer, PARTS[teacher], i)
     return net.state_dict()
+
+
+def descend(net: torch.nn.Module, optimizer: torch.optim.Adam, part: torch.Tensor, step: int) -> None:
+    """One step of one network alone, on the next records of its part and public batch number `step`."""
+    images, labels = (values[part[(torch.arange(BATCH) + step * BATCH) % len(part)]] for values in raw())
+    real, fake = net(images.float() / 255, F.one_hot(labels, CLASSES).float()), net(*public_batch(step))
+    optimizer.zero_grad()
+    (F.softplus(-real).mean() + F.softplus(fake).mean()).backward()
+    optimizer.step()
 
 
 @pytest.mark.parametrize("kind", sorted(DISCRIMINATORS))
@@ -143,6 +153,177 @@ def test_the_generator_makes_each_image_from_its_own_inputs() -> None:
         whole = generator(latents, labels)
         torch.testing.assert_close(whole[:2], generator(latents[:2], labels[:2]))
         assert whole.min() >= 0 and whole.max() <= 1
+
+
+@pytest.mark.parametrize("kind", sorted(DISCRIMINATORS))
+@pytest.mark.parametrize("batched", [True, False])
+def test_gradients_of_weights_are_those_of_each_network_alone(kind: str, batched: bool) -> None:
+    made, rng = teachers(kind), named_rng(4, "batch")
+    # Far from zero, where all units work; the two halves of a step are of different sizes.
+    weights = {name: torch.randn(value.shape, generator=rng) / 5 for name, value in made.state()["weights"].items()}
+    reals = torch.rand(TEACHERS, BATCH, *SHAPE, generator=rng)
+    classes = F.one_hot(torch.randint(CLASSES, (TEACHERS, BATCH), generator=rng), CLASSES).float()
+    fakes = public_batch(0)
+    with CHOICES.changed(batched_teachers=batched):
+        found = dict(zip(weights, made._descent(weights, (reals, classes), fakes), strict=True))
+    for teacher in range(TEACHERS):
+        net = network(kind)
+        net.load_state_dict({name: value[teacher] for name, value in weights.items()})
+        loss = F.softplus(-net(reals[teacher], classes[teacher])).mean() + F.softplus(net(*fakes)).mean()
+        loss.backward()
+        for name, parameter in net.named_parameters():
+            assert (found[name][teacher] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm()
+
+
+def test_a_choice_decides_whether_products_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, whole = [], ConvDiscriminator.stacked.__func__
+    monkeypatch.setattr(ConvDiscriminator, "stacked", classmethod(lambda *given: calls.append(1) or whole(*given)))
+    for kind, batched, expected in (("conv_norm", True, 1), ("conv_norm", False, 0), ("mlp", True, 0)):
+        calls.clear()
+        with CHOICES.changed(batched_teachers=batched):
+            teachers(kind).logits(*public_batch(0))
+        assert len(calls) == expected
+
+
+def test_batch_norm_is_of_the_batch_at_hand_and_keeps_nothing() -> None:
+    net, (images, labels) = network("conv_norm"), public_batch(0)
+    assert not list(net.buffers())
+    seen = []
+    net.fourth.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        net.third_factor.fill_(1.0), net.third_offset.fill_(-3.0)
+        net(images, labels)
+    # Before the leaky unit: mean -3 and deviation 2 over the four images, of each unit.
+    units = torch.where(seen[0] < 0, seen[0] / 0.2, seen[0])[:, :6]
+    torch.testing.assert_close(units.mean(0), torch.full((6,), -3.0), atol=1e-4, rtol=0)
+    assert (units.std(0, correction=0) - 2).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("kept", ["fp32", "bf16"])
+def test_steps_of_one_call_are_steps_of_several_but_for_rounding(kept: str, tmp_path: Path) -> None:
+    together, apart = (teachers("mlp", kept=kept) for _ in range(2))
+    with Ledger.open(tmp_path / "ledger.jsonl", (), Budget(math.inf, 1e-5, "none")) as ledger:
+        with ledger.internal("teacher training") as one, ledger.internal("teacher training") as other:
+            together.train(records(), [one, other], [public_batch(0), public_batch(1)], BATCH)
+        for i in range(2):
+            with ledger.internal("teacher training") as grant:
+                apart.train(records(), [grant], [public_batch(i)], BATCH)
+    for name, value in together.state()["weights"].items():
+        near = {"atol": 0, "rtol": 0} if kept == "fp32" else {"atol": 2e-3, "rtol": 2**-6}
+        torch.testing.assert_close(value, apart.state()["weights"][name], **near)
+    assert together.state()["steps"] == apart.state()["steps"] == 2
+
+
+# ---------------------------------------------------------------- half of the memory
+
+
+def test_sixteen_bits_hold_what_thirty_two_would_but_for_one_rounding(tmp_path: Path) -> None:
+    half = teachers("conv_norm", kept="bf16")
+    start = half.state()
+    whole = teachers(
+        "conv_norm",
+        state={
+            **{part: {name: value.float() for name, value in start[part].items()} for part in STACKS}, "steps": 0,
+        },
+    )  # fmt: skip
+    assert whole.nbytes == 2 * half.nbytes
+    train(half, records(), tmp_path, steps=1), train(whole, records(), tmp_path, steps=1)
+    for part in STACKS:
+        for name, value in whole.state()[part].items():
+            kept = half.state()[part][name]
+            assert kept.dtype == torch.bfloat16
+            assert ((kept.float() - value).abs() <= 2**-7 * value.abs()).all()
+        # Weights and second moments go to either neighbour, the first ones to the nearer.
+        pairs = [(half.state()[part][name], value.bfloat16()) for name, value in whole.state()[part].items()]
+        assert all(torch.equal(*pair) for pair in pairs) == (part == "first")
+
+
+def test_rounding_is_unbiased_and_off_by_less_than_one_unit() -> None:
+    rng = named_rng(0, "values")
+    values = torch.cat([torch.randn(60, generator=rng), torch.tensor([0.0, -2.0, 1e-30, 3e38, -1e-6])])
+    noise = torch.randint(2**16, (40_000, 1), generator=rng, dtype=torch.int32)
+    rounded = stochastically_rounded(values.expand(len(noise), -1), noise.expand(-1, len(values))).double()
+    units = (values.double().abs() * 2**-7).clamp_min(1e-38)
+    assert ((rounded - values.double()).abs() < units).all()
+    # Five standard errors of 40,000 draws between two neighbours.
+    assert ((rounded.mean(0) - values.double()).abs() <= units * 5 * 0.5 / 200).all()
+    assert (rounded[:, -5:-3] == values[-5:-3].double()).all()
+
+
+def test_small_updates_are_not_lost_as_they_are_to_the_nearest() -> None:
+    stochastic = nearest = torch.ones(1000, dtype=torch.bfloat16)
+    for step in range(200):
+        noise = rounding_noise({"w": torch.Size([1000])}, range(1), torch.device("cpu"), 0, step)["w"][0]
+        stochastic = stochastically_rounded(stochastic.float() + 1e-3, noise)
+        nearest = (nearest.float() + 1e-3).bfloat16()
+    assert (nearest == 1).all()
+    assert float(stochastic.float().mean()) == pytest.approx(1.2, abs=0.01)
+
+
+def test_rounding_noise_is_even_and_each_teachers_own_whoever_else_is_in_work() -> None:
+    shapes = {"a": torch.Size([50, 3]), "b": torch.Size([7])}
+    noise = rounding_noise(shapes, range(6), torch.device("cpu"), 0, "weights", 2)
+    assert noise["a"].shape == (6, 50, 3) and noise["b"].shape == (6, 7)
+    every = torch.cat([value.flatten() for value in noise.values()]).double()
+    assert every.min() >= 0 and every.max() < 2**16
+    assert float(every.mean()) / 2**16 == pytest.approx(0.5, abs=0.04)
+    assert torch.equal(rounding_noise(shapes, range(2, 4), torch.device("cpu"), 0, "weights", 2)["a"], noise["a"][2:4])
+    assert len(noise["b"].unique(dim=0)) == 6
+    other = rounding_noise(shapes, range(6), torch.device("cpu"), 0, "weights", 3)
+    assert not torch.equal(other["a"], noise["a"])
+
+
+def test_sixteen_bits_continue_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    straight = train(teachers("mlp", kept="bf16"), records(), tmp_path, steps=2)
+    stored = copy.deepcopy(straight.state())
+    train(straight, records(), tmp_path, steps=2)
+    continued = train(teachers("mlp", kept="bf16", state=stored), records(), tmp_path, steps=2)
+    assert continued.state()["steps"] == 4
+    for part in STACKS:
+        assert all(torch.equal(value, continued.state()[part][name]) for name, value in straight.state()[part].items())
+
+
+# ---------------------------------------------------------------- shared moments
+
+SLOTS, SHARED_PARTS = 2, partition(RECORDS, 6, 0)
+
+
+def test_with_slots_a_record_moves_the_teachers_of_its_slot_and_no_other(tmp_path: Path) -> None:
+    record = int(SHARED_PARTS[2, 1])
+    one, other = (
+        train(teachers("mlp", parts=SHARED_PARTS, slots=SLOTS), records(changed), tmp_path).state()
+        for changed in (None, record)
+    )
+    moved = (one["weights"]["hidden.weight"] != other["weights"]["hidden.weight"]).flatten(1).any(1)
+    # Not its own teacher alone, whose row is what the authors count: that is what is wrong with it.
+    assert moved.tolist() == [True, False, True, False, True, False]
+    assert len(one["first"]["hidden.weight"]) == len(one["second"]["hidden.weight"]) == SLOTS
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_with_slots_teachers_pass_one_optimiser_on(chunk: int | None, tmp_path: Path) -> None:
+    made = teachers("mlp", parts=SHARED_PARTS, slots=SLOTS, chunk=chunk)
+    start = copy.deepcopy(made.state()["weights"])
+    assert all(torch.equal(value[:SLOTS], value[2 * SLOTS :]) for value in start.values())
+    assert not torch.equal(start["hidden.weight"][0], start["hidden.weight"][1])
+    rounds = [(0, 1), (2, 3)]
+    with Ledger.open(tmp_path / "ledger.jsonl", (), Budget(math.inf, 1e-5, "none")) as ledger:
+        for steps in rounds:
+            with ledger.internal("x") as one, ledger.internal("x") as other:
+                made.train(records(), [one, other], [public_batch(step) for step in steps], BATCH)
+    for slot in range(SLOTS):
+        # One network of a graph, with one optimiser: all that is put back for the next teacher are its weights.
+        net, kept = network("mlp"), {i: {k: v[i] for k, v in start.items()} for i in range(slot, 6, SLOTS)}
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, betas=(0.5, 0.999))
+        for steps in rounds:
+            for teacher, weights in kept.items():
+                net.load_state_dict(weights)
+                for step in steps:
+                    descend(net, optimizer, SHARED_PARTS[teacher], step)
+                kept[teacher] = copy.deepcopy(net.state_dict())
+        for teacher, weights in kept.items():
+            for name, value in weights.items():
+                torch.testing.assert_close(made.state()["weights"][name][teacher], value, atol=2e-4, rtol=1e-3)
 
 
 # ---------------------------------------------------------------- the data-dependent bound

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from methods.core import registry
 from methods.core.privacy import answers
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import Budget
-from methods.core.runs import train
+from methods.core.runs import checkpoint, train
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import load_images
 from workflow.common.errors import UserError
@@ -70,6 +71,32 @@ def test_a_killed_run_continues_from_its_checkpoint_to_the_generator_of_the_stra
     assert not (broken / "run.json").exists()
     train.train(planned(), toy_records(), broken, CPU)
     assert (straight / "generator.safetensors").read_bytes() == (broken / "generator.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("took", "passed", "due"), [(0.1, 121, True), (0.1, 119, False), (60, 1199, False), (60, 1201, True)]
+)
+def test_a_checkpoint_of_gigabytes_comes_as_much_more_rarely_as_it_takes_longer(monkeypatch, took, passed, due):
+    loop = object.__new__(train.TrainingLoop)
+    loop.checkpoint_seconds, loop.answers, loop.releases = 120, SimpleNamespace(size=0), ()
+    loop.saved, loop.storing = 1000.0, took
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: 1000.0 + passed))
+    assert loop._is_due(None) == due
+
+
+def test_teachers_whose_moments_are_there_from_the_start_need_no_room_for_twice_as_much_again(tmp_path, monkeypatch):
+    asked, sizes, whole = [], [], checkpoint.save
+    monkeypatch.setattr(checkpoint.os, "posix_fallocate", lambda number, start, size: asked.append(size))
+
+    def save(folder, *others):
+        whole(folder, *others)
+        sizes.append(checkpoint.checkpoint_path(folder).stat().st_size)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    hyper = {"steps": 3, "num_teachers": 10, "hidden": 40, "teacher_network": "mlp", "width": 4, "top_k": 5}
+    budget = Budget(10.0, 1e-5, "published")
+    train.train(Plan.make("datalens", "run", hyper, TOY, budget, seed=0), toy_records(), tmp_path, CPU)
+    assert max(sizes) <= asked[0] < 1.5 * sizes[0]
 
 
 def test_uses_after_the_last_checkpoint_stay_spent_and_shorten_the_run_by_a_25th_at_most(tmp_path, monkeypatch):

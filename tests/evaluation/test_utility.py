@@ -22,6 +22,8 @@ FAST = Protocol(
     min_steps=0, batch_size=32, cnn_g2r_epochs=3, cnn_r2g_epochs=3, mlp_g2r_iterations=8, mlp_r2g_iterations=8
 )
 
+ON_TEST = replace(FAST, best_on_test=True)
+
 
 def permuted(data, seed=5):
     return LabelledImages(data.images, np.random.default_rng(seed).permutation(data.labels))
@@ -93,6 +95,25 @@ def test_the_epoch_best_on_held_out_samples_is_kept_the_later_of_equals(monkeypa
     assert torch.equal(chosen.head.weight, weights[best - 1])
     assert torch.equal(last.head.weight, weights[-1])
     assert not torch.equal(weights[0], weights[-1])
+
+
+def test_the_best_epoch_on_test_images_is_reported_only_when_asked_for_and_moves_no_other_score(monkeypatch):
+    samples, test = squares(120, 1), squares(90, 2)
+    plain = utility.score("g2r", samples, test, FAST, seed=0)
+    asked = utility.score("g2r", samples, test, ON_TEST, seed=0)
+    best = asked.pop("g2r_cnn_best_on_test")
+    assert asked == plain
+    assert best >= max(plain["g2r_cnn"], plain["g2r_cnn_details"]["last_epoch_accuracy"])
+    # Chosen on the test split, and on that alone.
+    scores = iter([0.2, 0.9, 0.3])
+    real = utility.accuracy
+    monkeypatch.setattr(
+        utility, "accuracy", lambda model, data: next(scores, None) or real(model, data) if data is test else 0.0
+    )
+    assert utility.score("g2r", samples, test, ON_TEST, 0)["g2r_cnn_best_on_test"] == 0.9
+    stored = {name: model for name, (model, *_) in utility.fit("r2g", samples, 3, FAST, seed=0).items()}
+    r2g = utility.score("r2g", samples, test, ON_TEST, 0, stored)
+    assert set(r2g) == {"r2g_mlp", "r2g_cnn"}
 
 
 def test_the_holdout_keeps_class_balance_and_shares_no_image_with_training():
@@ -229,7 +250,7 @@ def test_too_few_samples_to_hold_some_of_each_class_out_train_without_a_holdout(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ('{"batch": 1}', "valid: batch_size, cnn_g2r_epochs"),
+        ('{"batch": 1}', "valid: batch_size, best_on_test, cnn_g2r_epochs"),
         ('{"num_samples": 0}', "num_samples must be at least 1"),
         ('{"num_samples": "10"}', "num_samples must be of type int"),
         ('{"num_samples": true}', "num_samples must be of type int"),

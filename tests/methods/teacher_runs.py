@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def trained(
 ) -> TeacherGAN:
     """Runs the method; `logs` keeps what its steps log; before step `stop` a copy built of its states takes over."""
     path = folder / f"{len(list(folder.iterdir()))}.jsonl"
-    with Ledger.open(path, method.context.releases, BUDGET, noise_key=b"1") as ledger:
+    budget = dataclasses.replace(BUDGET, over_budget=method.hp.slots is not None)
+    with Ledger.open(path, method.context.releases, budget, noise_key=b"1") as ledger:
         method.prepare(data, ledger)
         for t in range(method.num_steps):
             if t == stop:

@@ -10,6 +10,7 @@ def test_the_order_is_that_of_scores_csv():
     assert ORDER == (
         "is", "fid_inception", "fid_classifier", "precision", "recall", "g2r_mlp", "g2r_cnn", "r2g_mlp", "r2g_cnn",
         "distinct_fraction", "eps_published", "eps_sound", "train_seconds", "steps_share", "fwd",
+        "g2r_cnn_best_on_test",
     )  # fmt: skip
 
 

@@ -62,25 +62,39 @@ def test_long_adds_epsilon_one():
 
 
 @pytest.mark.parametrize("preset", ["quick", "long", "paper", "smoke"])
-def test_one_run_alone_exceeds_its_budget_and_is_refused_without_its_opt_in(preset):
-    jobs = [job for job in shipped(preset).jobs if job.over_budget]
-    assert {job.run for job in jobs} == {"dpac_as_released"}
-    job = jobs[0]
-    published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
-    public = PublicSpec(job.dataset, (1, 28, 28), 10, 60_000)
-    settings = job.method, job.run, {**published, **job.hyper}, public
-    plan = Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting, over_budget=True), job.seed)
-    assert job.accounting == "published"
-    assert plan.costs["sound"] > plan.costs["published"] > 1.2 * job.epsilon
-    with pytest.raises(UserError, match="over_budget: true"):
-        Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting), job.seed)
+def test_runs_as_released_alone_exceed_their_budget_and_are_refused_without_their_opt_in(preset):
+    jobs = {job.run: job for job in shipped(preset).jobs if job.over_budget}
+    teachers = {"datalens_as_released", "g_pate_as_released"} if preset == "long" else set()
+    assert set(jobs) == {"dpac_as_released"} | teachers
+    for job in jobs.values():
+        published = registry.paper_settings(job.method, job.dataset, job.epsilon) if job.paper else {}
+        public = PublicSpec(job.dataset, (1, 28, 28), 10, 60_000)
+        settings = job.method, job.run, {**published, **job.hyper}, public
+        plan = Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting, over_budget=True), job.seed)
+        assert job.accounting == "published"
+        assert min(plan.costs.values()) > 1.2 * job.epsilon
+        with pytest.raises(UserError, match="over_budget: true"):
+            Plan.make(*settings, Budget(job.epsilon, 1e-5, job.accounting), job.seed)
+
+
+@pytest.mark.parametrize("method", ["datalens", "g_pate"])
+def test_long_has_the_teachers_published_settings_once_with_own_and_once_with_shared_moments(method):
+    jobs = {(job.run, job.dataset): job for job in shipped("long").jobs}
+    for dataset in ("mnist", "fashion_mnist"):
+        own, shared = (jobs[f"{method}_{kind}", dataset] for kind in ("paper", "as_released"))
+        assert shared.hyper == own.hyper | {"as_released": True}
+        paper = registry.paper_settings(method, "mnist" if method == "g_pate" else dataset, 10.0)
+        expected = registry.hyper(method, paper | {"teacher_memory": "bf16"})
+        assert registry.hyper(method, own.hyper) == expected
+        assert (own.epsilon, own.seed, own.accounting, own.over_budget) == (10.0, 0, "published", False)
 
 
 @pytest.mark.parametrize("preset", presets.names())
-def test_the_rows_of_the_paper_s_family_alone_are_calibrated_by_the_authors_count(preset):
+def test_the_rows_of_the_paper_s_family_and_as_published_are_calibrated_by_the_authors_count(preset):
     runs = {run.name: run.accounting for run in shipped(preset).runs.values()}
     published = {name for name, accounting in runs.items() if accounting == "published"}
-    assert published == {name for name in runs if name in ("gs_wgan", "dpac", "dpac_as_released") or "_wo_" in name}
+    family = {name for name in runs if name in ("gs_wgan", "dpac") or "_wo_" in name}
+    assert published == family | {name for name in runs if name.endswith(("_as_released", "_paper"))}
     assert {name for name, accounting in runs.items() if accounting == "none"} == {"nonprivate"}
 
 

@@ -243,7 +243,14 @@ except UserError as error:
 OUT = CONFIG.root
 calls.guard(workflow, OUT, fail)
 JOBS = CONFIG.jobs
-PROGRESS = Progress(CONFIG.cost, lambda wildcards: CONFIG.runs[wildcards.run].method)
+
+
+def priced_as(wildcards):
+    """Returns the name by which a training's cost is listed: that of its run, or else of its method."""
+    return wildcards.run if wildcards.run in CONFIG.cost.get("train", {}) else CONFIG.runs[wildcards.run].method
+
+
+PROGRESS = Progress(CONFIG.cost, priced_as)
 
 
 def code(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import tempfile
 import zipfile
@@ -17,8 +18,6 @@ from workflow.common.readers.fields import fields, is_number, is_object, is_whol
 from workflow.common.readers.guard import reading
 
 AGAIN = "restore it, or remove the run's folder to start again, which spends the budget on these records a second time"
-# Adam has two moments for each number that it trains, from its first step on.
-_GROWTH = 3
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -45,13 +44,13 @@ def save(
         _store(content, temporary)
 
 
-def check_room(folder: Path) -> None:
-    """Raises UserError unless the disk can take the checkpoint after the first step, the largest that there will be."""
+def check_room(folder: Path, growth: float) -> None:
+    """Raises UserError unless the disk can take the largest checkpoint of a run, `growth` times what is there."""
     path = checkpoint_path(folder)
     try:
         # Without a name, so that nothing is left of it.
         with tempfile.TemporaryFile(dir=path.parent) as file:
-            os.posix_fallocate(file.fileno(), 0, _GROWTH * path.stat().st_size)
+            os.posix_fallocate(file.fileno(), 0, math.ceil(growth * path.stat().st_size))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise cannot_write(path, error) from None

@@ -44,6 +44,8 @@ from workflow.common.readers.guard import reading
 
 PRIVATE_REPORT = "report.json"
 CHECKPOINT_SECONDS = 120.0
+# A checkpoint that takes longer to store is made as much more rarely: gigabytes of teachers take a minute.
+_SLOW_SECONDS = 6.0
 LOG_ROWS = 200
 _KEPT_BYTES = 2**28
 
@@ -166,6 +168,7 @@ class TrainingLoop:
         self.releases, self.run_digest = plan.releases, begins.run
         self.step, self.before, self.log = 0, 0.0, []
         self.started = self.saved = time.monotonic()
+        self.storing = 0.0
         self.saved_uses: dict[str, int] = {}
 
     @property
@@ -181,7 +184,7 @@ class TrainingLoop:
             self._stop_early(spent)
         # What preparing released cannot be released again, so it must not be lost.
         self._save(ledger)
-        checkpoint.check_room(self.folder)
+        checkpoint.check_room(self.folder, self.method.checkpoint_growth)
 
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Continues from a checkpoint."""
@@ -193,7 +196,7 @@ class TrainingLoop:
         # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing.
         self._store(ledger)
         if self.step == 0:
-            checkpoint.check_room(self.folder)
+            checkpoint.check_room(self.folder, self.method.checkpoint_growth)
         print(f"continuing after step {self.step} of {self.method.num_steps}", file=sys.stderr)
 
     def run(self, data: PrivateData, ledger: Ledger, signals: _Signals) -> None:
@@ -221,7 +224,7 @@ class TrainingLoop:
 
     def _is_due(self, ledger: Ledger) -> bool:
         """Returns whether a kill would cost much: time, or of a release as much as it may; or too much is kept."""
-        late = time.monotonic() - self.saved > self.checkpoint_seconds
+        late = time.monotonic() - self.saved > self.checkpoint_seconds * max(1.0, self.storing / _SLOW_SECONDS)
         return late or self.answers.size > _KEPT_BYTES or any(self._is_spent(one, ledger) for one in self.releases)
 
     def _is_spent(self, release: Release, ledger: Ledger) -> bool:
@@ -241,8 +244,10 @@ class TrainingLoop:
     def _store(self, ledger: Ledger) -> Position:
         position = ledger.position()
         about = {"run": self.run_digest, "ledger": position.to_dict()}
+        begun = time.monotonic()
         checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, about)
         self.saved = time.monotonic()
+        self.storing = self.saved - begun
         self.saved_uses = {release.name: ledger.uses(release.name) for release in self.releases}
         return position
 

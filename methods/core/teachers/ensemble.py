@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,18 @@ from torch.func import functional_call, vmap
 from methods.core.optimisers import adam_update
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
+from methods.core.speed.choices import CHOICES
+from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
 from workflow.common.seeds import derive
 
 # Bytes of parameters and batches in work at a time: a processor's cache, or a small part of a GPU's memory.
 _WORK = {"cpu": 2**24, "cuda": 2**31}
 _BETAS = (0.5, 0.999)
 _INITIAL = 0.02
+
+Weights = dict[str, torch.Tensor]
+# Generated images [F, C, H, W] with one-hot labels [F, classes] of one update.
+Fakes = tuple[torch.Tensor, torch.Tensor]
 
 
 class Teachers:
@@ -27,14 +33,21 @@ class Teachers:
     Teacher i reads the records of part i alone. Its state is a function of those records and of what `train` is given
     for all teachers alike, which must be public. Networks may not draw random numbers nor keep buffers.
 
+    With `slots`, teachers i, i + slots, i + 2 slots, ... share their moments, and the weights they start from, as in a
+    graph that has so many networks and restores nothing but weights: a record then moves all teachers of its slot.
+
     Args:
         build: makes one network of (images [B, C, H, W], one-hot labels [B, classes]) -> logits [B].
         parts: record indices int64 [N, size]; no record may stand in two rows.
         num_classes: length of a one-hot label.
         learning_rate: of Adam, whose betas are (0.5, 0.999).
-        seed: of the initial weights, which differ between teachers: N(0, 0.02^2), biases zero.
+        seed: of the initial weights, which differ between teachers: N(0, 0.02^2), biases zero; and of rounding.
         decay: share of each weight that is lost per update.
         chunk: teachers in work at a time; None: as many as fit a fixed share of the device's memory.
+        kept: how weights and moments are kept between calls of `train`: "fp32", or "bf16", in half of the memory: the
+            weights and second moments stochastically rounded, so that small updates are not lost, the first to nearest.
+        slots: moments that there are, a divisor of N; None: each teacher has its own.
+        state: what `state` returned, to continue from; None: begin.
     """
 
     def __init__(
@@ -47,46 +60,55 @@ class Teachers:
         device: torch.device,
         decay: float = 0.0,
         chunk: int | None = None,
+        *,
+        kept: str = "fp32",
+        slots: int | None = None,
+        state: dict[str, Any] | None = None,
     ) -> None:
-        self._decay = decay
+        self._decay, self._seed, self._slots = decay, seed, slots
         with torch.device("meta"):
             self._network = build()
         self._parts, self._classes, self._rate, self._device, self._chunk = (
             parts, num_classes, learning_rate, device, chunk
         )  # fmt: skip
-        rng = torch.Generator(device).manual_seed(derive(seed, "teachers"))
-        self._weights = {name: self._initial(like, rng) for name, like in self._network.named_parameters()}
-        self._first = {name: torch.zeros_like(value) for name, value in self._weights.items()}
-        self._second = {name: torch.zeros_like(value) for name, value in self._weights.items()}
-        self._steps = 0
+        self._shapes = {name: like.shape for name, like in self._network.named_parameters()}
+        # At the papers' sizes there is no room for two of them.
+        self.load(self._begun(PRECISIONS[kept]) if state is None else state)
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def train(
-        self, data: PrivateData, grant: Grant, fakes: torch.Tensor, labels: torch.Tensor, batch_size: int
-    ) -> None:
-        """One Adam step of every teacher on the GAN's cross-entropy.
+    def train(self, data: PrivateData, grants: Sequence[Grant], fakes: Sequence[Fakes], batch_size: int) -> None:
+        """One Adam step of every teacher on the GAN's cross-entropy for each of the fakes, each with a grant to read.
 
-        Each takes the next `batch_size` records of its part, in turn, or the whole part if it is smaller; all take the
-        same fakes [F, C, H, W] with one-hot labels [F, classes].
+        In each step a teacher takes the next `batch_size` records of its part, in turn, or the whole part if it is
+        smaller; all teachers take the same fakes.
         """
-        size = self._parts.shape[1]
-        batch_size = min(batch_size, size)
-        places = (torch.arange(batch_size) + self._steps * batch_size) % size
-        self._steps += 1
-        for part in self._split(2 * batch_size * fakes[0].numel()):
-            images, classes = data.read(grant, self._parts[part][:, places])
-            shape = (-1, batch_size)
-            reals = images.to(self._device).float().div_(255).view(*shape, *images.shape[1:])
-            one_hot = F.one_hot(classes.to(self._device), self._classes).float().view(*shape, self._classes)
-            self._update(part, reals, one_hot, fakes, labels)
+        batch_size = min(batch_size, self._parts.shape[1])
+        moments = self._slots or len(self)
+        for part in self._split(2 * batch_size * fakes[0][0][0].numel()):
+            group, own = divmod(part.start, moments)
+            own = slice(own, own + part.stop - part.start)
+            weights, first, second = take(self._weights, part), take(self._first, own), take(self._second, own)
+            for step, (grant, batch) in enumerate(zip(grants, fakes, strict=True)):
+                reals = self._reals(data, grant, part, step, batch_size)
+                # Where moments are shared, each group of teachers before has counted as well.
+                updates = self._steps * (len(self) // moments) + group * len(fakes) + step
+                gradients = self._descent(weights, reals, batch)
+                adam_update(
+                    weights, gradients, first, second, updates=updates, learning_rate=self._rate, betas=_BETAS,
+                    decay=self._decay,
+                )  # fmt: skip
+            put(self._weights, part, weights, self._noise(self._weights, part, "weights"))
+            put(self._first, own, first, None)
+            put(self._second, own, second, self._noise(self._second, part, "second"))
+        self._steps += len(fakes)
 
     def logits(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns each teacher's logits [N, B] for images [B, C, H, W] and one-hot labels [B, classes]."""
         with torch.no_grad():
-            stacks = (self._of(part, self._weights) for part in self._split(images.numel()))
-            return torch.cat([self._call(weights, images, labels, (0, None, None)) for weights in stacks])
+            stacks = (take(self._weights, part) for part in self._split(images.numel()))
+            return torch.cat([self._call(weights, images, labels) for weights in stacks])
 
     def gradients(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields, for consecutive teachers, directions [n, B, C * H * W] in which images look more real to each.
@@ -94,10 +116,14 @@ class Teachers:
         That is minus the gradient of each image's generator loss, softplus(-logit), averaged over the batch.
         """
         for part in self._split(4 * images.numel()):
-            weights = self._of(part, self._weights)
-            copies = images.detach().expand(len(next(iter(weights.values()))), *images.shape).requires_grad_()
-            loss = F.softplus(-self._call(weights, copies, labels, (0, 0, None))).sum() / len(images)
+            copies = images.detach().expand(part.stop - part.start, *images.shape).requires_grad_()
+            loss = F.softplus(-self._call(take(self._weights, part), copies, labels)).sum() / len(images)
             yield -torch.autograd.grad(loss, copies)[0].flatten(2)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights and moments."""
+        return sum(value.nbytes for stack in (self._weights, self._first, self._second) for value in stack.values())
 
     def state(self) -> dict[str, Any]:
         """Returns all weights and moments, for a checkpoint."""
@@ -109,40 +135,82 @@ class Teachers:
             state["weights"], state["first"], state["second"], state["steps"]
         )  # fmt: skip
 
-    def _initial(self, like: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        shape = (len(self), *like.shape)
-        if like.ndim < 2:
-            return torch.zeros(shape, device=self._device)
-        return torch.randn(shape, generator=rng, device=self._device) * _INITIAL
+    def _begun(self, kept: torch.dtype) -> dict[str, Any]:
+        rng = torch.Generator(self._device).manual_seed(derive(self._seed, "teachers"))
+        moments = self._slots or len(self)
+        weights = {name: self._initial(shape, rng, kept) for name, shape in self._shapes.items()}
+        first, second = (
+            {
+                name: torch.zeros(moments, *shape, dtype=kept, device=self._device)
+                for name, shape in self._shapes.items()
+            }
+            for _ in range(2)
+        )
+        return {"weights": weights, "first": first, "second": second, "steps": 0}
+
+    def _initial(self, shape: torch.Size, rng: torch.Generator, kept: torch.dtype) -> torch.Tensor:
+        weights = torch.zeros(len(self), *shape, dtype=kept, device=self._device)
+        if len(shape) < 2:
+            return weights
+        if kept == torch.float32 and not self._slots:
+            return weights.normal_(generator=rng).mul_(_INITIAL)
+        # In parts: all of them in 32 bits may be more than there is room for.
+        for part in split(self._slots or len(self), 64):
+            drawn = torch.randn(part.stop - part.start, *shape, generator=rng, device=self._device) * _INITIAL
+            weights[part] = drawn
+        for group in range(1, len(self) // (self._slots or len(self))):
+            weights[group * self._slots : (group + 1) * self._slots] = weights[: self._slots]
+        return weights
 
     def _split(self, numbers: int) -> Iterator[slice]:
         """Yields slices of teachers, so few that their weights and `numbers` more floats each suit the device."""
-        size = 4 * (numbers + sum(weight[0].numel() for weight in self._weights.values()))
-        count = self._chunk or max(1, _WORK[self._device.type] // size)
-        for start in range(0, len(self), count):
-            yield slice(start, min(start + count, len(self)))
+        size = 4 * (numbers + sum(shape.numel() for shape in self._shapes.values()))
+        return split(len(self), self._chunk or max(1, _WORK[self._device.type] // size), self._slots)
 
-    @staticmethod
-    def _of(part: slice, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: value[part] for name, value in values.items()}
+    def _reals(self, data: PrivateData, grant: Grant, part: slice, step: int, batch_size: int) -> Fakes:
+        """Returns the next records [n, B, C, H, W] in [0, 1] of each teacher in `part`, and their labels, one-hot."""
+        size = self._parts.shape[1]
+        places = (torch.arange(batch_size) + (self._steps + step) * batch_size) % size
+        images, classes = data.read(grant, self._parts[part][:, places])
+        shape = (-1, batch_size)
+        reals = images.to(self._device).float().div_(255).view(*shape, *images.shape[1:])
+        return reals, F.one_hot(classes.to(self._device), self._classes).float().view(*shape, self._classes)
+
+    def _noise(self, stack: Weights, part: slice, kind: str) -> Weights | None:
+        if next(iter(stack.values())).dtype == torch.float32:
+            return None
+        teachers = range(part.start, part.stop)
+        return rounding_noise(self._shapes, teachers, self._device, self._seed, "rounding", kind, self._steps)
 
     def _call(
-        self, weights: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor, dims: tuple[int | None, ...]
+        self, weights: Weights, images: torch.Tensor, labels: torch.Tensor, batches: Sequence[int] | None = None
     ) -> torch.Tensor:
-        def logits(weights: dict[str, torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise; see `stacked`."""
+        n = len(next(iter(weights.values())))
+        if self._is_stacked():
+            images = images if images.ndim == 5 else images.expand(n, *images.shape)
+            labels = labels if labels.ndim == 3 else labels.expand(n, *labels.shape)
+            return self._network.stacked(weights, images, labels, batches or [images.shape[1]])
+
+        def logits(weights: Weights, *inputs: torch.Tensor) -> torch.Tensor:
             return functional_call(self._network, weights, inputs)
 
+        dims = (0, 0 if images.ndim == 5 else None, 0 if labels.ndim == 3 else None)
         return vmap(logits, dims)(weights, images, labels)
 
-    def _update(
-        self, part: slice, reals: torch.Tensor, classes: torch.Tensor, fakes: torch.Tensor, labels: torch.Tensor
-    ) -> None:
-        weights = {name: weight.requires_grad_() for name, weight in self._of(part, self._weights).items()}
-        real = F.softplus(-self._call(weights, reals, classes, (0, 0, 0))).mean(1)
-        fake = F.softplus(self._call(weights, fakes, labels, (0, None, None))).mean(1)
+    def _is_stacked(self) -> bool:
+        return CHOICES.batched_teachers and hasattr(self._network, "stacked")
+
+    def _descent(self, weights: Weights, reals: Fakes, fakes: Fakes) -> list[torch.Tensor]:
+        """Returns the gradients of the weights [n, ...]: of softplus(-logit) for reals, softplus(logit) for fakes."""
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        (images, classes), (made, labels) = reals, fakes
+        if self._is_stacked():
+            both = torch.cat([images, made.expand(len(images), *made.shape)], dim=1)
+            known = torch.cat([classes, labels.expand(len(images), *labels.shape)], dim=1)
+            real, fake = self._call(leaves, both, known, sizes := [images.shape[1], len(made)]).split(sizes, dim=1)
+        else:
+            real, fake = self._call(leaves, images, classes), self._call(leaves, made, labels)
         # A teacher's weights are in its own summand alone, so the sum's gradient is each one's own.
-        gradients = torch.autograd.grad((real + fake).sum(), list(weights.values()))
-        adam_update(
-            weights, gradients, self._of(part, self._first), self._of(part, self._second),
-            updates=self._steps - 1, learning_rate=self._rate, betas=_BETAS, decay=self._decay,
-        )  # fmt: skip
+        losses = F.softplus(-real).mean(1) + F.softplus(fake).mean(1)
+        return list(torch.autograd.grad(losses.sum(), list(leaves.values())))

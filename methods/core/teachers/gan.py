@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,10 +27,14 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.teachers.ensemble import Teachers
+from methods.core.teachers.kept_weights import PRECISIONS
 from methods.core.teachers.nets import DISCRIMINATORS, Generator
+from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 _BLOCK = 1000
+# Of DataLens' and G-PATE's published settings: their teachers.
+NORMED = {"teacher_network": "conv_norm"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class TeacherHyper:
     # Batch norm needs two images.
     batch_size: int = setting(15, "generated images put to the vote per round", low=2, high=4096)
     num_teachers: int = setting(4000, "disjoint parts of the records, one teacher each", low=1, high=10_000)
-    teacher_network: str = setting("conv", "of a teacher: conv (DCGAN), or mlp (one layer)", choices=DISCRIMINATORS)
+    teacher_network: str = setting(
+        "conv", "of a teacher: conv (DCGAN), conv_norm (with batch norm), or mlp (one layer)", choices=DISCRIMINATORS
+    )
     hidden: int = setting(256, "units of a teacher's dense hidden layer", low=1, high=8192)
     channels: int = setting(32, "channels of a conv teacher's second layer, labels apart", low=1, high=1024)
     teacher_batch: int = setting(30, "records per teacher and update, at most its part", low=1, high=65_536)
@@ -52,6 +60,33 @@ class TeacherHyper:
     learning_rate: float = setting(1e-3, "generator learning rate (Adam, betas 0.5, 0.999)", low=1e-9, high=10)
     generator_steps: int = setting(1, "generator updates per round; they cost no privacy", low=1, high=10_000)
     ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
+    teacher_memory: str = setting(
+        "fp32", "how weights and moments of teachers are kept; bf16: in half of the memory, rounded without bias",
+        choices=PRECISIONS, group="teacher memory",
+    )  # fmt: skip
+
+    @property
+    def slots(self) -> int | None:
+        """How many Adam moments all teachers share; None where each has its own."""
+        return None
+
+
+@dataclass(frozen=True)
+class SharingHyper(TeacherHyper):
+    """The same with the option to do as DataLens' and G-PATE's code does; its defaults are theirs for MNIST."""
+
+    as_released: bool = setting(
+        False, "teachers share moments, as the authors' code does, at the noise of what they count: costs more than the"
+        " budget", group="as released",
+    )  # fmt: skip
+    released_slots: int = setting(
+        50, "with as_released, networks of the authors' graph, which teachers take in turn", 1, 10_000,
+        group="as released",
+    )  # fmt: skip
+
+    @property
+    def slots(self) -> int | None:
+        return self.released_slots if self.as_released else None
 
 
 def with_default(name: str, default: Any) -> Any:
@@ -69,6 +104,18 @@ def vote_release(hp: TeacherHyper, noise: float, *, kind: str, clip: float, boun
         name="votes", kind=kind, clip=clip, noise=noise, bounded=bounded, rows=hp.num_teachers, rate=1.0,
         sampling="all", max_uses=hp.steps, answers=answers,
     )  # fmt: skip
+
+
+def _of_slots(hp: TeacherHyper, counted: Release) -> Release:
+    """Returns what teachers that share moments release, at the noise of `counted`, which counts a record as one row.
+
+    A record moves the teacher that reads it and, by the moments, all others of its slot, and no more: so a row is the
+    sum of a slot's rows, which belongs to the slot's records alone. Of votes, a slot's counts in a ballot have norm
+    at most the number of its teachers.
+    """
+    clip = counted.clip * (hp.num_teachers // hp.slots)
+    noise = counted.noise * counted.sensitivity / (2 * clip)
+    return dataclasses.replace(counted, clip=clip, noise=noise, bounded="sum", rows=hp.slots)
 
 
 class Round(NamedTuple):
@@ -92,11 +139,12 @@ class TeacherGAN(Method):
     NAME: ClassVar[str]
     SHARED: ClassVar[tuple[str, ...]] = (
         "records are dealt to the teachers at random, equally many each: a record has one teacher, or none where the "
-        "numbers do not divide; every teacher keeps its own Adam moments",
+        "numbers do not divide; every teacher keeps its own Adam moments, unless as_released says otherwise",
         "departure: all teachers see the same generated images, their labels uniform; DataLens' and G-PATE's have the "
         "labels of each teacher's own records",
         "departure: each update and the vote have latents of their own; DataLens and G-PATE draw one batch for all",
-        "departure: teachers have no batch norm; the generator is sampled with running statistics, not a batch's",
+        "departure, unless teacher_network is conv_norm: teachers have no batch norm",
+        "departure: the generator is sampled with running statistics, not a batch's",
         "departure: the generator starts from torch's initial weights, where DataLens and G-PATE draw N(0, 0.02^2); "
         "teachers draw that as well, without cutting the law at two deviations",
         "departure: layers of stride 2 pad two pixels before an image and one behind it; TensorFlow's one and two",
@@ -104,6 +152,8 @@ class TeacherGAN(Method):
         "departure: pretrain_steps come before the first round's teacher_steps, not in their place",
         "departure: steps are chosen and the noise is calibrated to the budget, by worst-case accounting",
         "departure: targets of the generator's regression are cut to [0, 1], the range of an image",
+        "departure, with teacher_memory bf16: weights and moments are kept in 16 bits between rounds, the weights and "
+        "second moments rounded so that the mean is right, by at most 2^-7 of a value; updates are in 32 bits",
         "departure: options the authors lack, off by default and set by presets: dense teachers whose label weighs the "
         "hidden units, teachers that forget old generators by losing a share of their weights at each update, several "
         "generator updates per released answer, an averaged generator",
@@ -126,17 +176,32 @@ class TeacherGAN(Method):
     @functools.cached_property
     def _teachers(self) -> Teachers:
         # On first use: gigabytes at the papers' sizes, which sampling does without.
+        return self._hire(None)
+
+    def _hire(self, state: dict[str, Any] | None) -> Teachers:
         hp, seed = self.hp, self.context.seed
         parts = partition(self.public.num_train, hp.num_teachers, seed)
         return Teachers(
-            self._discriminator, parts, self.public.num_classes, hp.teacher_rate, seed, self.device, hp.teacher_decay
-        )
+            self._discriminator, parts, self.public.num_classes, hp.teacher_rate, seed, self.device, hp.teacher_decay,
+            kept=hp.teacher_memory, slots=hp.slots, state=state,
+        )  # fmt: skip
 
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:
         super().check(hp, public)
         check_records(f"{cls.NAME}.num_teachers", hp.num_teachers, public, "{one_per: 30, at_least: 2}")
         check_quarters(cls.NAME, public)
+        if hp.slots is not None and hp.num_teachers % hp.slots:
+            raise UserError(
+                f"{cls.NAME}.released_slots must divide num_teachers, {hp.num_teachers}, as all teachers take the"
+                f" authors' networks in turn; got {hp.slots}"
+            )
+
+    @classmethod
+    def releases(cls, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+        """Returns what is counted or, with `as_released`, what the authors' code releases: that costs more."""
+        (counted,) = cls.counted(hp, public, noise)
+        return (counted if hp.slots is None else _of_slots(hp, counted),)
 
     @classmethod
     def rehearsal(cls, hp: Any) -> Any:
@@ -198,20 +263,45 @@ class TeacherGAN(Method):
         self._sampled.load_state_dict(dict(public))
         if private is not None:
             restore(self._trained(), private)
-            self._teachers.load(private["teachers"])
+            # Never beside those of a beginning: there may be no room for two.
+            self.__dict__["_teachers"] = self._hire(private["teachers"])
             self._spent = private["spent"].cpu()
+
+    @property
+    def checkpoint_growth(self) -> float:
+        """Less than in general: teachers have their moments from the start, the others from their first step on."""
+        others = sum(value.nbytes for part in self._trained().values() if isinstance(part, nn.Module)
+                     for value in part.state_dict().values())  # fmt: skip
+        # A tenth more for what else there comes to be, such as names and the log.
+        return 1.1 + 2 * others / (others + self._teachers.nbytes)
 
     def _trained(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Returns, by their names in a checkpoint, the networks and optimisers besides the teachers."""
         return {"generator": self._generator, "optimizer": self._optimizer}
 
     def _train_teachers(self, steps: int, rng: torch.Generator, data: PrivateData, ledger: Ledger) -> None:
+        if not steps:
+            return
+        fakes = []
         for _ in range(steps):
             latents, labels = self._inputs(rng)
             with torch.no_grad():
-                fakes = self._generator.train()(latents, labels)
-            with ledger.internal("teacher training") as grant:
-                self._teachers.train(data, grant, fakes, labels, self.hp.teacher_batch)
+                fakes.append((self._generator.train()(latents, labels), labels))
+        with contextlib.ExitStack() as held:
+            grants = [held.enter_context(ledger.internal("teacher training")) for _ in fakes]
+            self._teachers.train(data, grants, fakes, self.hp.teacher_batch)
+
+    def _by_slot(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yields rows [n, D], one a teacher, as they come, or the sums of them [slots, D] where moments are shared."""
+        if self.hp.slots is None:
+            yield from chunks
+            return
+        total, count = None, 0
+        for rows in chunks:
+            total = rows.new_zeros(self.hp.slots, rows.shape[1]) if total is None else total
+            total.index_add_(0, torch.arange(count, count + len(rows), device=rows.device) % self.hp.slots, rows)
+            count += len(rows)
+        yield total
 
     def _update_generator(self, loss: torch.Tensor, update: int) -> None:
         """One Adam step, the `update`-th of the run counting from 0, and its part in the sampled average."""

@@ -6,11 +6,15 @@ channels 32 are theirs. Images are floats [N, C, H, W] in [0, 1] whose sides are
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-_SLOPE = 0.2
+from methods.core.speed.batched_layers import convolved, linear
+
+_SLOPE, _EPSILON = 0.2, 1e-5
 
 
 def _with_maps(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -60,9 +64,84 @@ class ConvDiscriminator(nn.Module):
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns logits [N], positive for real, given one-hot labels [N, classes]."""
         x = F.leaky_relu(self.first(_with_maps(images, labels)), _SLOPE)
-        x = F.leaky_relu(self.second(_with_maps(x, labels)), _SLOPE).flatten(1)
-        x = F.leaky_relu(self.third(torch.cat([x, labels], dim=1)), _SLOPE)
+        x = F.leaky_relu(self._second_norm(self.second(_with_maps(x, labels))), _SLOPE).flatten(1)
+        x = F.leaky_relu(self._third_norm(self.third(torch.cat([x, labels], dim=1))), _SLOPE)
         return self.fourth(torch.cat([x, labels], dim=1))[:, 0]
+
+    @classmethod
+    def stacked(
+        cls, weights: Mapping[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor, batches: Sequence[int]
+    ) -> torch.Tensor:
+        """Returns logits [n, B] of n networks at once: what `forward` gives each, as batched matrix products.
+
+        Args:
+            weights: the parameters by name, stacked as [n, ...].
+            images: [n, B, C, H, W].
+            labels: one-hot [n, B, classes].
+            batches: sizes of the batches that the B images consist of, one after the other.
+        """
+        x = F.leaky_relu(convolved(images.movedim(2, 4), labels, *_layer(weights, "first")), _SLOPE)
+        x = convolved(x, labels, *_layer(weights, "second")).flatten(2, 3)
+        x = F.leaky_relu(cls._stacked_norm(weights, "second", x, batches), _SLOPE).transpose(2, 3).flatten(2)
+        x = linear(torch.cat([x, labels], dim=2), *_layer(weights, "third"))
+        x = F.leaky_relu(cls._stacked_norm(weights, "third", x[:, :, None], batches)[:, :, 0], _SLOPE)
+        return linear(torch.cat([x, labels], dim=2), *_layer(weights, "fourth"))[:, :, 0]
+
+    def _second_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def _third_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @staticmethod
+    def _stacked_norm(
+        weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
+    ) -> torch.Tensor:
+        """Returns x [n, B, P, channels], each of its batches normalised if the network does so after `layer`."""
+        return x
+
+
+class NormedConvDiscriminator(ConvDiscriminator):
+    """The same with batch norm after the second and the third layer, as the authors' networks have it.
+
+    It always has the statistics of the batch at hand, real or generated, and keeps none. A factor is one plus its
+    parameter, as parameters of one dimension start at zero. The two layers have no bias, which a mean would take away.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, hidden: int, channels: int) -> None:
+        super().__init__(image_shape, num_classes, hidden, channels)
+        for layer, size in (("second", channels + num_classes), ("third", hidden)):
+            getattr(self, layer).register_parameter("bias", None)
+            self.register_parameter(f"{layer}_factor", nn.Parameter(torch.zeros(size)))
+            self.register_parameter(f"{layer}_offset", nn.Parameter(torch.zeros(size)))
+
+    def _second_norm(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.movedim(1, 3)
+        normed = _normed(rows.flatten(0, 2), self.second_factor, self.second_offset)
+        return normed.view(rows.shape).movedim(3, 1)
+
+    def _third_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return _normed(x, self.third_factor, self.third_offset)
+
+    @staticmethod
+    def _stacked_norm(
+        weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
+    ) -> torch.Tensor:
+        factor, offset = (weights[f"{layer}_{name}"][:, None] for name in ("factor", "offset"))
+        parts = [_normed(part.flatten(1, 2), factor, offset) for part in x.split(list(batches), dim=1)]
+        return torch.cat(parts, dim=1).view(x.shape)
+
+
+def _layer(weights: Mapping[str, torch.Tensor], layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns a layer's weight [n, outputs, ...] and bias [n, outputs], which is zero where it has none."""
+    weight = weights[f"{layer}.weight"]
+    return weight, weights.get(f"{layer}.bias", weight.new_zeros(weight.shape[:2]))
+
+
+def _normed(rows: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Returns rows [..., R, channels] of mean 0 and variance 1 over the R rows, times 1 + factor, plus offset."""
+    variance, mean = torch.var_mean(rows, dim=-2, correction=0, keepdim=True)
+    return (rows - mean) * torch.rsqrt(variance + _EPSILON) * (1 + factor) + offset
 
 
 class DenseDiscriminator(nn.Module):
@@ -82,4 +161,4 @@ class DenseDiscriminator(nn.Module):
         return (x * self.weigh(labels)).sum(dim=1) + self.offset(labels)[:, 0]
 
 
-DISCRIMINATORS = {"conv": ConvDiscriminator, "mlp": DenseDiscriminator}
+DISCRIMINATORS = {"conv": ConvDiscriminator, "conv_norm": NormedConvDiscriminator, "mlp": DenseDiscriminator}
