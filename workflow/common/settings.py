@@ -17,6 +17,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[str] | None = None,
+    group: str = "",
 ) -> Any:
     """Returns a dataclass field with its default, its meaning (unit included), and the values it may take.
 
@@ -24,9 +25,22 @@ def setting(
         default: its type is the field's annotation: bool, int, float or str.
         low, high: smallest and largest value, both included; None where there is no limit.
         choices: the names that a text may be; None where any text may stand.
+        group: names the settings of an option that came later; see `stated`.
     """
     choices = None if choices is None else tuple(choices)
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "group": group}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def stated(values: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass instance as a record of it keeps them.
+
+    A group of which every field has its default is left out, so that records without the option stay as they were.
+    """
+    fields = dataclasses.fields(values)
+    chosen = {one.metadata.get("group") for one in fields if getattr(values, one.name) != one.default} | {"", None}
+    kept = [field.name for field in fields if field.metadata.get("group") in chosen]
+    return {name: value for name, value in dataclasses.asdict(values).items() if name in kept}
 
 
 def parse(

@@ -18,6 +18,7 @@ from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, check_plan, epsilon
 from methods.core.method import Context, Method
 from methods.core.release import Budget, PublicSpec, Release
+from workflow.common import settings
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError, shown, unknown
 from workflow.common.readers.guard import reason
@@ -103,9 +104,10 @@ class Plan:
             "epsilon": "inf" if math.isinf(budget.epsilon) else budget.epsilon,
             "delta": budget.delta,
             "accounting": budget.accounting,
-            "hyper": dataclasses.asdict(self.hyper),
+            "hyper": settings.stated(self.hyper),
         }
-        # Written only where it is true: the digest keys the noise, and other runs' noise stays as it was.
+        # Written only where it is true, as a group of settings is only where one is chosen: the digest keys the noise,
+        # and other runs' noise stays as it was.
         return fields | ({"over_budget": True} if budget.over_budget else {})
 
     def to_dict(self) -> dict[str, Any]:
