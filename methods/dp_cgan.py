@@ -85,6 +85,7 @@ class DPCGAN(start.Started, Method):
         self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
         self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, (hp.beta1, 0.999))
         self._d_optimizer = _optimizer(hp, self._discriminator)
+        self.optimizers = self._g_optimizer, self._d_optimizer
         self._private = dp_sgd.PrivateOptimizer(self._discriminator, self._d_optimizer, self.start.main, hp.batch_size)
         self._trained = {
             "generator": self._generator,
@@ -98,7 +99,6 @@ class DPCGAN(start.Started, Method):
         super().check(hp, public)
         check_records("dp_cgan.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
         check_steps("dp_cgan.generator_every", hp.generator_every, hp.steps)
-        hp.check_start(public, "dp_cgan")
 
     @classmethod
     def rehearsal(cls, hp: Hyper) -> Hyper:
@@ -118,11 +118,6 @@ class DPCGAN(start.Started, Method):
         rows = self._with_targets(self._labelled(images.flatten(1), labels), fakes)
         descend(_losses(self._discriminator, rows).mean(), self._discriminator, self._d_optimizer)
         return {"generator_loss": self._generator_step(rng)}
-
-    def begin_private(self) -> None:
-        # Their moments are of gradients without noise, far smaller ones.
-        for optimizer in (self._g_optimizer, self._d_optimizer):
-            optimizer.state.clear()
 
     def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """One noisy discriminator step, and every `generator_every` of them a generator step."""

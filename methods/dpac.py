@@ -16,7 +16,7 @@ from methods.core.sharded.interface import Networks, ShardStep
 from methods.core.sharded.losses import image_gradients, score_loss
 from methods.core.sharded.nets import build_classifier
 from methods.core.sharded.stacks import NetworkStore
-from methods.core.sharded.starting import StartingGAN, StartingHyper
+from methods.core.sharded.head_start import StartingGAN, StartingHyper
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 

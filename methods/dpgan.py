@@ -120,6 +120,7 @@ class DPGAN(start.Started, Method):
         betas = (hp.beta1, 0.999)
         self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, betas)
         self._d_optimizer = adam(self._discriminator.parameters(), hp.learning_rate, betas)
+        self.optimizers = self._g_optimizer, self._d_optimizer
         self._private = dp_sgd.PrivateOptimizer(
             self._discriminator, self._d_optimizer, self.start.main, 2 * hp.batch_size,
             chunk=_CPU_CHUNK if self.device.type == "cpu" else 0,
@@ -138,7 +139,6 @@ class DPGAN(start.Started, Method):
         check_records("dpgan.batch_size", hp.batch_size, public, "{one_per: 4, at_most: 512}")
         check_steps("dpgan.generator_every", hp.generator_every, hp.steps)
         check_size("dpgan makes", _SIZES, public)
-        hp.check_start(public, "dpgan")
 
     @classmethod
     def rehearsal(cls, hp: Hyper) -> Hyper:
@@ -154,15 +154,10 @@ class DPGAN(start.Started, Method):
         rng = named_rng(self.context.seed, "dpgan", "start", t)
         with torch.no_grad():
             fakes = self._fakes(rng)
-        reals = self._joined(*self.start.batch(len(fakes), rng))
-        rows = torch.cat([functional.pad(reals, (0, 1), value=1.0), functional.pad(fakes, (0, 1), value=0.0)])
+        reals = functional.pad(self._joined(*self.start.batch(len(fakes), rng)), (0, 1), value=1.0)
+        rows = torch.cat([reals, functional.pad(fakes, (0, 1))])
         descend(self._losses(self._discriminator, rows).mean(), self._discriminator, self._d_optimizer)
         return {"generator_loss": self._descend_generator(self._score(self._discriminator, self._fakes(rng)))}
-
-    def begin_private(self) -> None:
-        # Their moments are of gradients without noise, far smaller ones.
-        for optimizer in (self._g_optimizer, self._d_optimizer):
-            optimizer.state.clear()
 
     def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """One noisy discriminator step, then a generator step if it is time for one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from methods.core.sharded.starting import StartingGAN, StartingHyper
+from methods.core.sharded.head_start import StartingGAN, StartingHyper
 
 
 class GSWGAN(StartingGAN):

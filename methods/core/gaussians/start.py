@@ -126,11 +126,21 @@ class Start:
 class Started:
     """The part of a method that may have a start: its steps are those on drawn images, then those on records.
 
-    Stands before Method among a class's bases, which sets `hp`, and `start` before anything else is asked for.
+    Stands before Method among a class's bases. The class sets the attributes when it is built.
+
+    Attributes:
+        optimizers: those that learn on the start and go on.
     """
 
     hp: Any
     start: Start
+    optimizers: tuple[torch.optim.Optimizer, ...]
+
+    @classmethod
+    def check(cls, hp: Any, public: PublicSpec) -> None:
+        """Raises UserError where the method, or its start, cannot be."""
+        super().check(hp, public)
+        hp.check_start(public, cls.__module__.removeprefix("methods."))
 
     @property
     def num_steps(self) -> int:
@@ -155,7 +165,9 @@ class Started:
 
     def begin_private(self) -> None:
         """Makes ready for the first step on records; called once more where that step was killed."""
-        raise NotImplementedError
+        # Moments of gradients without noise are far smaller than noisy ones'.
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> dict[str, float]:
         """Step t of those on records; returns scalars for the log that are safe to publish."""

@@ -47,13 +47,12 @@ class StartingGAN(Started, ShardedGAN):
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:
         super().check(hp, public)
-        name = cls.__module__.removeprefix("methods.")
         if hp.start != NONE and not hp.shards_per_step:
+            name = cls.__module__.removeprefix("methods.")
             raise UserError(
                 f"{name}.start {hp.start} needs shards_per_step above 0, as in the run {name}_sound, got 0: where one"
                 f" shard answers a step, each critic begins on its own records; give shards_per_step, or start {NONE}"
             )
-        hp.check_start(public, name)
 
     @classmethod
     def rehearsal(cls, hp: Any) -> Any:
@@ -68,6 +67,7 @@ class StartingGAN(Started, ShardedGAN):
     def __init__(self, hp: Any, context: Context) -> None:
         super().__init__(hp, context)
         self.start = Start(hp, self.public, context.releases, self.device)
+        self.optimizers = (self.optimizer,)
         self.learners = self.learners_of_the_start() if self.start.steps else {}
 
     @property
@@ -116,9 +116,9 @@ class StartingGAN(Started, ShardedGAN):
             critic.descend(lambda scorer: critic_loss(scorer, *seen, hp.gradient_penalty, hp.drift, hp.precision))
 
     def begin_private(self) -> None:
-        """Gives every shard what was learned, with a fresh optimiser; the generator has one too."""
+        """Gives every shard what was learned, with a fresh optimiser."""
+        super().begin_private()
         self.make_networks()
-        self.optimizer.state.clear()
 
     def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         return ShardedGAN.step(self, t, data, ledger)
