@@ -12,11 +12,11 @@ from torch import nn
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import PublicSpec, Release
 from methods.core.sharded.gan import ShardedGAN
+from methods.core.sharded.head_start import StartingGAN, StartingHyper
 from methods.core.sharded.interface import Networks, ShardStep
 from methods.core.sharded.losses import image_gradients, score_loss
 from methods.core.sharded.nets import build_classifier
 from methods.core.sharded.stacks import NetworkStore
-from methods.core.sharded.head_start import StartingGAN, StartingHyper
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 

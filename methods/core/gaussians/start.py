@@ -16,12 +16,10 @@ import torch
 
 from methods.core.gaussians.mixture import ClassMixtures
 from methods.core.gaussians.model import GaussianModel, GaussianSettings
-from methods.core.gaussians.release import MOST_NUMBERS, default_cutoff, released_size
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.privacy.shares import multiplier
 from methods.core.release import PublicSpec, Release
-from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
 NONE, GAUSS = "none", "dp_gauss"
@@ -54,18 +52,6 @@ class StartSettings:
     def public_steps(self) -> int:
         """How many steps read no record and release nothing."""
         return self.start_steps if self.start == GAUSS else 0
-
-    def check_start(self, public: PublicSpec, owner: str) -> None:
-        """Raises UserError where a start does not fit into memory; `owner` names the method."""
-        if self.start == NONE:
-            return
-        parts = 1 << GaussianSettings().splits
-        size = released_size(public, default_cutoff(public, 0.0, parts), parts)
-        if size > MOST_NUMBERS:
-            raise UserError(
-                f"{owner}.start dp_gauss makes {size} numbers of the {public.num_classes} classes of {public.dataset};"
-                f" at most {MOST_NUMBERS} fit into memory: merge classes, make images smaller, or give start none"
-            )
 
     def started(self, main: Release, public: PublicSpec) -> tuple[Release, ...]:
         """Returns all releases of a run whose own is `main`, a sum over Poisson batches.
@@ -135,12 +121,6 @@ class Started:
     hp: Any
     start: Start
     optimizers: tuple[torch.optim.Optimizer, ...]
-
-    @classmethod
-    def check(cls, hp: Any, public: PublicSpec) -> None:
-        """Raises UserError where the method, or its start, cannot be."""
-        super().check(hp, public)
-        hp.check_start(public, cls.__module__.removeprefix("methods."))
 
     @property
     def num_steps(self) -> int:
