@@ -264,6 +264,18 @@ def test_steps_on_records_begin_with_what_was_learned_and_forget_the_optimisers_
     assert any(not torch.equal(value, first[part]) for part, value in learned.weights.items())
 
 
+def test_the_sampled_average_goes_on_from_the_start():
+    method = built("gs_wgan", average_decay=0.9)
+    with torch.no_grad():
+        for network, value in ((method.generator, 1.0), (method.average, 0.0)):
+            for parameter in network.parameters():
+                parameter.fill_(value)
+    fakes = method.generate(torch.arange(3), named_rng(0, "fakes"))
+    method.move_generator(0, fakes, torch.zeros_like(fakes))
+    # The fourth of all steps has a fifth of the average; the first would have a half.
+    assert all(torch.allclose(value, torch.tensor(0.2)) for value in method.average.parameters())
+
+
 def test_each_classifier_of_a_step_begins_as_a_copy_of_the_one_that_learned(started):
     name, method, _ = started
     if name != "dpac":
