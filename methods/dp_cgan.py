@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from methods.core.gaussians import start
 from methods.core.method import Context, Method, StepLog, check_records, check_steps
 from methods.core.optimisers import adam, blend, descend, restore, states
 from methods.core.privacy import dp_sgd
@@ -24,7 +25,7 @@ _RELEASE = "discriminator_gradient"
 _BLOCK = 2000
 
 
-class DPCGAN(Method):
+class DPCGAN(start.Started, Method):
     """The authors' vanilla networks: one hidden layer each. The generator sees only the discriminator."""
 
     SOURCES = (
@@ -46,10 +47,11 @@ class DPCGAN(Method):
         "an averaged generator",
         "departure: the generator step draws its own latents and labels, once in generator_every discriminator steps",
         "departure: for 32x32x3 the same two networks at that size; the authors gave none",
+        *start.SOURCES,
     )
 
     @dataclass(frozen=True)
-    class Hyper:
+    class Hyper(start.StartSettings):
         """Hyper-parameters; defaults are the authors' for MNIST."""
 
         steps: int = setting(30000, "discriminator steps, each one release", low=1, high=10_000_000)
@@ -75,7 +77,7 @@ class DPCGAN(Method):
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
-        (release,) = context.releases
+        self.start = start.Start(hp, self.public, context.releases, self.device)
         pixels, classes = int(torch.Size(self.public.image_shape).numel()), self.public.num_classes
         with seeded(context.seed, "dp_cgan", "networks"):
             self._generator = _network(hp.latent + classes, hp.hidden, pixels, 0.0).to(self.device)
@@ -83,7 +85,8 @@ class DPCGAN(Method):
         self._sampled = copy.deepcopy(self._generator) if hp.ema else self._generator
         self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, (hp.beta1, 0.999))
         self._d_optimizer = _optimizer(hp, self._discriminator)
-        self._private = dp_sgd.PrivateOptimizer(self._discriminator, self._d_optimizer, release, hp.batch_size)
+        self.optimizers = self._g_optimizer, self._d_optimizer
+        self._private = dp_sgd.PrivateOptimizer(self._discriminator, self._d_optimizer, self.start.main, hp.batch_size)
         self._trained = {
             "generator": self._generator,
             "discriminator": self._discriminator,
@@ -99,18 +102,24 @@ class DPCGAN(Method):
 
     @classmethod
     def rehearsal(cls, hp: Hyper) -> Hyper:
-        return replace(hp, generator_every=1)
+        return replace(hp, generator_every=1, start_steps=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns one noisy gradient sum per step over a Poisson batch; add-or-remove, num_train public."""
-        return (dp_sgd.release(_RELEASE, hp, public, noise),)
+        return hp.started(dp_sgd.release(_RELEASE, hp, public, noise), public)
 
-    @property
-    def num_steps(self) -> int:
-        return self.hp.steps
+    def public_step(self, t: int) -> StepLog:
+        """One discriminator step and one generator step."""
+        rng = named_rng(self.context.seed, "dp_cgan", "start", t)
+        images, labels = self.start.batch(self.hp.batch_size, rng)
+        with torch.no_grad():
+            fakes = self._fakes(rng)
+        rows = self._with_targets(self._labelled(images.flatten(1), labels), fakes)
+        descend(_losses(self._discriminator, rows).mean(), self._discriminator, self._d_optimizer)
+        return {"generator_loss": self._generator_step(rng)}
 
-    def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
+    def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """One noisy discriminator step, and every `generator_every` of them a generator step."""
         fall = min(1.0, t / max(1.0, self.hp.decay_share * self.hp.steps))
         for group in self._d_optimizer.param_groups:
@@ -120,8 +129,7 @@ class DPCGAN(Method):
             fakes = self._fakes(rng)
         with ledger.charge(_RELEASE) as grant:
             reals = self._examples(*data.read(grant, grant.poisson_batch(len(data))))
-            targets = torch.cat([torch.ones(len(reals)), torch.zeros(len(fakes))]).to(self.device)
-            self._private.step(grant, _losses, torch.cat([torch.cat([reals, fakes]), targets[:, None]], dim=1))
+            self._private.step(grant, _losses, self._with_targets(reals, fakes))
         if (t + 1) % self.hp.generator_every:
             return {}
         return {"generator_loss": self._generator_step(rng)}
@@ -135,12 +143,13 @@ class DPCGAN(Method):
         return {name: value.detach() for name, value in self._sampled.state_dict().items()}
 
     def private_state(self) -> dict[str, Any]:
-        return states(self._trained)
+        return {**states(self._trained), **self.start.state()}
 
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         self._sampled.load_state_dict(dict(public))
         if private is not None:
             restore(self._trained, private)
+            self.start.load(private)
 
     def _generator_step(self, rng: torch.Generator) -> float:
         scores = self._discriminator(self._fakes(rng)).squeeze(1)
@@ -165,6 +174,10 @@ class DPCGAN(Method):
 
     def _labelled(self, flat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.cat([flat, self.hp.label_scale * self._one_hot(labels)], dim=1)
+
+    def _with_targets(self, reals: torch.Tensor, fakes: torch.Tensor) -> torch.Tensor:
+        targets = torch.cat([torch.ones(len(reals)), torch.zeros(len(fakes))]).to(self.device)
+        return torch.cat([torch.cat([reals, fakes]), targets[:, None]], dim=1)
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
         return functional.one_hot(labels.to(self.device), self.public.num_classes).float()

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from methods.core.privacy.ledger import Ledger
-from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
-from methods.core.sharded.gan import ShardedGAN, ShardedHyper
+from methods.core.sharded.gan import ShardedGAN
+from methods.core.sharded.head_start import StartingGAN, StartingHyper
 from methods.core.sharded.interface import Networks, ShardStep
 from methods.core.sharded.losses import image_gradients, score_loss
 from methods.core.sharded.nets import build_classifier
+from methods.core.sharded.stacks import NetworkStore
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
@@ -26,7 +28,7 @@ Batches = list[Batch]
 
 
 @dataclass(frozen=True)
-class Hyper(ShardedHyper):
+class Hyper(StartingHyper):
     """GS-WGAN's hyper-parameters and the auxiliary classifier's; the defaults are the paper's for MNIST."""
 
     g2r: bool = setting(True, "the classifier's fake phase (gen2real); false is the ablation w/o g2r")
@@ -61,7 +63,7 @@ class FakePhase(NamedTuple):
     batches: Batches
 
 
-class DPAC(ShardedGAN):
+class DPAC(StartingGAN):
     """GS-WGAN with a third player: a classifier taught on fakes, then on records of the step's shard.
 
     Critic and classifier gradients are weighted, summed per image and sanitised once: one release per image, at
@@ -94,6 +96,8 @@ class DPAC(ShardedGAN):
         *ShardedGAN.SHARED,
         "option shards_per_step (see methods/gs_wgan.py): the classifier's fake phase is shared by the drawn shards, "
         "as fakes are public; each continues with a copy on its own records. Both gradients are in the shard's one row",
+        *StartingGAN.OF_THE_START,
+        "option start: the classifier learns from the drawn images too, and every new one begins as a copy of it",
     )
 
     @classmethod
@@ -114,7 +118,9 @@ class DPAC(ShardedGAN):
     @classmethod
     def rehearsal(cls, hp: Any) -> Any:
         """Lets the classifier join in the second step, if the run gets there, and learn once a step."""
-        start = min(1, hp.classifier_start) if hp.classifier_start < hp.steps else hp.classifier_start
+        # With a start, the second step is the first on records.
+        soon = 0 if hp.public_steps else min(1, hp.classifier_start)
+        start = soon if hp.classifier_start < hp.steps else hp.classifier_start
         once = {name: min(1, getattr(hp, name)) for name in ("classifier_fake_steps", "classifier_real_steps")}
         return replace(super().rehearsal(hp), classifier_start=start, **once)
 
@@ -129,17 +135,30 @@ class DPAC(ShardedGAN):
         releases = cls.counted(hp, public, noise)
         return _as_released(hp, *releases) if hp.as_released else releases
 
-    def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
-        super().prepare(data, ledger, warm_start)
+    def make_networks(self, warm_start: Path | None = None) -> None:
+        super().make_networks(warm_start)
+        self.classifiers = None if self.hp.fresh_classifier else self.mechanism.networks(self._new_classifier)
+
+    def _new_classifier(self, t: int = 0) -> nn.Module:
+        """Returns the new classifier of step t; with a start, what that has taught."""
+        return self.learned("classifier", build_classifier(self.hp, self.context, t))
+
+    def learners_of_the_start(self) -> dict[str, NetworkStore]:
         build = lambda: build_classifier(self.hp, self.context, 0)  # noqa: E731
-        self.classifiers = None if self.hp.fresh_classifier else self.mechanism.networks(build)
+        return super().learners_of_the_start() | {"classifier": NetworkStore(build, 1, self.hp.critic_learning_rate)}
+
+    def learn(self, images: torch.Tensor, labels: torch.Tensor, rng: torch.Generator) -> None:
+        """One update of the critic as without a classifier, and one of the classifier."""
+        super().learn(images, labels, rng)
+        with self.learner("classifier") as classifier:
+            self._train(classifier, [_spread(classifier, (images, labels))])
 
     def next_release(self, ledger: Ledger) -> tuple[str, int]:
         if not self.hp.as_released:
             return super().next_release(ledger)
         # By uses, not by steps: uses that a crash lost shorten the phase in which they were lost, not the later one.
-        left = [release.name for release in self.context.releases if ledger.uses(release.name) < release.max_uses]
-        name = left[0] if left else self.context.releases[-1].name
+        left = [release.name for release in self.step_releases if ledger.uses(release.name) < release.max_uses]
+        name = left[0] if left else self.step_releases[-1].name
         return name, self.hp.released_batch if name == BOTH else self.hp.batch_size
 
     def public_phase(self, t: int, release: str, rng: torch.Generator) -> FakePhase | None:
@@ -153,7 +172,7 @@ class DPAC(ShardedGAN):
         batches = [self.balanced_fakes(hp.fakes_per_class, rng)] * hp.classifier_fake_steps if hp.g2r else []
         if not hp.fresh_classifier:
             return FakePhase(None, batches)
-        classifier = self.mechanism.new(lambda: build_classifier(hp, self.context, t))
+        classifier = self.mechanism.new(lambda: self._new_classifier(t))
         if hp.mix_phases:
             return FakePhase(classifier, batches)
         self._train(classifier, [_spread(classifier, batch) for batch in batches])

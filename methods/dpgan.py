@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from methods.core.gaussians import start
 from methods.core.method import Context, Method, StepLog, check_records, check_size, check_steps
 from methods.core.optimisers import adam, blend, descend, restore, states
 from methods.core.privacy import dp_sgd
@@ -34,7 +35,7 @@ _BLOCK = 500
 _CPU_CHUNK = 128
 
 
-class DPGAN(Method):
+class DPGAN(start.Started, Method):
     """The authors' DCGAN without normalisation layers. The generator sees only the discriminator.
 
     PAPER holds the adaptive settings, the better ones. The constant ones are batch 128, and generator_every 50 (MNIST)
@@ -58,10 +59,11 @@ class DPGAN(Method):
         "departure: options the authors lack, off by default and set by presets for few steps: learning rates of their "
         "own for each network that fall linearly, fewer fakes than records at a larger weight, a larger label input, "
         "initial weights that keep the signal's size (torch's shrink it in every layer) and an averaged generator",
+        *start.SOURCES,
     )
 
     @dataclass(frozen=True)
-    class Hyper:
+    class Hyper(start.StartSettings):
         """Hyper-parameters; defaults are the authors' for MNIST at epsilon 10, adaptive."""
 
         steps: int = setting(174000, "discriminator steps, each one release", low=1, high=10_000_000)
@@ -104,7 +106,7 @@ class DPGAN(Method):
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)
-        (release,) = context.releases
+        self.start = start.Start(hp, self.public, context.releases, self.device)
         shape, classes = self.public.image_shape, self.public.num_classes
         with seeded(context.seed, "dpgan", "networks"):
             self._generator = _Generator(hp.latent, classes, hp.dim, shape)
@@ -118,8 +120,9 @@ class DPGAN(Method):
         betas = (hp.beta1, 0.999)
         self._g_optimizer = adam(self._generator.parameters(), hp.generator_rate, betas)
         self._d_optimizer = adam(self._discriminator.parameters(), hp.learning_rate, betas)
+        self.optimizers = self._g_optimizer, self._d_optimizer
         self._private = dp_sgd.PrivateOptimizer(
-            self._discriminator, self._d_optimizer, release, 2 * hp.batch_size,
+            self._discriminator, self._d_optimizer, self.start.main, 2 * hp.batch_size,
             chunk=_CPU_CHUNK if self.device.type == "cpu" else 0,
         )  # fmt: skip
         self._balance = _Balance(hp.generator_every, hp.threshold, hp.patience)
@@ -139,18 +142,24 @@ class DPGAN(Method):
 
     @classmethod
     def rehearsal(cls, hp: Hyper) -> Hyper:
-        return replace(hp, generator_every=1)
+        return replace(hp, generator_every=1, start_steps=1)
 
     @classmethod
     def releases(cls, hp: Hyper, public: PublicSpec, noise: float) -> tuple[Release, ...]:
         """Returns one noisy gradient sum per step over a Poisson batch; add-or-remove, num_train public."""
-        return (dp_sgd.release(_RELEASE, hp, public, noise),)
+        return hp.started(dp_sgd.release(_RELEASE, hp, public, noise), public)
 
-    @property
-    def num_steps(self) -> int:
-        return self.hp.steps
+    def public_step(self, t: int) -> StepLog:
+        """One discriminator step and one generator step."""
+        rng = named_rng(self.context.seed, "dpgan", "start", t)
+        with torch.no_grad():
+            fakes = self._fakes(rng)
+        reals = functional.pad(self._joined(*self.start.batch(len(fakes), rng)), (0, 1), value=1.0)
+        rows = torch.cat([reals, functional.pad(fakes, (0, 1))])
+        descend(self._losses(self._discriminator, rows).mean(), self._discriminator, self._d_optimizer)
+        return {"generator_loss": self._descend_generator(self._score(self._discriminator, self._fakes(rng)))}
 
-    def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
+    def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """One noisy discriminator step, then a generator step if it is time for one."""
         left = 1 - (1 - self.hp.rate_end) * t / self.hp.steps
         self._d_optimizer.param_groups[0]["lr"] = self.hp.learning_rate * left
@@ -173,26 +182,30 @@ class DPGAN(Method):
         return {name: value.detach().contiguous() for name, value in self._sampled.state_dict().items()}
 
     def private_state(self) -> dict[str, Any]:
-        return {**states(self._trained), "balance": asdict(self._balance)}
+        return {**states(self._trained), "balance": asdict(self._balance), **self.start.state()}
 
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         self._sampled.load_state_dict(dict(public))
         if private is not None:
             restore(self._trained, private)
             self._balance = _Balance(**private["balance"])
+            self.start.load(private)
 
     def _generator_step(self, rng: torch.Generator) -> StepLog:
         scores = self._score(self._discriminator, self._fakes(rng))
         self._balance.judge((scores < 0).float().mean().item())
+        return {
+            "generator_loss": self._descend_generator(scores),
+            "accuracy_on_fakes": self._balance.accuracy,
+            "discriminator_steps": float(self._balance.rate),
+        }
+
+    def _descend_generator(self, scores: torch.Tensor) -> float:
         loss = functional.softplus(-scores).mean()
         descend(loss, self._generator, self._g_optimizer)
         if self.hp.ema:
             blend(self._sampled, self._generator, self.hp.ema)
-        return {
-            "generator_loss": loss.item(),
-            "accuracy_on_fakes": self._balance.accuracy,
-            "discriminator_steps": float(self._balance.rate),
-        }
+        return loss.item()
 
     def _fakes(self, rng: torch.Generator) -> torch.Tensor:
         """Returns generated examples [B, pixels + classes], their labels independent of any private batch."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from methods.core.sharded.gan import ShardedGAN, ShardedHyper
+from methods.core.sharded.head_start import StartingGAN, StartingHyper
 
 
-class GSWGAN(ShardedGAN):
+class GSWGAN(StartingGAN):
     """Only the gradient with respect to each generated image is clipped and noised on its way to the generator."""
 
-    Hyper = ShardedHyper
+    Hyper = StartingHyper
     # The repository's run for both data sets; the CelebA row is DP-GAN-DPAC's set-up without its classifier.
     PAPER = {
         ("mnist", 10.0): {},
@@ -23,10 +23,11 @@ class GSWGAN(ShardedGAN):
         "departure: every generator batch has batch_size images; the repository's is as long as the last batch of its "
         "shard, 32 or 28 on MNIST",
         "departure: the CelebA setting is DP-GAN-DPAC's without its classifier; the repository has none",
-        *ShardedGAN.SHARED,
+        *StartingGAN.SHARED,
         "option shards_per_step, ours: each shard is drawn on its own, every drawn critic trains and answers, and the "
         "sum of their rows is sanitised, a row being all gradients of the step clipped jointly at clip * "
         "sqrt(batch_size)",
         "option shards_per_step is sound with critics that remember their draws; they start untrained and update on "
         "fakes picked from 16 of each class that a step makes",
+        *StartingGAN.OF_THE_START,
     )

@@ -38,14 +38,15 @@ TINY: dict[str, Any] = {
 # What else is worth a run, besides every method as it is: other mechanisms, other players, other uses of an answer.
 SOUND = {"shards_per_step": 3.0, "num_shards": 8, "warm_start_steps": 0, "spectral_norm": False}
 CLASSIFIER = {"classifier_start": 1, "classifier_fake_steps": 1, "classifier_real_steps": 1, "fakes_per_class": 1}
+START = {"start": "dp_gauss", "start_steps": 2}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "gs_wgan": [SOUND],
+    "gs_wgan": [SOUND, SOUND | START],
     "dpac": [
-        SOUND | CLASSIFIER, CLASSIFIER | {"mix_phases": True}, CLASSIFIER | {"fresh_classifier": False},
-        CLASSIFIER | {"as_released": True, "released_batch": 3},
+        SOUND | CLASSIFIER, SOUND | CLASSIFIER | START, CLASSIFIER | {"mix_phases": True},
+        CLASSIFIER | {"fresh_classifier": False}, CLASSIFIER | {"as_released": True, "released_batch": 3},
     ],
-    "dp_cgan": [{"generator_every": 2, "ema": 0.5, "optimizer": "adam"}],
-    "dpgan": [{"generator_every": 2, "fakes": 3}],
+    "dp_cgan": [{"generator_every": 2, "ema": 0.5, "optimizer": "adam"}, START],
+    "dpgan": [{"generator_every": 2, "fakes": 3}, START],
     # So few records that no rule would split their classes.
     "dp_gauss": [{"least_signal": 0.0}, {"first_share": 1.0, "splits": 0}],
     "dp_sinkhorn": [{"match_classes": True, "alternates": 0.0}],

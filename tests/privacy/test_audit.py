@@ -244,6 +244,27 @@ def test_a_training_run_leaks_no_more_than_it_promises(method):
     assert found.epsilon_lower <= epsilon(found.releases, DELTA, "sound") <= 2.0
 
 
+STARTED = {
+    "dp_cgan": dict(steps=4, batch_size=16),
+    "gs_wgan": {
+        **TINY_GAN, "warm_start_steps": 0, "shards_per_step": 2.0, "num_shards": 8, "spectral_norm": False,
+        "critic_batch": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", STARTED)
+def test_a_start_is_attacked_with_the_steps_after_it_and_both_leak_no_more_than_promised(method):
+    plan = a_plan(method, start="dp_gauss", start_steps=2, **STARTED[method])
+    found = mechanism.audit(plan.releases, DELTA, canaries=10_000)
+    assert found.releases == plan.releases and len(plan.releases) == 3
+    assert 0 < found.epsilon_lower <= plan.costs["sound"] <= 2.0
+    assert max(epsilon(part, DELTA, "sound") for part in (plan.releases[:2], plan.releases[2:])) < plan.costs["sound"]
+    whole = whole_run.audit(plan, records(), torch.device("cpu"), canaries=100, samples=40)
+    assert whole.epsilon_lower <= plan.costs["sound"]
+
+
 @pytest.mark.parametrize("method", ["dp_merf", "dp_cgan"])
 def test_a_generator_that_repeats_its_records_is_caught(method, monkeypatch):
     """dp_merf promises for exchanged records, dp_cgan for present or absent ones."""

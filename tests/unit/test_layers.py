@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "methods/core/method.py": COMMON | core("release", "accounting", "privacy") | {"torch"},
     "methods/core/matching.py": core("method") | {"torch"},
     "methods/core/registry.py": COMMON | core("method"),
-    "methods/core/sharded": COMMON | core(*BELOW, "method", "sharded") | {"torch", "safetensors", "tqdm"},
+    "methods/core/sharded": COMMON | core(*BELOW, "method", "gaussians", "sharded") | {"torch", "safetensors", "tqdm"},
     "methods/core/gaussians": COMMON | core("release", "privacy", "gaussians") | {"torch"},
     "methods/core/scattering": COMMON | core("release", "speed", "privacy", "scattering") | {"torch"},
     "methods/core/teachers": COMMON | core(*BELOW, "method", "teachers") | {"torch"},

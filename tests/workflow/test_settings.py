@@ -11,7 +11,7 @@ import pytest
 
 from workflow.common.errors import UserError, unknown
 from workflow.common.per_record import PerRecord
-from workflow.common.settings import describe, parse, setting
+from workflow.common.settings import describe, parse, setting, stated
 from workflow.grid import canonical
 
 
@@ -21,6 +21,18 @@ class Toy:
     rate: float = setting(0.1, "learning rate", 0.001, 1)
     warm: bool = setting(False, "whether it starts warm")
     network: str = setting("mlp", "architecture", choices=("mlp", "cnn"))
+
+
+@dataclass(frozen=True)
+class Grouped(Toy):
+    boost: bool = setting(False, "whether there is a boost", group="boost")
+    height: int = setting(3, "of the boost", 1, group="boost")
+
+
+def test_a_group_of_settings_is_recorded_whole_or_where_none_is_chosen_not_at_all():
+    assert stated(Grouped()) == stated(Toy()) == dataclasses.asdict(Toy())
+    for chosen in (Grouped(boost=True), Grouped(height=4), Grouped(steps=11, boost=True, height=4)):
+        assert stated(chosen) == dataclasses.asdict(chosen)
 
 
 def test_what_is_given_is_taken_and_the_rest_keeps_its_default():

@@ -105,7 +105,22 @@ def test_every_run_says_on_which_images_its_settings_were_chosen(preset):
     held_out = {run.name for run in runs if run.chosen_on == ("mnist_val", "fashion_mnist_val")}
     teachers = {"pate_gan", "g_pate", "datalens"}
     sound = {"gs_wgan_sound", "dpac_sound", "dpac_scatter"}
-    assert held_out == {"dp_gauss", "dp_ntk", "dp_sinkhorn", "dpgan", *sound, *teachers}
+    # DP-CGAN's other settings were not.
+    starts = {"dpgan_start", "gs_wgan_sound_start", "dpac_sound_start"} if preset == "long" else set()
+    assert held_out == {"dp_gauss", "dp_ntk", "dp_sinkhorn", "dpgan", *sound, *teachers, *starts}
+
+
+def test_a_start_is_all_that_the_rows_with_one_add_to_those_without():
+    runs = shipped("long").runs
+    started = [name for name in runs if name.endswith("_start")]
+    assert started == ["dpgan_start", "dp_cgan_start", "gs_wgan_sound_start", "dpac_sound_start"]
+    for name in started:
+        one, other = runs[name], runs[name.removesuffix("_start")]
+        assert (one.method, one.accounting, one.epsilons) == (other.method, "sound", other.epsilons)
+        for dataset, settings in one.hyper.items():
+            added = {key: value for key, value in settings.items() if other.hyper[dataset].get(key) != value}
+            assert added.keys() == {"start", "start_share", "start_steps"} and added["start"] == "dp_gauss"
+            assert other.hyper[dataset].keys() <= settings.keys()
 
 
 def test_the_paper_s_preset_keeps_runs_that_no_author_published():

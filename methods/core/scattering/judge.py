@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch.nn import functional
 
 from methods.core.privacy.grant import Grant
+from methods.core.privacy.shares import multiplier
 from methods.core.release import PublicSpec, Release
 
 _MOMENTUM = 0.9
@@ -21,11 +21,9 @@ def gradient_release(
 ) -> Release:
     """Returns the release of `steps` sums of clipped gradients over Poisson batches.
 
-    Together they cost about what one Gaussian answer of multiplier noise / share^0.5 does: many draws at a rate r are
-    nearly one Gaussian with (sensitivity / noise)^2 = r^2 steps (exp(1 / sigma^2) - 1), sigma being the multiplier of
-    a step (Bu, Dong, Long, Su, Deep Learning with Gaussian Differential Privacy, 2020).
+    Together they cost about what one Gaussian answer of multiplier noise / share^0.5 does: see `privacy.shares`.
     """
-    sigma = math.log1p(share / (noise * rate) ** 2 / steps) ** -0.5 if noise else 0.0
+    sigma = multiplier(noise, share=share, rate=rate, uses=steps)
     return Release(
         name=name, kind="gaussian", clip=clip, noise=sigma, bounded="sum", rows=public.num_train, rate=rate,
         sampling="poisson", max_uses=steps, adjacency=adjacency,

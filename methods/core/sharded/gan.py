@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.nn.utils import parametrize
 
 from methods.core.method import Context, Method, StepLog, check_records, check_size
@@ -151,31 +152,48 @@ class ShardedGAN(Method):
     def num_steps(self) -> int:
         return self.hp.steps
 
+    @property
+    def step_releases(self) -> tuple[Release, ...]:
+        """The releases that steps charge."""
+        return self.context.releases
+
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
-        if self.hp.warm_start_steps and warm_start is None:
-            raise UserError("warm_start_steps is not 0 but no critics were given; make them by methods warm-start")
-        self.critics = self.mechanism.networks(lambda: build_critic(self.hp, self.context), warm_start)
+        self.make_networks(warm_start)
 
     def resume(self, data: PrivateData, ledger: Ledger, warm_start: Path | None = None) -> None:
-        self.prepare(data, ledger, warm_start)
+        self.make_networks(warm_start)
+
+    def make_networks(self, warm_start: Path | None = None) -> None:
+        """Makes the networks that each shard has, as they are before any shard was drawn."""
+        if self.hp.warm_start_steps and warm_start is None:
+            raise UserError("warm_start_steps is not 0 but no critics were given; make them by methods warm-start")
+        self.critics = self.mechanism.networks(self.new_critic, warm_start)
+
+    def new_critic(self) -> nn.Module:
+        """Returns the critic that every shard starts from."""
+        return build_critic(self.hp, self.context)
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Draws shards, trains their critics, and moves the generator by one noisy gradient."""
         release, size = self.next_release(ledger)
         with ledger.charge(release) as grant:
             # Keyed by the use: a resumed run draws what the straight run drew, and lost steps' draws are not repeated.
-            uses = sum(ledger.uses(release.name) for release in self.context.releases)
+            uses = sum(ledger.uses(release.name) for release in self.step_releases)
             rng = named_rng(self.context.seed, "step", uses - 1)
             fakes, noisy = self.mechanism.answer(self, t, size, data, grant, rng)
+        self.move_generator(t, fakes, noisy / size)
+        return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
+
+    def move_generator(self, t: int, fakes: torch.Tensor, gradients: torch.Tensor) -> None:
+        """Moves the generator down the gradients of its images [B, C, H, W], for the t-th time from 0 on."""
         self.optimizer.zero_grad(set_to_none=True)
-        fakes.backward(noisy / size)
+        fakes.backward(gradients)
         self.optimizer.step()
         update_average(self.average, self.generator, t + 1, self.hp.average_decay)
-        return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
 
     def next_release(self, ledger: Ledger) -> tuple[str, int]:
         """Returns the name of the release that the coming step charges, and the number B of images it generates."""
-        return self.context.releases[0].name, self.hp.batch_size
+        return self.step_releases[0].name, self.hp.batch_size
 
     def train_critics(self, step: ShardStep) -> Networks:
         """Returns the critics of the step's shards after `critic_steps` updates on their records and on fakes."""
