@@ -55,25 +55,46 @@ def test_the_readmes_table_is_the_committed_run():
     assert {run for run, dataset, _ in measured if dataset == "mnist"} == set(runs)
 
 
-def of_seeds(run: str) -> str:
-    """Returns a line of the README's second table: accuracies over seeds, and both counts on MNIST."""
+def over_seeds(measured: list, run: str, dataset: str, epsilon: float, metric: str, digits: int = 3) -> str:
+    """Returns mean and range over seeds, as the tables of docs/results.md have them."""
+    values = [
+        one.value for one in measured
+        if (one.method, one.dataset, one.epsilon, one.metric) == (run, dataset, epsilon, metric)
+    ]  # fmt: skip
+    assert len(values) == 3, (run, dataset, epsilon, metric)
+    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
-    def values_of(dataset: str, metric: str) -> list[float]:
-        return [row.value for row in SOUND if (row.method, row.dataset, row.metric) == (run, dataset, metric)]
 
-    cells = []
-    for dataset in ("mnist", "fashion_mnist"):
-        values = values_of(dataset, "g2r_cnn")
-        cells.append(f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-    cells += [f"{mean(values_of('mnist', f'eps_{count}')):.1f}" for count in ("published", "sound")]
-    return "| " + " | ".join([f"`{run}`", *cells]) + " |"
+def rows_of_seeds(section: str) -> list[str]:
+    return re.findall(r"^\| `\w+` \| .+ to .*$", RESULTS.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
 
 
 def test_the_table_of_seeds_is_the_committed_run():
-    shown = re.findall(r"^\| `\w+` \| .+ \(0.+ to .*$", RESULTS, flags=re.MULTILINE)
-    runs = [re.match(r"\| `(\w+)`", line)[1] for line in shown]
-    assert shown == [of_seeds(run) for run in runs]
-    assert set(runs) == {"gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"}
+    expected = []
+    for run in ("gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"):
+        cells = [over_seeds(SOUND, run, dataset, 10, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")]
+        for count in ("eps_published", "eps_sound"):
+            spent = [one.value for one in SOUND if (one.method, one.dataset, one.metric) == (run, "mnist", count)]
+            cells.append(f"{mean(spent):.1f}")
+        expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
+    assert rows_of_seeds("At a sound ε, by several shards") == expected
+
+
+def test_the_tables_of_the_best_sound_rows_are_the_committed_run():
+    measured = read_scores(ROOT / "results/reference/quick_seeds/scores.csv")
+    runs, sets = ("dp_ntk", "dp_gauss", "dpac_scatter"), ("mnist", "fashion_mnist")
+    expected = []
+    for metric in ("g2r_cnn", "r2g_cnn"):
+        for run in runs:
+            cells = [over_seeds(measured, run, dataset, epsilon, metric) for epsilon in (10, 1) for dataset in sets]
+            expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
+    for run in runs:
+        cells = [over_seeds(measured, run, dataset, 10, metric, digits) for metric, digits in
+                 (("fid_classifier", 1), ("fwd", 2), ("recall", 2)) for dataset in sets]  # fmt: skip
+        expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
+    assert rows_of_seeds("The best rows at a sound ε") == expected
+    spent = {one.epsilon: one.value for one in measured if one.metric == "eps_sound"}
+    assert set(spent) == {1, 10} and all(spent[epsilon] <= epsilon for epsilon in spent)
 
 
 def test_the_table_of_500_faces_is_the_committed_run():
