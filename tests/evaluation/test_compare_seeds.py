@@ -143,3 +143,14 @@ def test_a_row_that_has_moved_by_itself_but_not_among_many_is_unclear_and_no_reg
 def test_a_tolerance_of_a_share_is_of_the_reference_mean() -> None:
     found = limits({row("is"): [4.0, 4.001]}, {row("is"): [3.0, 3.001]}, {"is": Tolerance(0.5, relative=True)})
     assert found[row("is")].amount == pytest.approx(2.00025)
+
+
+def test_a_share_of_the_fixed_tolerance_is_of_the_reference_mean_too(run) -> None:
+    # 0.19 and 0.2 lie on either side of 5% of what was; the first is above 5% of what is.
+    assert run({"is": [3.9]}, {"is": [3.708, 3.708]})[0] == 0
+    assert run({"is": [3.9]}, {"is": [3.7, 3.7]})[0] == 1
+
+
+def test_a_share_of_infinity_does_not_allow_every_move(run) -> None:
+    code, out = run({"eps_sound": [math.inf]}, {"eps_sound": [9.0]}, "--tolerance", "eps_sound=5%")
+    assert code == 0 and "improvement  mnist dpac eps 10 sound: eps_sound: inf -> 9 (tolerance 5%)" in out
