@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--repeats", type=whole("--repeats", 1, 10_000), default=5, help="timed repeats of everything (default 5)"
     )
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--threads", type=whole("--threads"), default=cores, help=f"CPU threads (default: all cores, here {cores})"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import csv_text, write_text
 from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
-from workflow.common.options import Parser
+from workflow.common.options import Parser, one_each
 
 DEFAULT_METRICS = ("g2r_cnn", "g2r_mlp", "r2g_cnn", "fid_classifier", "fid_inception", "precision", "recall")
 COLUMNS = (
@@ -238,7 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="such as results/quick/scores.csv")
     parser.add_argument("--dataset", metavar="NAME", help="this data set alone; default: all in the file")
-    parser.add_argument("--metric", nargs="+", default=[], metavar="NAME", help="the first orders the rows")
+    repeated = "the first orders the rows; may be repeated"
+    parser.add_argument("--metric", action="append", default=[], metavar="NAME", help=repeated)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write rank.md and rank.csv there; default: print")
     return parser
 
@@ -246,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.rank`."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_args(one_each("--metric", r"\w+", sys.argv[1:] if argv is None else argv))
     scores = _chosen(options.scores, options.dataset)
     metrics = _metrics(options.metric, scores, options.scores)
     text = markdown(scores, metrics, price.delta_beside(options.scores))

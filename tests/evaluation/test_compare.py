@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.compare import DEFAULT_TOLERANCES, main
+from evaluation.compare import main
+from evaluation.comparison.tolerance import DEFAULT_TOLERANCES
 from evaluation.scores import Score, write_scores
 from workflow.common.metrics import METRICS
 
@@ -40,10 +41,10 @@ def test_worse_is_a_regression_and_better_is_not(run, metric):
     worse, better = (high, low) if METRICS[metric].higher_is_better else (low, high)
     code, out = run({metric: worse}, {metric: better})
     assert code == 1
-    assert out.startswith("regression") and metric in out
+    assert out.startswith("1 regression; ") and f"\nregression   mnist dpac eps 10 published seed 0: {metric}: " in out
     code, out = run({metric: better}, {metric: worse})
     assert code == 0
-    assert out.startswith("improvement")
+    assert out.startswith("no regression; ") and f"\nimprovement  mnist dpac eps 10 published seed 0: {metric}" in out
 
 
 def test_fid_and_spent_epsilon_are_the_ones_that_must_not_rise():
@@ -90,7 +91,7 @@ def test_a_file_of_before_a_metric_is_compared_in_the_others_and_the_new_one_is_
     (tmp_path / "new.csv").write_text(old + "quick,mnist,dpac,10,published,0,fwd,0.8,measured\n")
     assert main([str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("new ") and "fwd: absent -> 0.8" in out and "1 scores compared, 1 new" in out
+    assert out.startswith("no regression; 1 scores compared, 1 new\nnew ") and "fwd: absent -> 0.8" in out
 
 
 def test_a_missing_seed_is_a_regression(tmp_path):

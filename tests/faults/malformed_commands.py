@@ -142,6 +142,8 @@ COMMANDS = (
     _command("methods", "release dp_merf --data DATA --out released --num 6 --epsilon 5 --delta 1e-5 SETS"),
     _command("methods", "release dp_merf --data DATA --out released --configfile mine.yaml --epsilon 5 SETS"),
     _command("evaluation.compare", "scores.csv scores.csv --tolerance is=5%", codes=(0, 1)),
+    _command("evaluation.compare", "scores.csv . --tolerance is=5% recall=0 --common --seeds mean --format json",
+             codes=(0, 1)),
     _command("evaluation.rank", "scores.csv --dataset lesions --metric g2r_cnn --out ranked"),
     _command("evaluation.fidelity", "--samples samples.npz --real TRAIN --classifiers classifiers"
              " --protocol protocol.json --threads 1 --out fidelity.json"),

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from faults.malformed_files import DATA, HYPER, PROTOCOL, PUBLIC, RUN
 
-from evaluation import compare, nets, rank
+from evaluation import nets, rank
+from evaluation.comparison import sides
 from evaluation.features import RealFeatures
 from evaluation.fitting import Mlp
 from evaluation.protocol import Protocol
@@ -268,7 +269,7 @@ READERS = (
     Reader("CSV", "labels.csv", "csv", lambda f: read_csv(f / "labels.csv", ("file",))),
     Reader("scores.csv", "scores.csv", "csv", lambda f: read_scores(f / "scores.csv"), _scores),
     Reader("scores.csv, compared", "scores.csv", "csv",
-           lambda f: compare._read_both(f / "scores.csv", f / "scores.csv")),
+           lambda f: sides.read_both(f / "scores.csv", f / "scores.csv")),
     Reader("scores.csv, ranked", "scores.csv", "csv",
            lambda f: (rank.markdown(found := rank._chosen(f / "scores.csv", None), rank._metrics([], found, f)),
                       rank.as_csv(found)), lambda texts: not re.search(r"\bnan\b", "".join(texts))),

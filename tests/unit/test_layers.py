@@ -57,6 +57,9 @@ LAYERS: dict[str, set[str]] = {
     "methods": COMMON | {"methods.core", "torch", "dp_accounting", "safetensors", "opacus", "tqdm"},
     "evaluation": COMMON
     | {"evaluation", "torch", "torchvision", "torch_fidelity", "sklearn", "threadpoolctl", "safetensors", "tqdm"},
+    "evaluation/comparison": COMMON | {"evaluation.comparison", "evaluation.scores"},
+    "evaluation/comparison/seeds.py": COMMON | {"evaluation.comparison", "scipy"},
+    "evaluation/compare.py": COMMON | {"evaluation.comparison"},
     "evaluation/standings.py": COMMON | {"evaluation.scores", "scipy"},
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
     "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},

@@ -15,7 +15,7 @@ from workflow import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP_FILES = ("Makefile", "pyproject.toml", "requirements.in", "requirements.lock", "requirements-torch.txt",
-               "environment.yml", ".ci/run")  # fmt: skip
+               "environment.yml", ".ci/run", ".ci/compare", ".github/workflows/ci.yml")  # fmt: skip
 
 
 def locked() -> list[tuple[Requirement, list[str]]]:

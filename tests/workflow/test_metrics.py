@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.compare import DEFAULT_TOLERANCES
+from evaluation.comparison.tolerance import DEFAULT_TOLERANCES
 from workflow.common.metrics import METRICS, ORDER
 
 

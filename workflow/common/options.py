@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from workflow.common.errors import UserError
@@ -82,3 +84,35 @@ def number(option: str, low: float, high: float, open_low: bool = False) -> Call
         return value
 
     return parse
+
+
+def one_each(option: str, value: str, arguments: Sequence[str]) -> list[str]:
+    """Returns a command line with `--x a b` written as `--x a --x b`: no file name that follows can be a value.
+
+    Args:
+        option: it is added to the parser with action "append".
+        value: regular expression of the values after the first; what does not match ends them.
+
+    Raises:
+        UserError: such a value is the name of a file as well.
+    """
+    found: list[str] = []
+    inside = False
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.startswith("-"):
+            inside = argument == option
+        elif before != option and inside:
+            inside = re.fullmatch(value, argument, re.ASCII) is not None
+            if inside:
+                _refuse_file(option, argument)
+                found.append(option)
+        found.append(argument)
+    return found
+
+
+def _refuse_file(option: str, argument: str) -> None:
+    if Path(argument).exists():
+        raise UserError(
+            f"{argument!r} after {option} may be a value or the file of that name; write {option} {argument} or "
+            f".{os.sep}{argument}"
+        )

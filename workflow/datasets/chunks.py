@@ -16,7 +16,10 @@ SIZE = 64
 def threads() -> int:
     """Returns $OMP_NUM_THREADS, which the workflow sets for each job, or else the number of cores at hand."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(given)) if given.isdecimal() else len(os.sched_getaffinity(0))
+    if given.isdecimal():
+        return max(1, int(given))
+    # macOS does not say which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_chunks(count: int, work: Callable[[slice], T], title: str, workers: int = 1) -> Iterator[T]:

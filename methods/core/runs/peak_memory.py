@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ def peak_memory_mib(device: torch.device) -> float:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Bytes on macOS, KiB elsewhere.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     # Not ru_maxrss, which on Linux a new process inherits from the one that started it.
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024

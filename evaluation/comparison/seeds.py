@@ -1,0 +1,107 @@
+"""Runs of several seeds compared by their means: how far a mean may move follows from the seeds' spread."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from evaluation.comparison.changes import Limit, Row
+from evaluation.comparison.tolerance import Tolerance
+from workflow.common.metrics import METRICS
+
+LEVEL = 0.05
+# scores.csv holds six significant digits.
+ROUNDING = 1e-5
+
+Values = Mapping[Row, Sequence[float]]
+
+
+def gathered(scores: Mapping[Row, float]) -> dict[Row, list[float]]:
+    """Returns one row for all seeds of a run, with a value for each seed."""
+    found: dict[Row, list[float]] = {}
+    for row, value in scores.items():
+        found.setdefault(Row(row.run._replace(seed=None), row.metric), []).append(value)
+    return found
+
+
+def means(values: Values) -> dict[Row, float]:
+    """Returns the mean over the seeds of each row."""
+    return {row: statistics.fmean(of_seeds) for row, of_seeds in values.items()}
+
+
+def limits(
+    old: Values, new: Values, defaults: Mapping[str, Tolerance], given: Mapping[str, Tolerance]
+) -> tuple[dict[Row, Limit], list[str]]:
+    """Returns how far the mean of each row that both sides have may move, and in words how many rows were judged how.
+
+    What is tested: that the mean over seeds is the same on both sides, by Welch's t-test, two-sided, so neither side's
+    spread need be the other's. The level is 5% of false discoveries over all rows tested (Benjamini and Hochberg 1995):
+    where nothing has changed, the whole comparison reports a move in at most about one of twenty, however many rows it
+    holds. The tolerance of a row is half the confidence interval of its difference at the level that this leaves to
+    one row. A row that has moved at 5% by itself, but not at that level, has its `chance` and counts as unclear; the
+    others' is None.
+
+    Tested are scores of quality with two seeds or more on each side. By a fixed tolerance, of the means, are judged: a
+    row with one seed on a side or no spread on both; the privacy spent, which the spread of seeds shall not excuse;
+    what belongs to the machine.
+
+    Args:
+        old, new: one value per seed.
+        defaults: the fixed tolerances.
+        given: those that the caller set: for its metrics a move must exceed this as well as the seeds' spread.
+    """
+    both = [row for row in old if row in new]
+    tested = [row for row in both if _testable(row, old[row], new[row])]
+    fixed = dict(defaults) | dict(given)
+    found = {
+        row: Limit(fixed[row.metric].of(statistics.fmean(old[row])), str(fixed[row.metric]))
+        for row in both
+    }
+    found |= _tested_limits(tested, old, new, given)
+    return found, _notes(both, tested, old, new)
+
+
+def _testable(row: Row, old: Sequence[float], new: Sequence[float]) -> bool:
+    enough = min(len(old), len(new)) > 1 and all(map(math.isfinite, [*old, *new]))
+    return enough and METRICS[row.metric].arrow and (len(set(old)) > 1 or len(set(new)) > 1)
+
+
+def _tested_limits(
+    tested: Sequence[Row], old: Values, new: Values, given: Mapping[str, Tolerance]
+) -> dict[Row, Limit]:
+    if not tested:
+        return {}
+    with warnings.catch_warnings():
+        # Of a side whose seeds all agree; the other side's spread decides then.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        tests = [stats.ttest_ind(new[row], old[row], equal_var=False) for row in tested]
+    chances = np.array([test.pvalue for test in tests])
+    moved = int((stats.false_discovery_control(chances) <= LEVEL).sum())
+    # Those found are exactly the rows whose own chance is at most this.
+    level = LEVEL * max(moved, 1) / len(tested)
+    found = {}
+    for row, test, chance in zip(tested, tests, chances.tolist(), strict=True):
+        low, high = test.confidence_interval(1 - level)
+        reference = statistics.fmean(old[row])
+        least = max(given[row.metric].of(reference) if row.metric in given else 0.0, ROUNDING * abs(reference))
+        amount = max((high - low) / 2, least)
+        unclear = chance <= LEVEL and Limit(least, "").exceeded(reference, statistics.fmean(new[row]))
+        words = f"{amount:.3g} by {len(old[row])} and {len(new[row])} seeds"
+        found[row] = Limit(amount, words, chance if unclear else None)
+    return found
+
+
+def _notes(both: Sequence[Row], tested: Sequence[Row], old: Values, new: Values) -> list[str]:
+    single = sum(min(len(old[row]), len(new[row])) < 2 for row in both)
+    fewer = sum(len(new[row]) < len(old[row]) for row in both)
+    notes = [f"means over seeds: {len(tested)} of {len(both)} scores tested by Welch's t, 5% false discoveries in all"]
+    if single:
+        notes.append(f"{single} have one seed on a side and are judged by the fixed tolerance")
+    if fewer:
+        notes.append(f"{fewer} have fewer seeds in B than in A")
+    return notes
