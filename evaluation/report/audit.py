@@ -45,8 +45,8 @@ def build_table(rows: Sequence[dict[str, str]], spec: CsvTableSpec, layout: Layo
     for _, row in sorted(zip(places, rows, strict=True), key=lambda item: item[0]):
         key = (row["dataset"], row["run"], row["epsilon"], row["accounting"], row["attack"])
         label, dataset = layout.run_label(row["run"]), layout.dataset_label(row["dataset"])
-        empty = Row(label, dataset, parse_epsilon(row["epsilon"]), row["accounting"], [()] * len(columns))
-        shown = merged.setdefault(key, empty)
+        epsilon, names = parse_epsilon(row["epsilon"]), (row["run"], row["dataset"])
+        shown = merged.setdefault(key, Row(label, dataset, epsilon, row["accounting"], [()] * len(columns), *names))
         shown.cells = [(*cell, float(row[name])) for cell, name in zip(shown.cells, spec.columns, strict=True)]
     return Table(spec.title, columns, list(merged.values()), _notes(rows, spec))
 
