@@ -177,7 +177,7 @@ def _seed(folder: RunFolder, run: Mapping[str, Any]) -> list[str]:
     origin = run.get("provenance") if isinstance(run.get("provenance"), dict) else {}
     steps = f"{run.get('steps_done', '')} of {run.get('steps_planned', '')}" if "steps_done" in run else ""
     cost = [number("train_seconds", ",.0f"), number("peak_memory_mib", ",.0f")]
-    return [str(folder.seed), steps, *cost, str(run.get("device", "")), str(origin.get("time", ""))]
+    return [str(folder.seed), steps, *cost, str(run.get("device", "")), str(origin.get("time", ""))[:16].replace("T", " ")]
 
 
 def _settings(

@@ -33,12 +33,13 @@ _COLUMNS = ("x", "y", "x0", "x1", "y0", "y1", "name", "kind", "card", "text", "l
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot: an id, a title, what it shows in words, and its specification."""
+    """A plot: an id, a title, what it shows in words, its specification, and what is printed after the title."""
 
     name: str
     title: str
     words: str
     spec: dict[str, Any]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,11 @@ def _scatter(
         return None
     within = [point for point in points if point.kind == WITHIN]
     best = [within[place] for place in pareto([p.at for p in within], METRICS[y].higher_is_better)] if front else []
-    titles = f"{_title(x)} against {_title(y)}, {label}", f"{_axis(y)} against {_axis(x)}"
-    x_scale = {"type": "log", "nice": True} if log else {"zero": False, "nice": True}
+    title = f"{_axis(y)} against {_axis(x)}"
+    ends = [_place(value, log) for point in points for value in (*point.x, *interval(point.x))]
+    x_scale = {"zero": False, "nice": True}
+    if log:
+        x_scale = {"type": "log", "nice": False, "domain": [min(ends) / 1.3, max(ends) * 1.3]}
     axes = {
         "x": {"field": "x", "type": "quantitative", "title": _axis(x), "scale": x_scale},
         "y": {"field": "y", "type": "quantitative", "title": _axis(y), "scale": {"zero": False, "nice": True}},
@@ -154,16 +158,17 @@ def _scatter(
          "encoding": {**axes, **kind, **hover}},
         {"data": _data(rows), "mark": {"type": "point", "filled": True, "size": 85, "opacity": 1, "cursor": "pointer"},
          "encoding": {**axes, **kind, **hover, "href": {"field": "card", "type": "nominal"}}},
-        {"data": _data(rows), "transform": [{"filter": "datum.label"}],
-         "mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11, "color": "currentColor"},
-         "encoding": {**axes, "text": {"field": "label", "type": "nominal"}}},
+        *({"data": _data([row for row in rows if row["label"] and row["side"] == side]),
+           "mark": {"type": "text", "align": side, "dx": 8 if side == "left" else -8, "fontSize": 11,
+                    "color": "currentColor"},
+           "encoding": {**axes, "text": {"field": "label", "type": "nominal"}}} for side in ("left", "right")),
     ]  # fmt: skip
     if len(best) > 1:
         line = [row for row in rows if row["front"]]
         layers.insert(0, {"data": _data(line), "mark": {"type": "line", "strokeDash": [5, 4], "color": "currentColor"},
                           "encoding": axes})  # fmt: skip
     layers += [layer for pair in references for layer in _level(*pair, axes["y"])]
-    words = [f"{titles[1]} on {label}: {len(points)} runs, one mark a run; a mark leads to its run's card."]
+    words = [f"{len(points)} runs on {label}, a mark each, which leads to the run's card."]
     if seeds:
         words.append(f"Small marks are seeds, large ones their mean, lines its {CONFIDENCE:.0%} t interval.")
     if front:
@@ -173,7 +178,8 @@ def _scatter(
         )
     if references:
         words.append(f"Dashed: {', '.join(f'{name} ({value:.3f})' for name, value in references)}.")
-    return Chart(f"{name}-{dataset}", titles[1], " ".join(words), _spec(layers))
+    text = " ".join(words)
+    return Chart(f"{name}-{dataset}", title, f"{title}: {text}", _spec(layers), text)
 
 
 def _level(name: str, value: float, y: dict[str, Any]) -> list[dict[str, Any]]:
@@ -205,14 +211,20 @@ def _labelled(rows: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:
     scale: Callable[[float], float] = math.log10 if log else float
     xs, ys = [scale(row["x"]) for row in rows], [row["y"] for row in rows]
     wide, high = (max(values) - min(values) or 1.0 for values in (xs, ys))
+    spots = [((x - min(xs)) / wide * WIDTH, (y - min(ys)) / high * HEIGHT) for x, y in zip(xs, ys, strict=True)]
     taken: list[tuple[float, float, float]] = []
     for place in sorted(range(len(rows)), key=lambda i: (-rows[i]["front"], -rows[i]["y"])):
-        left, top = (xs[place] - min(xs)) / wide * WIDTH, (ys[place] - min(ys)) / high * HEIGHT
-        right = left + LETTER * len(rows[place]["name"]) + LINE
-        free = all(abs(top - y) > LINE or left > b or right < a for a, b, y in taken)
+        x, y = spots[place]
+        reach = LETTER * len(rows[place]["name"]) + LINE
+        # Towards the middle, so that no name ends beyond the plot.
+        right = x > WIDTH / 2
+        left, right_end = (x - reach, x) if right else (x, x + reach)
+        boxes = [*taken, *((a - 4, a + 4, b) for other, (a, b) in enumerate(spots) if other != place)]
+        free = all(abs(y - b) > LINE or left > end or right_end < start for start, end, b in boxes)
         rows[place]["label"] = rows[place]["name"] if free and len(taken) < MOST_LABELS else ""
+        rows[place]["side"] = "right" if right else "left"
         if rows[place]["label"]:
-            taken.append((left, right, top))
+            taken.append((left, right_end, y))
     return rows
 
 
@@ -253,7 +265,7 @@ def _over_budgets(
                       "href": {"field": "card", "type": "nominal"}}},
     ]  # fmt: skip
     words = f"{_axis(metric)} against the budget ε on {label}, a line for each run that has several budgets."
-    return Chart(f"{metric}-budget-{dataset}", f"{_axis(metric)} against the budget", words, _spec(layers))
+    return Chart(f"{metric}-budget-{dataset}", f"{_axis(metric)} against the budget", words, _spec(layers), words)
 
 
 def curves(name: str, column: str, series: dict[int, list[tuple[float, float]]]) -> Chart:
@@ -302,10 +314,6 @@ def _data(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"values": csv_text(columns, rows), "format": {"type": "csv", "parse": types}} if rows else {"values": []}
 
 
-def _title(metric: str) -> str:
-    return METRICS[metric].label
-
-
 def _axis(metric: str) -> str:
     known = METRICS[metric]
     arrow = (" ↑" if known.higher_is_better else " ↓") if known.arrow else ""
@@ -315,10 +323,10 @@ def _axis(metric: str) -> str:
 def _spec(layers: list[dict[str, Any]], height: int = HEIGHT) -> dict[str, Any]:
     ink = {"labelColor": "currentColor", "titleColor": "currentColor"}
     return {
-        "width": "container", "height": height, "background": None, "autosize": {"type": "fit", "contains": "padding"},
+        "width": "container", "height": height, "background": None, "autosize": {"type": "fit-x", "contains": "padding"},
         "layer": layers,
         "config": {
-            "font": "system-ui, sans-serif", "view": {"stroke": None},
+            "aria": False, "font": "system-ui, sans-serif", "view": {"stroke": None},
             "axis": {**ink, "gridColor": "currentColor", "gridOpacity": 0.13, "domainColor": "currentColor",
                      "tickColor": "currentColor", "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
             "legend": {**ink, "orient": "bottom", "labelFontSize": 11, "labelLimit": 260, "columns": 2},

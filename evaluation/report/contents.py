@@ -113,7 +113,7 @@ def _read(root: Path, published: Path, layout: Layout) -> _Files:
         scores=read_scores(root / "scores.csv"),
         published=paper,
         costs={n: _costs(root, n, spec) for n, spec in layout.published_costs.items()},
-        audit={n: _audit(root, spec) for n, spec in layout.audit.items()},
+        audit={n: _audit(root, n, spec, layout) for n, spec in layout.audit.items()},
         frontier=frontier.read_frontier(published / "frontier.csv") if layout.frontier else [],
         spending=read_csv(spending, SPENDING, "python -m methods spending") if spending.is_file() else [],
         provenance=read_object(record, "provenance.json") if record.is_file() else {},
@@ -127,9 +127,12 @@ def _costs(root: Path, name: str, spec: CsvTableSpec) -> list[dict[str, str]]:
     return read_rows(path, spec, published_costs.LEAD, published_costs.MAKER) if path else []
 
 
-def _audit(root: Path, spec: CsvTableSpec) -> list[dict[str, str]]:
-    path = root / "audit.csv"
-    return audit.read_audit(path, spec) if path.is_file() else []
+def _audit(root: Path, name: str, spec: CsvTableSpec, layout: Layout) -> list[dict[str, str]]:
+    path, table = root / "audit.csv", root / f"tables/{name}.csv"
+    if path.is_file():
+        return audit.read_audit(path, spec)
+    # A committed folder has the table alone: means by label.
+    return audit.from_table(table, spec, layout) if table.is_file() else []
 
 
 def _tables(

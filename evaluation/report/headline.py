@@ -11,7 +11,7 @@ from evaluation.report.layout import Layout
 from evaluation.report.page_tables import Links
 from evaluation.report.published_costs import BOUND, CONDITIONAL, NONE_KNOWN, NONE_PROVED, TIGHT
 from evaluation.scores import Score
-from evaluation.standings import BEST, OVER_BUDGET, Group, Standing, groups, standings
+from evaluation.standings import BEST, FIRST, OVER_BUDGET, Group, Standing, groups, standings
 from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
@@ -22,7 +22,9 @@ _ROUNDING = 1.01
 
 @dataclass(frozen=True)
 class Best:
-    """The best of one data set and budget: its name, numbers and card, who cannot be told from it, who spent more."""
+    """The best of one data set and budget: its name, numbers, card and sound epsilon, who cannot be told from it, who
+    spent more, and whether noise is not known.
+    """
 
     dataset: str
     epsilon: str
@@ -30,8 +32,10 @@ class Best:
     name: str
     card: str
     value: str
+    spent: str = ""
     alike: str = ""
     over: str = ""
+    one_seed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def _best(group: Group, layout: Layout, links: Links) -> Best:
     number = cell_text(first, metric).removeprefix("1. ").removesuffix(" best").removesuffix(" first")
     return Best(
         dataset, epsilon, metric_head(metric), layout.run_label(one.method), card, number.removesuffix(" only one"),
-        ", ".join(alike), _over(table, metric, layout),
+        f"{max(one.values['eps_sound']):.2f}", ", ".join(alike), _over(table, metric, layout), first.verdict == FIRST,
     )  # fmt: skip
 
 

@@ -60,6 +60,11 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
+def _minute(time: Any) -> str:
+    """Returns a time such as 2026-01-31T12:34:56+00:00 to the minute."""
+    return f"{str(time)[:16].replace('T', ' ')} UTC"
+
+
 def _script(name: str) -> Markup:
     text = (HERE / "vendor" / name).read_text(encoding="utf-8")
     return Markup(_MAP.sub("", text))
@@ -105,7 +110,7 @@ def render(contents: Contents, figures: Sequence[tuple[str, str]], choices: Sequ
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"code": _code, "as_json": _json}
+    environment.filters |= {"code": _code, "as_json": _json, "minute": _minute}
     made_by, times = _origins(contents.runs)
     return environment.get_template("page.html").render(
         page=contents, figures=figures, choices=choices, limits=LIMITS, made_by=made_by, times=times,

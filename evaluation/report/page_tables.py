@@ -14,7 +14,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
 MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"
-NOT_RUN = "published, not run here"
+NOT_RUN = "not run here"
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*(e[+-]?\d+)?")
 
 
@@ -95,11 +95,12 @@ def status(one: Contender) -> str:
 
 
 def wide(name: str, table: Table, numbers: Numbers, links: Links, proofs: Mapping[tuple, str]) -> PageTable:
-    """Returns a table of runs with a part for each data set: measured, published, and their difference.
+    """Returns a table of runs with a part for each data set, measured ones first: measured, published, their difference.
 
     `proofs` says, by data set, method and epsilon, what a published epsilon is that is not proved.
     """
     datasets = {column.dataset: column.dataset_label for column in table.columns if column.dataset}
+    datasets = dict(sorted(datasets.items(), key=lambda item: item[0] not in numbers.datasets()))
     parts = [_wide_part(key, label, table, numbers, links, proofs) for key, label in datasets.items()]
     return PageTable(name, table.title, [part for part in parts if part.rows], table.notes)
 
@@ -107,21 +108,25 @@ def wide(name: str, table: Table, numbers: Numbers, links: Links, proofs: Mappin
 def _wide_part(
     dataset: str, label: str, table: Table, numbers: Numbers, links: Links, proofs: Mapping[tuple, str]
 ) -> Part:
-    places = {(c.metric, c.source): place for place, c in enumerate(table.columns) if c.dataset == dataset}
+    places = {
+        (c.metric, c.source): place for place, c in enumerate(table.columns)
+        if c.dataset == dataset and any(row.cells[place] for row in table.rows)
+    }  # fmt: skip
+    ledger = LEDGER_METRICS if any(source == MEASURED for _, source in places) else ()
     metrics = list(dict.fromkeys(metric for metric, _ in places))
     rows = []
     for row in table.rows:
         if not any(row.cells[place] for place in places.values()):
             continue
         one = contender(dataset, row.run, row.epsilon, row.accounting, numbers)
-        cells = [*_setting(row), *(_spent(one, metric) for metric in LEDGER_METRICS)]
+        cells = [*_setting(row), *(_spent(one, metric) for metric in ledger)]
         for metric in metrics:
             cells += _compared(metric, places, table.columns, row)
         words = [status(one), "" if one.values else proofs.get((dataset, row.run, row.epsilon), "")]
         link = links.of(dataset, row.run, row.epsilon, row.accounting)
         rows.append(PageRow(_bare(row.label), link, "; ".join(filter(None, words)), cells))
     heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",))]
-    heads += [Head((METRICS[metric].label,), True) for metric in LEDGER_METRICS]
+    heads += [Head((METRICS[metric].label,), True) for metric in ledger]
     return Part(dataset, label, heads + _metric_heads(metrics, places, table.columns), rows)
 
 
