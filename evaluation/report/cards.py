@@ -16,8 +16,8 @@ from evaluation.report import charts
 from evaluation.report.charts import Chart
 from evaluation.report.layout import Layout
 from evaluation.report.page_tables import contender
+from evaluation.report.picture_sheets import PER_CLASS, Sheet, sheets
 from evaluation.report.render import Column, cell_text
-from evaluation.report.samples import PER_CLASS, Sheet, sheets
 from evaluation.report.scores_tables import Numbers
 from evaluation.standings import OVER_BUDGET, REFERENCE
 from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images
@@ -142,9 +142,10 @@ def _card(
     configured = settings.get("runs", {}).get(run, {}) if isinstance(settings.get("runs"), dict) else {}
     method = str((runs[0] if runs else configured).get("method", ""))
     scores = [
-        (METRICS[m].label, cell_text(tuple(values), Column(None, "", m, METRICS[m].label, "measured", METRICS[m].decimals)))
-        for m, values in one.values.items() if m not in ("eps_published", "eps_sound")
-    ]  # fmt: skip
+        (METRICS[metric].label, _score(metric, values))
+        for metric, values in one.values.items()
+        if metric not in ("eps_published", "eps_sound")
+    ]
     return Card(
         id=name, key=key, name=layout.run_label(run), label=layout.dataset_label(dataset),
         epsilon="no privacy" if math.isinf(epsilon) else f"ε {format_epsilon(epsilon)}", method=method,
@@ -153,6 +154,11 @@ def _card(
         settings=_settings(runs[0].get("hyper") if runs else None, configured, dataset, origins.get(run, {})),
         logs=[(f"seed {folder.seed}", text) for folder in folders if (text := _log_tail(folder))],
     )  # fmt: skip
+
+
+def _score(metric: str, values: Sequence[float]) -> str:
+    known = METRICS[metric]
+    return cell_text(tuple(values), Column(None, "", metric, known.label, "measured", known.decimals))
 
 
 def _privacy(values: Mapping[str, Sequence[float]], key: Key, bar: str) -> str:
@@ -177,7 +183,8 @@ def _seed(folder: RunFolder, run: Mapping[str, Any]) -> list[str]:
     origin = run.get("provenance") if isinstance(run.get("provenance"), dict) else {}
     steps = f"{run.get('steps_done', '')} of {run.get('steps_planned', '')}" if "steps_done" in run else ""
     cost = [number("train_seconds", ",.0f"), number("peak_memory_mib", ",.0f")]
-    return [str(folder.seed), steps, *cost, str(run.get("device", "")), str(origin.get("time", ""))[:16].replace("T", " ")]
+    ended = str(origin.get("time", ""))[:16].replace("T", " ")
+    return [str(folder.seed), steps, *cost, str(run.get("device", "")), ended]
 
 
 def _settings(
@@ -233,10 +240,10 @@ def _number(text: str | None) -> float | None:
 
 
 def _spent(name: str, key: Key, spending: Sequence[Mapping[str, str]]) -> Chart | None:
-    setting = dict(zip(("dataset", "run", "epsilon", "accounting"), (*key[:2], format_epsilon(key[2]), key[3]), strict=True))
-    rows = [row for row in spending if all(row[column] == value for column, value in setting.items())]
+    setting = [*key[:2], format_epsilon(key[2]), key[3]]
+    rows = [r for r in spending if [r["dataset"], r["run"], r["epsilon"], r["accounting"]] == setting]
     first = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    points = [tuple(float(row[column]) for column in ("answers", "eps_published", "eps_sound")) for row in first]
+    points = [tuple(float(row[column]) for column in ("charges", "eps_published", "eps_sound")) for row in first]
     return charts.spent(f"spent-{name}", points, key[2], int(points[-1][0])) if points else None
 
 

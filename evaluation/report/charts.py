@@ -150,10 +150,11 @@ def _scatter(
         for p in points if len(p.x) > 1 for a, b in zip(p.x, p.y, strict=True)
     ]  # fmt: skip
     reach = {"mark": {"type": "rule", "opacity": 0.6}, "data": _data(rows)}
+    plain = {**axes, "color": kind["color"]}
     hover = {"tooltip": {"field": "text", "type": "nominal"}}
     layers: list[dict[str, Any]] = [
-        {**reach, "encoding": {**axes, "y": {**axes["y"], "field": "y0"}, "y2": {"field": "y1"}, "color": kind["color"]}},
-        {**reach, "encoding": {**axes, "x": {**axes["x"], "field": "x0"}, "x2": {"field": "x1"}, "color": kind["color"]}},
+        {**reach, "encoding": {**plain, "y": {**axes["y"], "field": "y0"}, "y2": {"field": "y1"}}},
+        {**reach, "encoding": {**plain, "x": {**axes["x"], "field": "x0"}, "x2": {"field": "x1"}}},
         {"data": _data(seeds), "mark": {"type": "point", "size": 22, "opacity": 0.6},
          "encoding": {**axes, **kind, **hover}},
         {"data": _data(rows), "mark": {"type": "point", "filled": True, "size": 85, "opacity": 1, "cursor": "pointer"},
@@ -283,8 +284,8 @@ def curves(name: str, column: str, series: dict[int, list[tuple[float, float]]])
     return Chart(name, title, f"{title} over the steps of training", _spec(layers, height=110))
 
 
-def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, answers: int) -> Chart:
-    """Returns epsilon over the answers that the run has had from its records: (answers, published, sound)."""
+def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, charges: int) -> Chart:
+    """Returns epsilon over the charges to the run's ledger: (charges, published, sound)."""
     long = [
         {"x": x, "y": float(f"{value:.6g}"), "name": count}
         for x, *values in rows for count, value in zip(("published count", "sound count"), values, strict=True)
@@ -293,7 +294,7 @@ def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, 
     who = {"field": "name", "type": "nominal", "title": None}
     y = {"field": "y", "type": "quantitative", "title": "ε spent"}
     encoding = {
-        "x": {"field": "x", "type": "quantitative", "title": "answers from the records",
+        "x": {"field": "x", "type": "quantitative", "title": "charges to the ledger",
               "axis": {"tickMinStep": 1}},
         "y": y, "color": {**who, "scale": {"domain": ["published count", "sound count"], "range": LINES[:2]}},
         "strokeDash": {**who, "scale": {"domain": ["published count", "sound count"], "range": DASHES[:2]}},
@@ -302,7 +303,7 @@ def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, 
     layers = [{"data": _data(long), "mark": mark, "encoding": encoding}]
     if math.isfinite(budget):
         layers += _level(f"budget ε {format_epsilon(budget)}", budget, y)
-    words = f"Privacy spent over the run's {answers} answers from its records, by both counts"
+    words = f"Privacy spent over the run's {charges} charges to its ledger, by both counts"
     return Chart(name, "Privacy spent", words, _spec(layers, height=150))
 
 
@@ -323,12 +324,13 @@ def _axis(metric: str) -> str:
 def _spec(layers: list[dict[str, Any]], height: int = HEIGHT) -> dict[str, Any]:
     ink = {"labelColor": "currentColor", "titleColor": "currentColor"}
     return {
-        "width": "container", "height": height, "background": None, "autosize": {"type": "fit-x", "contains": "padding"},
-        "layer": layers,
+        "width": "container", "height": height, "background": None, "layer": layers,
+        "autosize": {"type": "fit-x", "contains": "padding"},
         "config": {
             "aria": False, "font": "system-ui, sans-serif", "view": {"stroke": None},
             "axis": {**ink, "gridColor": "currentColor", "gridOpacity": 0.13, "domainColor": "currentColor",
-                     "tickColor": "currentColor", "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
+                     "tickColor": "currentColor", "titleFontWeight": "normal", "labelFontSize": 11,
+                     "titleFontSize": 12},
             "legend": {**ink, "orient": "bottom", "labelFontSize": 11, "labelLimit": 260, "columns": 2},
         },
     }  # fmt: skip

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluation import price
 from evaluation.report import (
-    audit, cards, charts, frontier, headline, page_tables, published_cards, published_costs, ranking, scores_tables,
+    audit,
+    cards,
+    charts,
+    frontier,
+    headline,
+    leaders,
+    page_tables,
+    published_cards,
+    published_costs,
+    scores_tables,
 )  # fmt: skip
 from evaluation.report.cards import Card
 from evaluation.report.charts import Chart
 from evaluation.report.csv_rows import read_rows
 from evaluation.report.headline import Best, Finding
 from evaluation.report.layout import CsvTableSpec, Layout
+from evaluation.report.leaders import Ranked
 from evaluation.report.page_tables import Links, PageTable, Source
 from evaluation.report.published_cards import PublishedCard
-from evaluation.report.ranking import Ranked
 from evaluation.report.scores_tables import Numbers
 from evaluation.scores import Score, read_scores
 from workflow.common.contracts import RunFolder
 from workflow.common.errors import UserError
 from workflow.common.files import read_csv, read_object
 
-SPENDING = ("dataset", "run", "epsilon", "accounting", "seed", "answers", "eps_published", "eps_sound")
+SPENDING = ("dataset", "run", "epsilon", "accounting", "seed", "charges", "eps_published", "eps_sound")
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,8 @@ def gather(
         datasets=measured | dict(page_tables.dataset_keys(tables)),
         best=headline.best(files.scores, layout, links),
         findings=headline.findings(costs, next(iter(files.audit.values()), []), layout, links),
-        tables=tables, ranked=ranking.build(files.scores, layout, links),
-        reading=ranking.reading(files.scores, delta),
+        tables=tables, ranked=leaders.build(files.scores, layout, links),
+        reading=leaders.reading(files.scores, delta),
         plots={name: charts.charts(name, numbers, layout, links) for name in measured},
         cards=cards.build(named, numbers, trained, layout, settings, origins, files.spending),
         published=list(others.values()),
@@ -144,8 +152,10 @@ def _tables(
     built = []
     for name, spec in layout.tables.items():
         table = scores_tables.build_table(spec, layout, numbers, count)
-        drawn = partial(page_tables.long, labels=labels) if spec.per_dataset else partial(page_tables.wide, proofs=proofs)
-        built.append(drawn(name, table, numbers, links))
+        if spec.per_dataset:
+            built.append(page_tables.long(name, table, numbers, links, labels))
+        else:
+            built.append(page_tables.wide(name, table, numbers, links, proofs))
     for name, rows in files.costs.items():
         spec, ordered = layout.published_costs[name], published_costs.ordered(layout, rows)
         judged = [proofs.get((row["dataset"], row["method"], float(row["epsilon"])), "") for row in ordered]

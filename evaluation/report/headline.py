@@ -88,8 +88,8 @@ def _over(table: Sequence[Standing], metric: str, layout: Layout) -> str:
     if not ahead:
         return ""
     one = ahead[0].contender
-    spent = max(one.values["eps_sound"])
-    return f"{layout.run_label(one.method)} {cell_text(ahead[0], metric)}, which spends ε {spent:.2f} by the sound count"
+    name, spent = layout.run_label(one.method), max(one.values["eps_sound"])
+    return f"{name} {cell_text(ahead[0], metric)}, which spends ε {spent:.2f} by the sound count"
 
 
 def proofs(costs: Sequence[Mapping[str, str]]) -> dict[tuple[str, str, float], str]:

@@ -95,7 +95,7 @@ def status(one: Contender) -> str:
 
 
 def wide(name: str, table: Table, numbers: Numbers, links: Links, proofs: Mapping[tuple, str]) -> PageTable:
-    """Returns a table of runs with a part for each data set, measured ones first: measured, published, their difference.
+    """Returns a table of runs, a part for each data set, those that were run first: measured, published, difference.
 
     `proofs` says, by data set, method and epsilon, what a published epsilon is that is not proved.
     """
@@ -186,7 +186,9 @@ def _spent(one: Contender, metric: str) -> Cell:
     if math.isinf(one.epsilon):
         return Cell("∞", "1e308")
     values = one.values.get(metric)
-    return Cell(f"{max(values):.{METRICS[metric].decimals}f}", _sorted_by(max(values))) if values else Cell(NOT_MEASURED)
+    if not values:
+        return Cell(NOT_MEASURED)
+    return Cell(f"{max(values):.{METRICS[metric].decimals}f}", _sorted_by(max(values)))
 
 
 def long(name: str, table: Table, numbers: Numbers, links: Links, labels: Mapping[str, str]) -> PageTable:
@@ -229,7 +231,8 @@ def of_grid(name: str, grid: Grid, sources: Sequence[Source], labels: Mapping[st
         shown = [Cell(cells[place], _grid_sort(cells[place], grid.right[place])) for place in kept]
         row = PageRow(_bare(cells[method]), source.card, source.status, shown)
         parts.setdefault(source.dataset, []).append(row)
-    return PageTable(name, grid.title, [Part(k, labels.get(k) or k, heads, rows) for k, rows in parts.items()], grid.notes)
+    whole = [Part(key, labels.get(key) or key, heads, rows) for key, rows in parts.items()]
+    return PageTable(name, grid.title, whole, grid.notes)
 
 
 def _grid_sort(text: str, right: bool) -> str:

@@ -48,7 +48,8 @@ def _ranked(group: Group, metrics: Sequence[str], layout: Layout, links: Links) 
         found = (next((s for s in table if s.contender is one), None) for table in tables.values())
         cells = [_cell(standing, metric) for standing, metric in zip(found, tables, strict=True)]
         link = links.of(group.dataset, one.method, one.epsilon, one.accounting)
-        rows.append(PageRow(layout.run_label(one.method), link, one.bar, [Cell(one.accounting, one.accounting), *cells]))
+        cells.insert(0, Cell(one.accounting, one.accounting))
+        rows.append(PageRow(layout.run_label(one.method), link, one.bar, cells))
     rows.sort(key=lambda row: row.status == "reference")
     private = math.isfinite(group.epsilon)
     findings = [(rank.metric_head(m), rank.finding(table)) for m, table in tables.items()] if private else []
