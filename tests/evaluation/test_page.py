@@ -68,7 +68,8 @@ def card(page: BeautifulSoup, title: str) -> BeautifulSoup:
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_is_small(root, page):
-    fetched = [tag.get("src") or tag.get("href") for tag in page.find_all(["img", "script", "link", "iframe", "source"])]
+    kinds = ["img", "script", "link", "iframe", "source", "video", "object"]
+    fetched = [tag.get("src") or tag.get("href") for tag in page.find_all(kinds)]
     assert all(place is None or place.startswith("data:") for place in fetched)
     assert all(tag["href"].startswith("#") for tag in page.find_all("a"))
     style = page.style.get_text()
@@ -156,8 +157,8 @@ def test_the_card_of_a_run_shows_samples_curves_spending_settings_time_and_log(p
     assert pixels.size == (10 * 9, 3 * 9)
     # Image 3 is the second of class 0.
     assert (np.asarray(pixels)[:8, 9:17].ravel() == np.arange(3 * 64, 4 * 64) % 256).all()
-    plots = {plot["id"]: json.loads(one.find("script", {"data-for": plot["id"]}).get_text()) for plot in one.select(".plot")}
-    curve, rank, spent = plots.values()
+    specs = [one.find("script", {"data-for": plot["id"]}) for plot in one.select(".plot")]
+    curve, rank, spent = (json.loads(spec.get_text()) for spec in specs)
     assert curve["layer"][0]["data"]["values"] == "x,y,seed\n0.0,1.5,0\n1.0,1.25,0\n0.0,1.5,1\n1.0,1.25,1\n"
     assert rank["layer"][0]["data"]["values"] == "x,y,seed\n1.0,3.0,0\n1.0,3.0,1\n"
     assert "2.0,9.9,sound count" in spent["layer"][0]["data"]["values"]
