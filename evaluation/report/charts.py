@@ -327,7 +327,7 @@ def _spec(layers: list[dict[str, Any]], height: int = HEIGHT) -> dict[str, Any]:
         "width": "container", "height": height, "background": None, "layer": layers,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": {
-            "aria": False, "font": "system-ui, sans-serif", "view": {"stroke": None},
+            "font": "system-ui, sans-serif", "view": {"stroke": None},
             "axis": {**ink, "gridColor": "currentColor", "gridOpacity": 0.13, "domainColor": "currentColor",
                      "tickColor": "currentColor", "titleFontWeight": "normal", "labelFontSize": 11,
                      "titleFontSize": 12},
