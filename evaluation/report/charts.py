@@ -25,7 +25,8 @@ KINDS = (WITHIN, OVER_BUDGET, NO_SOUND_COUNT, REFERENCE)
 COLOURS, SHAPES = [f"var(--kind{n})" for n in (1, 2, 3, 4)], ["circle", "triangle-up", "cross", "diamond"]
 LINES = [f"var(--line{n})" for n in range(1, 9)]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
-WIDTH, HEIGHT, LETTER, LINE = 640, 320, 7, 14  # pixels: where labels are taken to collide
+HEIGHT = 320  # pixels
+WIDTH, LETTER, LINE = 420, 7, 14  # pixels: where labels are taken to collide, on a narrow page
 MOST_LABELS = 10
 LEAST_SECONDS = 0.1  # a logarithmic axis has no 0
 _COLUMNS = ("x", "y", "x0", "x1", "y0", "y1", "name", "kind", "card", "text", "label", "front", "seed")
@@ -140,7 +141,7 @@ def _scatter(
     }
     kind = {
         "color": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": KINDS, "range": COLOURS},
-                  "legend": {"values": [k for k in KINDS if any(p.kind == k for p in points)]}},
+                  "legend": {"symbolOpacity": 1, "values": [k for k in KINDS if any(p.kind == k for p in points)]}},
         "shape": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": KINDS, "range": SHAPES}},
     }  # fmt: skip
     fields = ("x", "y", "x0", "x1", "y0", "y1")
@@ -304,7 +305,7 @@ def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, 
     if math.isfinite(budget):
         layers += _level(f"budget ε {format_epsilon(budget)}", budget, y)
     words = f"Privacy spent over the run's {charges} charges to its ledger, by both counts"
-    return Chart(name, "Privacy spent", words, _spec(layers, height=150))
+    return Chart(name, "ε over the run's charges, by both counts", words, _spec(layers, height=150))
 
 
 def _data(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

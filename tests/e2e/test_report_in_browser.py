@@ -48,7 +48,7 @@ addEventListener("load", async () => {
       return head.right > box.getBoundingClientRect().right + 2;
     }).length,
     covered: wide.filter((box) => box.querySelector("th").getBoundingClientRect().width > box.clientWidth / 2).length,
-    broken: all('a[href^="#"]').map((link) => link.getAttribute("href").slice(1)).filter((id) => !document.getElementById(id)),
+    broken: all('a[href^="#"]').map((link) => link.hash.slice(1)).filter((id) => !document.getElementById(id)),
     sorted: await sorted(),
     kept: kept(),
     axe: window.axe ? (await axe.run(document, { resultTypes: ["violations"] })).violations
