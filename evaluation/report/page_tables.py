@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluation.report.render import NOT_MEASURED, Column, Grid, Row, Table, cell_text, summary
+from evaluation.report.render import NOT_MEASURED, OURS, PAPER, Column, Grid, Row, Table, cell_text, summary
 from evaluation.report.scores_tables import LEDGER_METRICS, Numbers
 from evaluation.standings import Contender
 from workflow.common.contracts import format_epsilon
@@ -102,7 +102,12 @@ def wide(name: str, table: Table, numbers: Numbers, links: Links, proofs: Mappin
     datasets = {column.dataset: column.dataset_label for column in table.columns if column.dataset}
     datasets = dict(sorted(datasets.items(), key=lambda item: item[0] not in numbers.datasets()))
     parts = [_wide_part(key, label, table, numbers, links, proofs) for key, label in datasets.items()]
-    return PageTable(name, table.title, [part for part in parts if part.rows], table.notes)
+    words = {f"{PAPER}: the paper's number; {OURS}: measured here": "published: the paper's number; measured: here",
+             "over the data sets and seeds shown": "over the seeds"}  # fmt: skip
+    notes = table.notes
+    for old, new in words.items():
+        notes = [note.replace(old, new) for note in notes]
+    return PageTable(name, table.title, [part for part in parts if part.rows], notes)
 
 
 def _wide_part(
