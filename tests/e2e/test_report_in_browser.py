@@ -47,7 +47,8 @@ addEventListener("load", async () => {
       const head = [...box.querySelectorAll("thead th")].pop().getBoundingClientRect();
       return head.right > box.getBoundingClientRect().right + 2;
     }).length,
-    covered: wide.filter((box) => box.querySelector("th").getBoundingClientRect().width > box.clientWidth / 2).length,
+    covered: wide.filter((box) => box.querySelector(".sortable") && box.scrollWidth > box.clientWidth
+      && box.querySelector("th").getBoundingClientRect().width > box.clientWidth / 2).length,
     broken: all('a[href^="#"]').map((link) => link.hash.slice(1)).filter((id) => !document.getElementById(id)),
     sorted: await sorted(),
     kept: kept(),
