@@ -85,7 +85,8 @@ def _number(one: Contender, metric: str, decimals: int) -> str:
     return f"{text} ± {spread:.{decimals}f} ({one.seeds(metric)})" if spread is not None else text
 
 
-def _cell(standing: Standing, metric: str) -> str:
+def cell_text(standing: Standing, metric: str) -> str:
+    """Returns place, mean, spread, seeds and mark of a contender by one metric."""
     place = f"{standing.place}. " if standing.place else ""
     return f"{place}{_number(standing.contender, metric, METRICS[metric].decimals)}{MARKS.get(standing.verdict, '')}"
 
@@ -101,7 +102,8 @@ def _name(one: Contender) -> str:
     return f"{one.method} ({', '.join(words)})" if words else one.method
 
 
-def _head(metric: str) -> str:
+def metric_head(metric: str) -> str:
+    """Returns a metric's label with the arrow to where it is better."""
     return f"{METRICS[metric].label} {'↑' if METRICS[metric].higher_is_better else '↓'}"
 
 
@@ -114,12 +116,12 @@ def _rows(group: Group, tables: dict[str, list[Standing]]) -> list[list[str]]:
     for key in order:
         one = next(c for c in group.contenders if (c.method, c.accounting, c.epsilon) == key)
         found = [next((s for s in table if s.contender is one), None) for table in tables.values()]
-        cells = [_cell(s, metric) if s else MISSING for s, metric in zip(found, tables, strict=True)]
+        cells = [cell_text(s, metric) if s else MISSING for s, metric in zip(found, tables, strict=True)]
         rows.append([_name(one), one.accounting, *cells, *_costs(one)])
     return rows
 
 
-def _finding(table: list[Standing]) -> str:
+def finding(table: list[Standing]) -> str:
     """Returns who is best by a metric, and how far that can be told."""
     ranked = [s for s in table if s.place]
     if not ranked:
@@ -132,7 +134,8 @@ def _finding(table: list[Standing]) -> str:
     return names + (", which cannot be told apart" if "," in names else ", ahead of all others beyond noise")
 
 
-def _one_seed(tables: dict[str, list[Standing]]) -> str:
+def one_seed(tables: dict[str, list[Standing]]) -> str:
+    """Returns the note on single seeds; empty where noise is known."""
     if not any(s.verdict == FIRST for table in tables.values() for s in table):
         return ""
     return (
@@ -145,17 +148,17 @@ def _group_text(group: Group, metrics: Sequence[str], with_preset: bool) -> str:
     tables = {metric: table for metric in metrics if (table := standings(group, metric))}
     preset = f"preset {group.preset}, " if with_preset else ""
     budget = "references alone" if math.isinf(group.epsilon) else f"ε {format_epsilon(group.epsilon)}"
-    heads = ["Method", "Accounting", *map(_head, tables), "ε sound", "training (s)"]
+    heads = ["Method", "Accounting", *map(metric_head, tables), "ε sound", "training (s)"]
     rows = _rows(group, tables)
     if not rows:
         return _paragraphs(f"### {preset}{group.dataset}, {budget}", "None of the metrics asked for has a value here.")
-    found = [[_head(metric), _finding(table)] for metric, table in tables.items()]
+    found = [[metric_head(metric), finding(table)] for metric, table in tables.items()]
     return _paragraphs(
         f"### {preset}{group.dataset}, {budget}",
         _table(heads, rows, words=2),
         "" if math.isinf(group.epsilon) else _table(["Metric", "Best within noise"], found, words=2),
-        _one_seed(tables),
-        _barred(group),
+        one_seed(tables),
+        barred(group),
         _short(group),
     )
 
@@ -165,7 +168,8 @@ def _short(group: Group) -> str:
     return ended_short_note(min(shares)) if shares else ""
 
 
-def _barred(group: Group) -> str:
+def barred(group: Group) -> str:
+    """Returns the note on runs that have no place; empty where all have one."""
     names = [one.method for one in group.contenders if one.bar and math.isfinite(one.epsilon)]
     if not names:
         return ""

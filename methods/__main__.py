@@ -14,6 +14,7 @@ VERBS = {
     "list": "one line for each method",
     "describe": "everything about one method: settings with their ranges, published settings, sources",
     "account": "epsilon of a setting and noise for a budget; reads no data",
+    "spending": "what runs spend over their course, by both counts, from their plans; reads no data",
     "published-costs": "what every published setting spends, as csv; reads no data",
     "audit": "a lower bound on epsilon from attacks, next to the accountants' upper ones",
     "audit-coverage": "how often the audit's lower bounds lie above an epsilon that is known; half a minute",

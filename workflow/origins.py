@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,6 +11,8 @@ import yaml
 from workflow.common.own_set import OwnSet
 from workflow.merging import Merged
 from workflow.overrides import SCALED, Layer, origin
+
+PER_DATASET = "per_dataset"
 
 DEFAULT = "default"
 
@@ -31,6 +33,24 @@ def with_origins(merged: Merged, defaults: Mapping[str, Any]) -> str:
         line for key, value in content.items() if key != "preset" for line in _lines((key,), value, merged.layers)
     ]
     return "\n".join(lines) + "\n"
+
+
+def setting_origins(
+    merged: Merged, run: str, method: str, dataset: str, names: Iterable[str], published: Iterable[str] = ()
+) -> dict[str, str]:
+    """Returns where a run's settings on a data set came from: the preset, a file, --config or `published settings`.
+
+    Of a setting that several places hold the strongest counts, as in `presets.load`; one that none holds is left out,
+    for it is the method's default. `published` are those that published settings hold.
+    """
+    found = dict.fromkeys(published, "published settings")
+    for name in names:
+        places = (("methods", method), ("methods", method, PER_DATASET, dataset),
+                  ("runs", run), ("runs", run, PER_DATASET, dataset))  # fmt: skip
+        sources = [origin((*place, name), merged.layers, "") for place in places]
+        if stated := [source for source in sources if source]:
+            found[name] = stated[-1]
+    return found
 
 
 def _name_origin(merged: Merged) -> str:

@@ -13,6 +13,7 @@ from evaluation.report.layout import CsvTableSpec, Layout, load_layout
 from evaluation.report.render import Column, Row, Table
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError, command
+from workflow.common.files import read_csv
 from workflow.common.options import Parser
 
 LEAD = ("run", "dataset", "epsilon", "accounting", "attack", "confidence")
@@ -36,6 +37,26 @@ def read_audit(path: Path, spec: CsvTableSpec) -> list[dict[str, str]]:
     return rows
 
 
+def from_table(path: Path, spec: CsvTableSpec, layout: Layout) -> list[dict[str, str]]:
+    """Returns rows as of audit.csv from the table's own csv, which has means over the seeds and no confidence.
+
+    Raises UserError as `read_audit`.
+    """
+    runs = {label: run for run, label in {**layout.runs, **layout.references}.items()}
+    datasets = {label: name for name, label in layout.datasets.items()}
+    means = {name: f"{name}_mean" for name in dict.fromkeys((*COUNTS, *spec.columns))}
+    rows = read_csv(path, ["method", "dataset", "epsilon", "accounting", *means.values()], "python -m methods audit")
+    found = []
+    for row in rows:
+        who = {"run": runs.get(row["method"], row["method"]), "dataset": datasets.get(row["dataset"], row["dataset"])}
+        numbers = {name: row[mean] for name, mean in means.items()}
+        shown = {**who, "epsilon": row["epsilon"], "accounting": row["accounting"], "attack": "mechanism", **numbers}
+        for name in means:
+            as_number(shown, name, f"{path}: {row['method']}: ")
+        found.append(shown)
+    return found
+
+
 def build_table(rows: Sequence[dict[str, str]], spec: CsvTableSpec, layout: Layout) -> Table:
     """Returns one row per run, data set and setting; several seeds are one row of several values."""
     columns = [Column(None, "", name, c.label, "measured", c.decimals or 0) for name, c in spec.columns.items()]
@@ -45,14 +66,15 @@ def build_table(rows: Sequence[dict[str, str]], spec: CsvTableSpec, layout: Layo
     for _, row in sorted(zip(places, rows, strict=True), key=lambda item: item[0]):
         key = (row["dataset"], row["run"], row["epsilon"], row["accounting"], row["attack"])
         label, dataset = layout.run_label(row["run"]), layout.dataset_label(row["dataset"])
-        empty = Row(label, dataset, parse_epsilon(row["epsilon"]), row["accounting"], [()] * len(columns))
-        shown = merged.setdefault(key, empty)
+        epsilon, names = parse_epsilon(row["epsilon"]), (row["run"], row["dataset"])
+        shown = merged.setdefault(key, Row(label, dataset, epsilon, row["accounting"], [()] * len(columns), *names))
         shown.cells = [(*cell, float(row[name])) for cell, name in zip(shown.cells, spec.columns, strict=True)]
     return Table(spec.title, columns, list(merged.values()), _notes(rows, spec))
 
 
 def _notes(rows: Sequence[dict[str, str]], spec: CsvTableSpec) -> list[str]:
-    confidence = ", ".join(sorted({f"{100 * float(row['confidence']):g} %" for row in rows})) or "none"
+    stated = {f"{100 * float(row['confidence']):g} %" for row in rows if "confidence" in row}
+    confidence = ", ".join(sorted(stated)) or ("none" if not rows else "that the audit states")
     notes = [note.replace("{confidence}", confidence) for note in spec.notes]
     over = [row for row in rows if _over(row, "eps_sound")]
     below = [row for row in rows if _over(row, "eps_published") and row not in over]

@@ -32,7 +32,10 @@ OURS = "this run"
 
 @dataclass
 class Result:
-    """A row: what was trained how, and per metric of METRIC_OF one value a seed. A text that is not known is empty."""
+    """A row: what was trained how, and per metric of METRIC_OF one value a seed. A text that is not known is empty.
+
+    `run` and `accounting` name a measured row's run.
+    """
 
     method: str
     dataset: str
@@ -43,6 +46,8 @@ class Result:
     source: str
     classifier: str = ""
     values: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    run: str = ""
+    accounting: str = ""
 
     def mean(self, metric: str) -> float:
         """Returns the mean over the seeds; NaN without a value."""
@@ -123,7 +128,8 @@ def _measured(
 ) -> Result:
     values = {name: tuple(one.values[metric]) for name, metric in METRIC_OF.items() if one.values.get(metric)}
     label = layout.run_label(one.method)
-    return Result(label, dataset, one.epsilon, "", delta, train_images, OURS, spec.classifier, values)
+    where = (label, dataset, one.epsilon, "", delta, train_images, OURS, spec.classifier)
+    return Result(*where, values, one.method, one.accounting)
 
 
 def ordered(results: Iterable[Result], spec: FrontierSpec) -> list[Result]:

@@ -23,6 +23,18 @@ def build_grid(spec: CsvTableSpec, layout: Layout, rows: list[dict[str, str]]) -
 
     Raises UserError where a sound value's kind is unknown.
     """
+    cells = [
+        [layout.run_label(row["method"]), layout.dataset_label(row["dataset"])]
+        + [_cell(name, row, column.decimals) for name, column in spec.columns.items()]
+        for row in ordered(layout, rows)
+    ]
+    heads = ["Method", "Data set", *(column.label for column in spec.columns.values())]
+    right = [False] * len(LEAD) + [column.decimals is not None for column in spec.columns.values()]
+    return Grid(spec.title, heads, right, cells, list(spec.notes))
+
+
+def ordered(layout: Layout, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Returns the rows in the layout's order of methods and data sets."""
     runs, datasets = list(layout.runs), list(layout.datasets)
 
     def place(row: dict[str, str]) -> tuple[int, int]:
@@ -32,14 +44,7 @@ def build_grid(spec: CsvTableSpec, layout: Layout, rows: list[dict[str, str]]) -
             datasets.index(dataset) if dataset in datasets else len(datasets),
         )
 
-    cells = [
-        [layout.run_label(row["method"]), layout.dataset_label(row["dataset"])]
-        + [_cell(name, row, column.decimals) for name, column in spec.columns.items()]
-        for row in sorted(rows, key=place)
-    ]
-    heads = ["Method", "Data set", *(column.label for column in spec.columns.values())]
-    right = [False] * len(LEAD) + [column.decimals is not None for column in spec.columns.values()]
-    return Grid(spec.title, heads, right, cells, list(spec.notes))
+    return sorted(rows, key=place)
 
 
 def _cell(name: str, row: dict[str, str], decimals: int | None) -> str:

@@ -44,13 +44,18 @@ class Column:
 
 @dataclass
 class Row:
-    """A row: label, data set (tables with a row per data set), setting, and one tuple of values per column."""
+    """A row: label, data set (tables with a row per data set), setting, and one tuple of values per column.
+
+    `run` and `on` are the names behind the labels: of the run, and of the row's data set.
+    """
 
     label: str
     dataset: str | None
     epsilon: float
     accounting: str
     cells: list[tuple[float, ...]] = field(default_factory=list)
+    run: str = ""
+    on: str | None = None
 
 
 @dataclass

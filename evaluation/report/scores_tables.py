@@ -138,7 +138,7 @@ def _wide(table: TableSpec, datasets: list[str], places: list[Place], layout: La
     columns, rows = list(ledger), []
     for p in places:
         spent = [_largest(p, datasets, column.metric, numbers) for column in ledger]
-        rows.append(Row(_label(p, datasets, numbers), None, p.epsilon, p.accounting, spent))
+        rows.append(Row(_label(p, datasets, numbers), None, p.epsilon, p.accounting, spent, p.spec.run))
     for dataset in datasets:
         for metric in table.metrics:
             paper = [_published(place, dataset, metric, numbers) for place in places]
@@ -161,7 +161,8 @@ def _long(table: TableSpec, datasets: list[str], places: list[Place], layout: La
             cells = [_values(p, dataset, metric, numbers) for metric in table.metrics]
             if any(cells):
                 label = layout.dataset_label(dataset)
-                rows.append(Row(_label(p, [dataset], numbers), label, p.epsilon, p.accounting, cells))
+                name = _label(p, [dataset], numbers)
+                rows.append(Row(name, label, p.epsilon, p.accounting, cells, p.spec.run, dataset))
     return Table(table.title, columns, rows, [])
 
 

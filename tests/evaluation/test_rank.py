@@ -14,7 +14,6 @@ from evaluation.price import main as price_alone
 from evaluation.price import spent
 from evaluation.rank import COLUMNS, main
 from evaluation.rank import markdown as padded_markdown
-from evaluation.report.page import markdown_to_html
 from evaluation.scores import Score, write_scores
 from evaluation.standings import groups, margin, standings
 from workflow.common.files import read_csv, sha256, write_json
@@ -267,12 +266,6 @@ def test_the_first_metric_asked_for_orders_the_rows(tmp_path, capsys):
     assert main([path, "--metric", "fid_classifier", "g2r_cnn", "--dataset", "lesions"]) == 0
     first = squeezed(capsys.readouterr().out).splitlines()[4]
     assert first.startswith("| last | sound | 1. 0.52 ± 0.02 (3) best | 4. 0.520 ± 0.020 (3) |")
-
-
-def test_the_report_shows_the_ranking_as_tables():
-    page = markdown_to_html(markdown(four(), delta=1e-5))
-    assert page.count("<table>") == 2 and "<h3>lesions, ε 10</h3>" in page
-    assert '<td class="right">1. 0.800 ± 0.020 (3) best</td>' in page
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ COMMANDS = (
     _command("methods", "describe dp_merf"),
     _command("methods", "account dp_merf --dataset CARD --epsilon 10 --delta 1e-5 SETS"),
     _command("methods", "account dp_merf --dataset mnist --records 900 --epsilon 10,1 --noise 2 --preset own"),
+    _command("methods", "spending --plan PLAN --out spending2.csv"),
     _command("methods", "published-costs --settings settings.yaml --method dp_merf --out costs2.csv"),
     _command("methods", "audit --plan PLAN --seconds 0.05 --audit-seed 0 --out a.csv"),
     _command("methods", "audit dp_merf --dataset CARD --epsilon 10 --seconds 0.05 --uses 1 --canaries 20"

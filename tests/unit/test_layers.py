@@ -11,6 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"numpy", "yaml", "workflow.common"}
+SHOWN = {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.rank", "evaluation.price"}
+PAGE = (
+    *("page", "page_tables", "contents", "headline", "leaders", "cards", "published_cards", "charts"),
+    "picture_sheets",
+)
 BELOW = ("release", "rng", "partition", "optimisers", "speed", "accounting", "privacy")
 
 
@@ -65,6 +70,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
+    **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},

@@ -10,7 +10,7 @@ from toy_project import Project
 
 from workflow.datasets import mnist
 
-REPORT = {"scores.csv", "audit.csv", "report.html", "provenance.json"} | {
+REPORT = {"scores.csv", "audit.csv", "spending.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
         ([f"tables/table{n}" for n in range(1, 9)], ["csv", "md", "tex"]),

@@ -36,7 +36,7 @@ from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.dataset_entries import GIVE, check_folders, facts, unprotected
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
-from workflow.origins import with_origins
+from workflow.origins import setting_origins, with_origins
 from workflow.progress import Progress
 
 # A library among the methods' imports gives the root logger a handler, which would print Snakemake's messages again.

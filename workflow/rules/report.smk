@@ -32,6 +32,17 @@ def left_out(wildcards, input):
     return f"--leave-out {' '.join(names)}" if names else ""
 
 
+def origins():
+    """Returns run -> data set -> setting -> where it came from, for all jobs; a method's defaults are left out."""
+    layers = [*FILES, presets.Layer(merging.COMMAND_LINE, command_line(FILES))]
+    merged, found = merging.read(layers, dataset_stage.NAMES), {}
+    for one in JOBS:
+        published = registry.paper_settings(one.method, one.dataset, one.epsilon) if one.paper else {}
+        stated = setting_origins(merged, one.run, one.method, one.dataset, one.hyper, published)
+        found.setdefault(one.run, {}).setdefault(one.dataset, {}).update(stated)
+    return grid.canonical(found)
+
+
 SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES, FRONTIER_TABLES = map(
     table_files, ["tables", "published_costs", "audit", "frontier"]
 )
@@ -161,6 +172,21 @@ rule audit:
         logged("{PYTHON} -m methods audit --plan {input.plans} --seconds {params.seconds} --out {output}")
 
 
+rule spending:
+    input:
+        plans=[f"{folder}/plan.json" for folder in RUN_FOLDERS],
+    output:
+        f"{OUT}/spending.csv",
+    log:
+        f"{LOGS}/report/spending.log",
+    benchmark:
+        f"{LOGS}/report/spending.tsv"
+    threads: 1
+    priority: 60
+    shell:
+        logged("{PYTHON} -m methods spending --plan {input.plans} --out {output}")
+
+
 rule audit_table:
     input:
         audit=f"{OUT}/audit.csv",
@@ -235,17 +261,29 @@ rule report:
         FIGURES,
         f"{OUT}/scores.csv",
         f"{OUT}/provenance.json",
+        f"{OUT}/audit.csv",
+        f"{OUT}/spending.csv",
+        [f"{OUT}/published_costs.csv"] if COSTS_TABLES else [],
+        [f"{folder}/log.csv" for folder in RUN_FOLDERS],
+        [f"{folder}/samples.npz" for folder in RUN_FOLDERS],
+        published=code("results/published/scores.csv"),
+        frontier=code("results/published/frontier.csv"),
+        layout=LAYOUT,
     output:
         f"{OUT}/report.html",
     params:
         root=OUT,
         folders=RUN_FOLDERS,
         left_out=left_out,
+        alone=alone,
+        published=lambda wildcards, input: os.path.dirname(str(input.published)),
+        origins=origins(),
     log:
         f"{LOGS}/report/page.log",
     threads: 1
     shell:
         logged(
-            "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} --out {output}"
+            "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} {params.alone}"
+            " --layout {input.layout:q} --published {params.published:q} --origins {params.origins:q} --out {output}"
             " --runs {params.folders}"
         )
