@@ -178,7 +178,7 @@ def noting(whole: Callable, name: str, seen: list) -> Callable:
     return step
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("at", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", SMALL)
 def test_a_run_killed_in_either_phase_ends_as_one_that_was_not(method, at, tmp_path, monkeypatch):
     straight, broken = tmp_path / "straight", tmp_path / "broken"

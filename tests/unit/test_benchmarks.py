@@ -383,6 +383,7 @@ def tiny():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_part_and_writes_table_provenance_and_plot(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "full", tiny)
     arguments = ["--threads", "1", "--device", "cpu", "--repeats", "2", "--out", str(tmp_path / "out")]
