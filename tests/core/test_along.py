@@ -30,7 +30,7 @@ def test_the_curve_rises_from_the_first_charge_to_what_the_plan_states(releases)
     assert (charges[0], charges[-1], len(found)) == (1, total, min(20, total))
     assert (counted[-1], sound[-1]) == whole(releases)
     for curve in (counted, sound):
-        assert list(curve) == sorted(curve) and 0 < curve[0] and all(map(math.isfinite, curve))
+        assert list(curve) == sorted(curve) and curve[0] > 0 and all(map(math.isfinite, curve))
 
 
 def test_a_point_is_what_these_charges_alone_cost_or_a_hair_more() -> None:
