@@ -152,6 +152,10 @@ def _joined(folder: Path) -> Any:
     return load_images(folder / "joined.npz")
 
 
+def _page(f: Path) -> str:
+    return page.build_report(f, load_layout(page.LAYOUT), _folder(f))
+
+
 def _tables(folder: Path) -> Any:
     scores = read_scores(folder / "scores.csv")
     scores_tables.write_tables(load_layout(str(folder / "layout.yaml")), scores, scores, folder / "out")
@@ -256,9 +260,11 @@ READERS = (
     Reader("fidelity.json", f"{RUN}/fidelity.json", "json", _collected, _scores),
     Reader("utility.json", f"{RUN}/utility.json", "json", _collected, _scores),
     Reader("record of results", f"{DATA}/card.json", "json", lambda f: record.record(f, {})),
-    Reader("page (run.json)", f"{RUN}/run.json", "json", lambda f: page.build_report(f, _folder(f))),
-    Reader("page (provenance.json)", "provenance.json", "json", lambda f: page.build_report(f, _folder(f))),
-    Reader("page (table)", "tables/table1.md", "text", lambda f: page.build_report(f, _folder(f))),
+    Reader("page (run.json)", f"{RUN}/run.json", "json", _page),
+    Reader("page (provenance.json)", "provenance.json", "json", _page),
+    Reader("page (log.csv)", f"{RUN}/log.csv", "csv", _page),
+    Reader("page (scores.csv)", "scores.csv", "csv", _page),
+    Reader("page (audit.csv)", "audit.csv", "csv", _page),
     Reader("figures (samples)", f"{RUN}/samples.npz", "npz", _figures),
     Reader("figures (layout)", "layout.yaml", "yaml", _figures),
     Reader("ledger, resumed", f"{RUN}/ledger.jsonl", "jsonl", _resumed),
