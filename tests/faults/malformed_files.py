@@ -69,7 +69,8 @@ quick,lesions,dpac,10,sound,0,eps_sound,9.8,measured
 quick,lesions,real,inf,none,0,g2r_cnn,0.97,measured
 paper,mnist,DPAC,10,published,,is,9.71,published
 """
-AUDIT = """run,dataset,epsilon,accounting,seed,attack,uses,max_uses,canaries,confidence,epsilon_lower,eps_published,eps_sound
+AUDIT = """run,dataset,epsilon,accounting,seed,attack,uses,max_uses,canaries,confidence,epsilon_lower,eps_published,\
+eps_sound
 dp_merf,lesions,10,sound,0,mechanism,1,1,200,0.95,8.1,9.9,9.9
 dpac,lesions,10,sound,0,mechanism,1,2,200,0.95,3.2,4.1,9.9
 """
