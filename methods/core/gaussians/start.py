@@ -7,6 +7,7 @@ noise, as on public data. Each method says only how it takes a batch of such ima
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ class Start:
             self._model.laws = ClassMixtures.of(state["start"])
 
 
-class Started:
+class Started(ABC):
     """The part of a method that may have a start: its steps are those on drawn images, then those on records.
 
     Stands before Method among a class's bases. The class sets the attributes when it is built.
@@ -139,9 +140,9 @@ class Started:
             self.begin_private()
         return self.private_step(t - self.start.steps, data, ledger)
 
+    @abstractmethod
     def public_step(self, t: int) -> dict[str, float]:
         """One step of all networks on `start.batch`, without clip and noise; returns scalars for the log."""
-        raise NotImplementedError
 
     def begin_private(self) -> None:
         """Makes ready for the first step on records; called once more where that step was killed."""
@@ -149,6 +150,6 @@ class Started:
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
+    @abstractmethod
     def private_step(self, t: int, data: PrivateData, ledger: Ledger) -> dict[str, float]:
         """Step t of those on records; returns scalars for the log that are safe to publish."""
-        raise NotImplementedError
