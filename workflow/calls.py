@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow import fork_server
 from workflow.common import process
 from workflow.common.errors import UserError, short
 
@@ -224,7 +225,8 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
         try:
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
-            with held(root, settings.local_exec), process.raised():
+            steps_libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
+            with held(root, settings.local_exec), steps_libraries, process.raised():
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
         except LockException:
             return fail(UserError(
