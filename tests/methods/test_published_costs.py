@@ -140,7 +140,7 @@ def test_the_command_writes_a_line_for_each_setting_and_tells_how_far_it_is(tmp_
         (lambda c: c["settings"][0].update(dataset="svhn"), "unknown data set of a published setting 'svhn'"),
         (lambda c: c["settings"][0].update(nosie=5), "unknown key of setting 1"),
         (lambda c: c["settings"][0].pop("source"), "setting 1"),
-        (lambda c: c["settings"][0].update(count="rdp"), "unknown count of dp_merf on mnist at epsilon 1 'rdp'"),
+        (lambda c: c["settings"][0].update(count="rdp"), "count of dp_merf on mnist at epsilon 1 must be published or classic, got 'rdp'"),
         (lambda c: c["settings"][0].update(released="same"), "as_described, unknown"),
         (lambda c: c["settings"][0].update(released=[{"name": "a", "bounded": "sum"}]), "needs one of noise and scale"),
         (lambda c: c["settings"][0].update(released=[{"name": "a", "noise": 1.0}]), "not a release"),
