@@ -128,7 +128,7 @@ def test_a_plan_without_a_start_says_nothing_of_it_and_one_with_a_start_says_all
         ("dpac", {"as_released": True}, "leave mix_phases and as_released off"),
         ("dp_cgan", {"start": "dp_ntk"}, "hyper-parameter dp_cgan.start must be none or dp_gauss, got 'dp_ntk'$"),
         ("dpgan", {"start": "gauss"}, "must be none or dp_gauss, got 'gauss'; did you mean 'dp_gauss'?"),
-        ("gs_wgan", {"start": None}, "hyper-parameter gs_wgan.start must be none or dp_gauss, got None; did you mean 'none'?"),
+        ("gs_wgan", {"start": None}, "gs_wgan.start must be none or dp_gauss, got None; did you mean 'none'?"),
         ("dpgan", {"start_share": 1.0}, "dpgan.start_share must be 0.001 to 0.999, got 1.0"),
     ],
 )

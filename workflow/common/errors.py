@@ -35,8 +35,8 @@ def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "", w
 def misfit(what: str, value: object, valid: Iterable[str]) -> UserError:
     """Returns the error for a setting `what` whose value is none of `valid`, with the nearest one if there is one.
 
-    Where `unknown` is for a name that does not exist, this is for a known setting. Example: `raise misfit("toy.network",
-    "cn", ["cnn", "mlp"])`
+    Where `unknown` is for a name that does not exist, this is for a known setting. Example:
+    `raise misfit("toy.network", "cn", ["cnn", "mlp"])`
     """
     names = list(valid)
     guess = _guess(str(value), names)
