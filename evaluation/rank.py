@@ -33,7 +33,7 @@ from evaluation.standings import (
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import csv_text, write_text
-from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
+from workflow.common.metrics import BEST_ON_TEST, ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser, one_each
 
 DEFAULT_METRICS = ("g2r_cnn", "g2r_mlp", "r2g_cnn", "fid_classifier", "fid_inception", "precision", "recall")
@@ -225,6 +225,8 @@ def _chosen(path: Path, dataset: str | None) -> list[Score]:
 def _metrics(asked: Sequence[str], scores: Sequence[Score], path: Path) -> list[str]:
     there = {score.metric for score in scores} & set(RANKABLE)
     for name in asked:
+        if name == BEST_ON_TEST:
+            raise UserError(f"{name} picks on the images that it is scored on, so it ranks nothing; rank by g2r_cnn")
         if name not in RANKABLE:
             raise unknown("metric to rank by", name, RANKABLE)
         if name not in there:

@@ -25,7 +25,7 @@ from workflow.common.settings import setting
 _RELEASE = "embedding"
 # Records embedded at once: enough of a class for a matrix product, few enough for memory at 64x64 in colour.
 _RECORDS = 2000
-# Most numbers of all classes' embeddings: adding the noise takes some 32 bytes for each.
+# Most numbers of all classes' embeddings: adding the noise takes some 40 bytes for each.
 _MOST_NUMBERS = 1 << 25
 # Share of a feature's squared norm that is the output bias's gradient, the same for all images: it counts the classes.
 _COUNT_SHARE = 0.05
@@ -115,7 +115,7 @@ class DPNTK(MeanMatching):
         with ledger.charge(_RELEASE) as grant:
             # Features have norm 1 as they are made, so that a class's matrix product needs no row of its own.
             total = grant.noise(self._embedding(data, grant))
-        self._target = total / self.public.num_train
+        self._target = (total / self.public.num_train).float()
 
     def step(self, t: int, data: PrivateData, ledger: Ledger) -> StepLog:
         """Moves generated images of some classes towards the released embedding; reads no data."""
@@ -133,8 +133,9 @@ class DPNTK(MeanMatching):
         return {"loss": loss.item()}
 
     def _embedding(self, data: PrivateData, grant: Grant) -> torch.Tensor:
-        """Returns the sum of features by class, [num_classes, numbers of a feature], over all records."""
-        total = torch.zeros(self.public.num_classes, self._network.numbers, device=self.device)
+        """Returns the sum of features by class, float64 [num_classes, numbers of a feature], over all records."""
+        # In 32 bits the sum's rounding grows with the records, and a record moves it by as much more than its feature.
+        total = torch.zeros(self.public.num_classes, self._network.numbers, dtype=torch.float64, device=self.device)
         for index in torch.arange(len(data)).split(_RECORDS):
             images, labels = data.read(grant, index)
             features = self._network.features(images.to(self.device).flatten(1).float() / 255)
@@ -177,10 +178,10 @@ class _Features:
                          self.count)  # fmt: skip
 
     def add_to(self, total: torch.Tensor) -> None:
-        """Adds the sum of the features, of one class, to total [numbers of a feature]."""
+        """Adds the sum of the features, of one class, to total [numbers of a feature], in the precision of that."""
         layers = total[:-1].view(-1, self.back.shape[1])
-        layers[:-1].addmm_(self.inputs.T, self.back)
-        layers[-1] += self.hidden.sum(0)
+        layers[:-1].addmm_(self.inputs.T.to(total), self.back.to(total))
+        layers[-1] += self.hidden.sum(0, dtype=total.dtype)
         total[-1] += self.count * len(self.hidden)
 
     def along(self, target: torch.Tensor) -> torch.Tensor:

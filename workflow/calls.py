@@ -134,10 +134,26 @@ def _end_steps(call: str, patience: float = PATIENCE) -> None:
           file=sys.stderr, flush=True)  # fmt: skip
     _signal(running, signal.SIGTERM)
     end = time.monotonic() + patience
-    while running := steps(call):
+    while running := _alive(running, call):
         if time.monotonic() > end:
             raise UserError(f"steps of a call that was killed still run: end processes {', '.join(map(str, running))}")
         time.sleep(0.05)
+
+
+def _alive(before: list[int], call: str) -> list[int]:
+    """Returns those of the processes `before` that still run, and further steps of the call.
+
+    A process that ends loses its environment first and the locks on its files after that.
+    """
+    return sorted({*(number for number in before if not _has_ended(number)), *steps(call)})
+
+
+def _has_ended(number: int) -> bool:
+    try:
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return text.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def _signal(numbers: list[int], number: int) -> None:
@@ -180,8 +196,8 @@ def _leave(root: str, file: Any) -> None:
     # At a terminal the steps have the signal too, and end by themselves.
     while steps(call) and time.monotonic() < ends:
         time.sleep(0.05)
-    _signal(steps(call), signal.SIGTERM)
-    while steps(call):
+    _signal(running := steps(call), signal.SIGTERM)
+    while running := _alive(running, call):
         time.sleep(0.05)
     tidy(root)
     _write(file, "")

@@ -115,7 +115,7 @@ def _judged(row: Mapping[str, str]) -> tuple[str, str]:
     if kind == CONDITIONAL and sound > most:
         return NOT_PROVED, "; ".join(filter(None, [own, f"{sound:.2f} even under a premise that nothing shows"]))
     if kind == NONE_KNOWN:
-        return NOT_PROVED, "; ".join(filter(None, [own, "no finite ε is known for the released code"]))
+        return NOT_PROVED, "; ".join(filter(None, [own, "no useful ε is known for the released code as a whole"]))
     return (NOT_PROVED, own) if own else ("", "")
 
 

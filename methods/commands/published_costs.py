@@ -17,7 +17,7 @@ from methods.core.accounting.calibration import calibrate, epsilon
 from methods.core.accounting.published import classic
 from methods.core.release import Budget, Release
 from workflow.common.contracts import format_epsilon
-from workflow.common.errors import UserError, shown, unknown
+from workflow.common.errors import UserError, misfit, shown, unknown
 from workflow.common.files import csv_text, write_text
 
 _COUNTS = ("published", "classic")
@@ -50,10 +50,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.count not in _COUNTS:
-            raise unknown(f"count of {self.name}", self.count, _COUNTS)
+            raise misfit(f"count of {self.name}", self.count, _COUNTS)
         words = (AS_DESCRIBED, UNKNOWN, UNPROVED)
         if isinstance(self.released, str) and self.released not in words:
-            raise unknown(f"released of {self.name}", self.released, (*words, "a list of releases"))
+            raise misfit(f"released of {self.name}", self.released, (*words, "a list of releases"))
 
     def check(self) -> None:
         """Raises ValueError for a value of another type, or a number that cannot be."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow.common.contracts import ACCOUNTINGS
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, misfit, unknown
 
 _CHOICES = {
     "kind": ("gaussian", "laplace", "none"),
@@ -155,7 +155,7 @@ class Release:
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
-                raise unknown(f"{field} of release {self.name}", getattr(self, field), choices)
+                raise misfit(f"{field} of release {self.name}", getattr(self, field), choices)
         if self.kind != "none" and not (0 < self.clip < math.inf and 0 <= self.noise < math.inf):
             raise UserError(
                 f"release {self.name} needs a positive clip and a noise >= 0, got {self.clip} and {self.noise}"

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from methods.core.accounting.calibration import epsilon
+from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import NO_BUDGET, PublicSpec, Release
 from methods.core.rng import named_rng, seeded
@@ -163,6 +164,18 @@ def test_no_record_moves_a_sum_by_more_than_the_clip(size: float, tmp_path, monk
     assert float(lengths.max()) <= 0.7 and float(lengths.max()) > 0.69
 
 
+def test_one_of_ten_thousand_records_moves_a_sum_by_its_clip_and_no_rounding_more(tmp_path, monkeypatch) -> None:
+    sums = []
+    monkeypatch.setattr("methods.core.privacy.grant.Grant.noise", lambda grant, total: sums.append(total) or 0 * total)
+    features, labels = 100 * draws(500, 50), torch.zeros(500, dtype=torch.int64)
+    with opened(tmp_path, lesson(1.0)) as ledger:
+        for first in (features, features.flip(0)[:0]):
+            batches = [(first[:1], labels[: len(first[:1])]), *[(features, labels)] * 20]
+            with ledger.charge("lesson") as grant:
+                Judge(50, 3, CPU).step(grant, batches, 0.0, 1)
+    assert float((sums[0].double() - sums[1].double()).norm()) == pytest.approx(1, abs=2e-5)
+
+
 def test_a_record_without_a_finite_gradient_counts_as_none(tmp_path, monkeypatch) -> None:
     sums = []
     monkeypatch.setattr("methods.core.privacy.grant.Grant.noise", lambda grant, total: sums.append(total) or 0 * total)
@@ -224,6 +237,17 @@ def test_no_record_is_longer_than_one_in_it(size: float, tmp_path, monkeypatch) 
         folder.mkdir()
         features = size * (draws(1, 300, name=f"record {index}") - 0.5)
         assert float(asked(features, torch.tensor([1]), folder).double().norm()) <= 1
+
+
+def test_a_millionth_record_moves_it_by_what_it_is_and_no_rounding_more(monkeypatch) -> None:
+    sums = []
+    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or total)
+    features, others = 0.1 + draws(1, 7), torch.zeros(1_000, dtype=torch.int64)
+    for record in (features, -features):
+        batches = [(record, others[:1]), *[(features.expand(1_000, 7), others)] * 1_000]
+        assert witness.ask(object.__new__(Grant), batches, 2, 7, CPU).dtype == torch.float32
+    # The constant is the same in both rows, so they are not quite opposite.
+    assert float((sums[1] - sums[0]).norm()) == pytest.approx(2 * 0.95**0.5, rel=2e-5)
 
 
 def test_the_distance_is_that_between_means_less_a_constant_and_knows_rare_classes(tmp_path) -> None:

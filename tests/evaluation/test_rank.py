@@ -274,6 +274,7 @@ def test_the_first_metric_asked_for_orders_the_rows(tmp_path, capsys):
         (["--dataset", "lesion"], "unknown data set 'lesion' in {path}; did you mean 'lesions'?"),
         (["--metric", "g2r_cn"], "unknown metric to rank by 'g2r_cn'; did you mean 'g2r_cnn'?"),
         (["--metric", "eps_sound"], "unknown metric to rank by 'eps_sound'"),
+        (["--metric", "g2r_cnn_best_on_test"], "picks on the images that it is scored on, so it ranks nothing"),
         (["--metric", "recall"], "has no recall of these runs; there are: g2r_cnn"),
     ],
 )

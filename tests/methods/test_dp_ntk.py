@@ -13,7 +13,9 @@ from methods import dp_ntk
 from methods.core import registry
 from methods.core.accounting.calibration import epsilon
 from methods.core.method import Context
+from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
+from methods.core.privacy.noise import NoiseSource
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.rng import named_rng
@@ -137,6 +139,19 @@ def test_no_replaced_record_moves_the_sum_by_more_than_the_sensitivity(tmp_path:
     # Two features of two classes are a right angle apart.
     assert worst == pytest.approx(math.sqrt(2), rel=1e-3)
     assert worst <= release.sensitivity == 2
+
+
+def test_a_millionth_record_moves_the_sum_by_what_it_is_and_no_rounding_more(monkeypatch) -> None:
+    monkeypatch.setattr(dp_ntk, "_RECORDS", 50_000)
+    public, image = spec(1_000_000, (1, 4, 4), 2), (255 * torch.arange(16) // 15).view(1, 1, 4, 4).to(torch.uint8)
+    method, labels, sums = build(public), torch.zeros(1_000_000, dtype=torch.int64), []
+    for other in (image, 255 - image):
+        images = image.repeat(1_000_000, 1, 1, 1)
+        images[:1] = other
+        data = PrivateData(images, labels)
+        sums.append(method._embedding(data, Grant(None, NoiseSource(b"1"), 1)).double())
+    one, other = written_out(method._network, torch.cat([image, 255 - image]).flatten(1) / 255).double()
+    assert float((sums[1] - sums[0]).norm()) == pytest.approx(float((other - one).norm()), abs=2e-5)
 
 
 def test_noise_is_the_plans_scale_over_the_records(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from methods.__main__ import main
+from methods.commands.account import DATASETS
 from methods.commands.published_costs import authors_count, costs_of, read_settings
 from methods.core import registry
+from methods.core.accounting.calibration import epsilon
 from workflow.common.errors import UserError
 
 PATH = Path(__file__).resolve().parents[2] / "results/published/settings.yaml"
@@ -86,6 +90,20 @@ def test_a_code_without_a_known_bound_has_none_and_a_setting_without_noise_no_co
     assert found["eps_counted"] == found["eps_described_sound"] == found["eps_printed"] == ""
 
 
+SHARING = [one for one in SETTINGS if one.method in ("datalens", "g_pate")]
+
+
+@pytest.mark.parametrize("setting", SHARING, ids=lambda setting: setting.name)
+def test_what_the_table_says_of_shared_moments_is_what_the_rows_as_released_are_counted_at(setting):
+    key = setting.method, setting.dataset, setting.epsilon
+    paper = registry.paper_settings(*key) if registry.has_paper_settings(*key) else {}
+    hp = registry.hyper(setting.method, paper | {"as_released": True})
+    (release,) = registry.load(setting.method).releases(hp, DATASETS[setting.dataset], 0.0)
+    spent = epsilon([dataclasses.replace(release, noise=setting.scale / release.sensitivity)], 1e-5, "sound")
+    (told,) = re.findall(r"moments, alone ε ≤ ([\d,]+);", setting.behaviour)
+    assert int(told.replace(",", "")) == math.ceil(spent)
+
+
 def test_the_noise_for_a_budget_is_found_at_the_setting():
     found = line("dp_merf", "mnist", 1, [10.0, 1.0])
     assert float(found["noise_for_10"]) == pytest.approx(0.49989, rel=1e-3)
@@ -140,7 +158,7 @@ def test_the_command_writes_a_line_for_each_setting_and_tells_how_far_it_is(tmp_
         (lambda c: c["settings"][0].update(dataset="svhn"), "unknown data set of a published setting 'svhn'"),
         (lambda c: c["settings"][0].update(nosie=5), "unknown key of setting 1"),
         (lambda c: c["settings"][0].pop("source"), "setting 1"),
-        (lambda c: c["settings"][0].update(count="rdp"), "unknown count of dp_merf on mnist at epsilon 1 'rdp'"),
+        (lambda c: c["settings"][0].update(count="rdp"), "count of dp_merf on mnist at epsilon 1 must be published or"),
         (lambda c: c["settings"][0].update(released="same"), "as_described, unknown"),
         (lambda c: c["settings"][0].update(released=[{"name": "a", "bounded": "sum"}]), "needs one of noise and scale"),
         (lambda c: c["settings"][0].update(released=[{"name": "a", "noise": 1.0}]), "not a release"),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records
+from toys import CPU, TINY_DPAC, TINY_GAN, TOY, Killed, killed_at, toy_records, unrehearsed
 
 from methods.core import registry
 from methods.core.accounting.calibration import epsilon
+from methods.core.gaussians.model import GaussianModel
 from methods.core.method import Method
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -126,7 +127,9 @@ def test_a_plan_without_a_start_says_nothing_of_it_and_one_with_a_start_says_all
         ("gs_wgan", {"shards_per_step": 0.0, "warm_start_steps": 9}, "gs_wgan.start dp_gauss needs shards_per_step"),
         ("dpac", {"shards_per_step": 0.0, "as_released": True}, "dpac.start dp_gauss needs shards_per_step above 0"),
         ("dpac", {"as_released": True}, "leave mix_phases and as_released off"),
-        ("dp_cgan", {"start": "dp_ntk"}, "dp_cgan.start 'dp_ntk'.*valid: dp_gauss, none"),
+        ("dp_cgan", {"start": "dp_ntk"}, "hyper-parameter dp_cgan.start must be none or dp_gauss, got 'dp_ntk'$"),
+        ("dpgan", {"start": "gauss"}, "must be none or dp_gauss, got 'gauss'; did you mean 'dp_gauss'?"),
+        ("gs_wgan", {"start": None}, "gs_wgan.start must be none or dp_gauss, got None; did you mean 'none'?"),
         ("dpgan", {"start_share": 1.0}, "dpgan.start_share must be 0.001 to 0.999, got 1.0"),
     ],
 )
@@ -191,6 +194,27 @@ def test_a_run_killed_in_either_phase_ends_as_one_that_was_not(method, at, tmp_p
     assert (straight / "generator.safetensors").read_bytes() == (broken / "generator.safetensors").read_bytes()
     charges = [json.loads(line).get("charge") for line in (broken / "ledger.jsonl").read_text().splitlines()]
     assert sum(charge in RELEASES for charge in charges) == 2
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_a_run_killed_between_the_starts_two_releases_takes_each_once(secret, tmp_path, monkeypatch):
+    taken, whole = [], GaussianModel.take
+
+    def take(model: GaussianModel, number: int, *more: object) -> None:
+        taken.append(number)
+        if taken == [0, 1]:
+            raise Killed
+        whole(model, number, *more)
+
+    monkeypatch.setattr(GaussianModel, "take", take)
+    unrehearsed(monkeypatch)
+    plan = planned("dp_cgan")
+    with pytest.raises(Killed):
+        train.train(plan, toy_records(), tmp_path / "run", CPU, secret_noise=secret)
+    record = train.train(plan, toy_records(), tmp_path / "run", CPU, secret_noise=secret)
+    assert record["steps_done"] == 7 and taken == [0, 1, 0, 1]
+    charges = [json.loads(line).get("charge") for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [charges.count(name) for name in RELEASES] == [1, 1]
 
 
 # What is learned.

@@ -91,16 +91,23 @@ def test_rows_are_the_sums_of_each_slots_teachers_and_fit_the_clip(method, chunk
     assert 0 < norms.max() <= made.context.releases[0].clip
 
 
+def moved(one, other, kind: str) -> list[bool]:
+    """Of which teachers (weights) or slots (moments) two runs keep different numbers."""
+    pairs = zip(one._teachers.state()[kind].values(), other._teachers.state()[kind].values(), strict=True)
+    return torch.stack([(a != b).flatten(1).any(1) for a, b in pairs]).any(0).tolist()
+
+
+@pytest.mark.parametrize(("network", "memory"), [("mlp", "fp32"), ("conv_norm", "bf16")])
 @pytest.mark.parametrize("method", METHODS)
-def test_one_record_moves_its_whole_slot_which_the_authors_count_as_one_teacher(method, tmp_path, monkeypatch):
+def test_one_record_moves_its_whole_slot_which_the_authors_count_as_one_teacher(
+    method, network, memory, tmp_path, monkeypatch
+):
     hold_answers(monkeypatch)
-    one, other = (
-        trained(build(method, **SETTINGS[method], **RELEASED), records(changed), tmp_path) for changed in (None, 5)
-    )
-    name = "hidden.weight"
-    moved = (one._teachers.state()["weights"][name] != other._teachers.state()["weights"][name]).flatten(1).any(1)
+    options = SETTINGS[method] | RELEASED | {"teacher_network": network, "teacher_memory": memory}
+    one, other = (trained(build(method, **options), records(changed), tmp_path) for changed in (None, 5))
     owner = int((one._teachers._parts == 5).any(dim=1).nonzero())
-    assert moved.tolist() == [i % 2 == owner % 2 for i in range(6)]
+    assert moved(one, other, "weights") == [i % 2 == owner % 2 for i in range(6)]
+    assert moved(one, other, "first") == moved(one, other, "second") == [slot == owner % 2 for slot in range(2)]
     # With each teacher's own moments it is one row of a vote: tests of either method hold that.
     check_same(one.public_state(), other.public_state())
 
@@ -148,6 +155,14 @@ def test_a_ledger_refuses_it_without_the_opt_in(method, tmp_path):
 def test_slots_that_teachers_cannot_take_in_turn_are_refused(slots):
     with pytest.raises(UserError, match=f"datalens.released_slots must divide num_teachers, 6, .*; got {slots}"):
         release("datalens", as_released=True, released_slots=slots)
+
+
+@pytest.mark.parametrize(("batch", "teachers"), [(1, 6), (3, 24)])
+def test_batch_norm_over_one_record_which_would_leave_nothing_of_it_is_refused(batch, teachers):
+    options = {"teacher_network": "conv_norm", "teacher_batch": batch, "num_teachers": teachers}
+    with pytest.raises(UserError, match=r"g_pate.teacher_network conv_norm .* at least 2 records an update, got 1"):
+        release("g_pate", **options)
+    assert release("g_pate", **options | {"teacher_network": "conv"})
 
 
 def test_pate_gan_whose_authors_share_nothing_has_no_such_option():

@@ -7,7 +7,7 @@ from scipy import stats
 
 from methods.core.privacy.grant import Grant, UnaccountedAccess
 from methods.core.privacy.ledger import Ledger
-from methods.core.privacy.noise import clip_rows
+from methods.core.privacy.noise import NoiseSource, clip_rows
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, Release
 
@@ -66,6 +66,19 @@ def test_replacing_a_record_moves_the_answer_at_most_the_sensitivity(tmp_path, k
 def test_the_declared_sensitivity_is_reached():
     rows = clip_rows(torch.tensor([[9.0, 0.0], [-9.0, 0.0]]), 0.7, "gaussian")
     assert float((rows[0] - rows[1]).norm()) == pytest.approx(a_release().sensitivity, rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "width"), [(60_000, 40), (1_000_000, 5)])
+def test_one_of_many_records_moves_a_sum_of_all_by_the_sensitivity_and_no_rounding_more(count, width, monkeypatch):
+    sums = []
+    monkeypatch.setattr(Grant, "_noisy", lambda grant, total: sums.append(total.double()) or total)
+    release = a_release(bounded="sum", rows=count)
+    rows = torch.randn(1, width, generator=torch.Generator().manual_seed(1))
+    for record in (rows, -rows):
+        chunks = [record, *rows.expand(count - 1, width).split(997)]
+        assert Grant(release, NoiseSource(b"1"), 1).sum(chunks).dtype == torch.float32
+    moved = float((sums[0] - sums[1]).norm())
+    assert moved <= release.sensitivity and moved == pytest.approx(release.sensitivity, rel=2e-6)
 
 
 @pytest.mark.parametrize("record", ADVERSARIAL)

@@ -109,6 +109,14 @@ def test_the_steps_of_a_killed_call_end_before_the_next_begins(here, capsys):
     assert "steps of a call that was killed still run" in capsys.readouterr().err
 
 
+def test_a_step_that_has_lost_its_environment_and_not_yet_its_files_still_runs(here, monkeypatch):
+    looks = iter([[os.getpid()], [], []])
+    monkeypatch.setattr(calls, "steps", lambda call: next(looks))
+    monkeypatch.setattr(calls, "_signal", lambda *_: None)
+    with pytest.raises(UserError, match=f"still run: end processes {os.getpid()}$"):
+        calls._end_steps("killed-78", patience=-1)
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(here):
     calls.check_folder()
     (here / ".snakemake").rename(here / "kept")
@@ -121,12 +129,15 @@ RUN = "results/quick/runs/mnist/beta_short/eps10/seed5/run.json"
 
 
 WAIT = """
-import atexit, os, time
+import atexit, os, sys, time
 
 def wait(module):
     if module == 'methods train' and os.path.exists('WAIT'):
+        tests = open('WAIT').read()
         os.rename('WAIT', 'WAITS')
-        time.sleep(60)
+        while os.path.exists(f'/proc/{tests}'):
+            time.sleep(0.1)
+        sys.exit(1)
     elif module == 'methods train' and os.path.exists('DIE'):
         os.rename('DIE', 'DIED')
         atexit.register(os.kill, os.getpid(), 9)
@@ -137,10 +148,10 @@ def wait(module):
 
 @contextmanager
 def running(project: Project, module: str = "snakemake"):
-    """A call that makes RUN, in its training, which takes a minute."""
+    """A call that makes RUN, in its training, which goes on as long as these tests do unless it is ended."""
     project.edit("toy.py", "def main(module):", "def main(module):\n    wait(module)\n")
     write(project.folder / "toy.py", WAIT + (project.folder / "toy.py").read_text())
-    write(project.folder / "WAIT")
+    write(project.folder / "WAIT", str(os.getpid()))
     (project.folder / "WAITS").unlink(missing_ok=True)
     with (project.folder / "out.txt").open("w") as out, subprocess.Popen(
         [sys.executable, "-m", module, "--cores", "2", "--quiet", "rules", "host", "--", RUN], cwd=project.folder,

@@ -6,7 +6,7 @@ import difflib
 import errno
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from workflow.common import process
 
@@ -25,12 +25,32 @@ def unknown(kind: str, value: object, valid: Iterable[object], hint: str = "", w
     """
     names = sorted(str(name) for name in valid)
     text = str(value) if len(str(value)) <= 80 else f"{str(value)[:80]}..."
-    close = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
-    guess = f"did you mean {close[0]!r}? " if close else ""
+    guess = _guess(text, names)
     return UserError(
-        f"unknown {kind} {text!r}{where and f' {where}'}; {guess}valid: {', '.join(names) or 'none'}"
+        f"unknown {kind} {text!r}{where and f' {where}'}; {guess and f'{guess} '}valid: {', '.join(names) or 'none'}"
         + (f" ({hint})" if hint else "")
     )
+
+
+def misfit(what: str, value: object, valid: Iterable[str]) -> UserError:
+    """Returns the error for a setting `what` whose value is none of `valid`, with the nearest one if there is one.
+
+    Where `unknown` is for a name that does not exist, this is for a known setting. Example:
+    `raise misfit("toy.network", "cn", ["cnn", "mlp"])`
+    """
+    names = list(valid)
+    guess = _guess(str(value), names)
+    return UserError(f"{what} must be {either(names)}, got {shown(value)}{guess and f'; {guess}'}")
+
+
+def either(names: Sequence[str]) -> str:
+    """Returns names in words, as "a, b or c"."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _guess(text: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def shown(value: object) -> str:

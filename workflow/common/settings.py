@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
-from workflow.common.errors import UserError, shown, unknown
+from workflow.common.errors import UserError, either, misfit, shown, unknown
 from workflow.common.per_record import PerRecord
 
 
@@ -79,7 +79,7 @@ def range_of(field: dataclasses.Field) -> str:
     """Returns the values a field may take in words, such as "1 to 10"; empty where nothing limits them."""
     low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
     if choices is not None:
-        return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+        return either(choices)
     if low is not None and low == high:
         return _limit(low)
     if low is not None and high is not None:
@@ -125,11 +125,11 @@ def _per_record(what: str, value: Any, kind: type, field: dataclasses.Field, rec
 def _checked(what: str, value: Any, kind: type, field: dataclasses.Field) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = _float(value)
-    if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
-        raise UserError(f"{what} must be of type {kind.__name__}, got {shown(value)}")
     low, high, choices = (field.metadata.get(name) for name in ("low", "high", "choices"))
     if choices is not None and value not in choices:
-        raise unknown(what, shown(value)[1:-1], choices)
+        raise misfit(what, value, choices)
+    if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
+        raise UserError(f"{what} must be of type {kind.__name__}, got {shown(value)}")
     # Written so that NaN fails as well.
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
     endless = kind is float and not math.isfinite(value)

@@ -94,16 +94,20 @@ class Grant:
         """
         release = self._claim("sum")
         total = None if width is None else torch.zeros(width, device=device)
-        count = 0
+        count, precision = 0, torch.float32
         for rows in chunks:
             count += len(rows)
             _check_rows(release, rows, count)
-            part = _clipped_blocks(release, rows).sum(0)
+            clipped = _clipped_blocks(release, rows)
+            precision = clipped.dtype
+            # Rounding grows with the rows, and there may be millions where all records are summed: in 32 bits one
+            # record then moves the sum by more than the sensitivity.
+            part = clipped.sum(0, dtype=torch.float64 if release.sampling == "all" else None)
             total = part if total is None else total + part
         if total is None:
             raise ValueError(f"release {release.name}: an empty sum needs its width")
         self.close()
-        return self._noisy(total)
+        return self._noisy(total).to(precision)
 
     def votes(self, choices: torch.Tensor, bins: int) -> torch.Tensor:
         """Returns the counts [answers, bins] of a "votes" release, plus N(0, release.scale^2) each; kind "none": exact.

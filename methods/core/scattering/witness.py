@@ -12,7 +12,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.release import PublicSpec, Release
 from methods.core.scattering.features import unit
 
-# Most numbers of all classes' means: adding the noise takes some 32 bytes for each.
+# Most numbers of all classes' means: adding the noise takes some 40 bytes for each.
 MOST_NUMBERS = 1 << 25
 # Share of a row's squared norm that is one number, the same for all images: it counts the classes.
 _COUNT_SHARE = 0.05
@@ -37,12 +37,13 @@ def ask(
 
     A record's row is its unit feature and a constant, at its class's place: of norm 1 at most, as it is made.
     """
-    total = torch.zeros(classes, size + 1, device=device)
+    # In 32 bits the sum's rounding grows with the records, and a record moves it by as much more than its row.
+    total = torch.zeros(classes, size + 1, dtype=torch.float64, device=device)
     for features, labels in batches:
-        chosen = functional.one_hot(labels, classes).float()
-        total[:, :-1].addmm_(chosen.T, unit(features), alpha=_FEATURES)
+        chosen = functional.one_hot(labels, classes).double()
+        total[:, :-1].addmm_(chosen.T, unit(features).double(), alpha=_FEATURES)
         total[:, -1] += _COUNT * chosen.sum(0)
-    return grant.noise(total)
+    return grant.noise(total).float()
 
 
 def distance(answer: torch.Tensor, num_train: int, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -191,6 +191,12 @@ class TeacherGAN(Method):
         super().check(hp, public)
         check_records(f"{cls.NAME}.num_teachers", hp.num_teachers, public, "{one_per: 30, at_least: 2}")
         check_quarters(cls.NAME, public)
+        seen = min(hp.teacher_batch, public.num_train // hp.num_teachers)
+        if hp.teacher_network == "conv_norm" and seen < 2:
+            raise UserError(
+                f"{cls.NAME}.teacher_network conv_norm sees nothing of one record alone, so teachers need at least 2"
+                f" records an update, got {seen}: give a larger teacher_batch, fewer num_teachers, or conv"
+            )
         if hp.slots is not None and hp.num_teachers % hp.slots:
             raise UserError(
                 f"{cls.NAME}.released_slots must divide num_teachers, {hp.num_teachers}, as all teachers take the"
