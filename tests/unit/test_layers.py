@@ -71,12 +71,13 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
+    "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }
-FOLDERS = ("workflow", "methods", "evaluation", "benchmarks")
+FOLDERS = ("workflow", "methods", "evaluation", "benchmarks", "docs")
 FILES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
 
 
