@@ -22,9 +22,8 @@ from workflow.common.metrics import METRICS
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
 REFERENCES = ("quick", "quick_seeds", "quick_sound", "long", "long_sound")
 SHOWN = ("g2r_cnn", "r2g_cnn")
-HEADS = (
-    *("row", "data set", "ε"), *(METRICS[name].label for name in (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")),
-)  # fmt: skip
+MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
+HEADS = ("row", "data set", "ε", *(METRICS[name].label for name in MEASURED))
 NO_ROW = "No committed reference holds a row of this method yet."
 EXPLAINED = (
     "Measured here / published, mean of as many seeds as are told, and the lowest and highest in brackets. Published "
