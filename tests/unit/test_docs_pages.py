@@ -41,6 +41,12 @@ def test_the_committed_cards_are_what_the_code_and_the_committed_numbers_say(mad
     assert committed == made, "write them again: python -m docs.make.method_cards"
 
 
+def test_the_command_writes_the_cards_and_removes_what_has_no_words(tmp_path: Path, made) -> None:
+    (tmp_path / "gone.md").write_text("a method that is no more")
+    assert method_cards.main(["--out", str(tmp_path)]) in (0, None)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == made
+
+
 def test_every_method_of_the_main_preset_has_a_card_with_everything(made) -> None:
     for name in {run.method for run in shipped("quick").runs.values()}:
         heads = re.findall(r"^## (.*)$", made[f"{name}.md"], flags=re.MULTILINE)
