@@ -28,7 +28,7 @@ class Ranked:
 def build(scores: Sequence[Score], layout: Layout, links: Links) -> list[Ranked]:
     """Returns the ranking of each data set and budget by the metrics that `evaluation.rank` takes."""
     metrics = [name for name in rank.DEFAULT_METRICS if any(score.metric == name for score in scores)]
-    return [_ranked(group, metrics, layout, links) for group in groups(scores)] if metrics else []
+    return [_ranked(group, metrics, layout, links) for group in layout.ordered(groups(scores))] if metrics else []
 
 
 def reading(scores: Sequence[Score], delta: float | None) -> list[str]:

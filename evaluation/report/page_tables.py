@@ -14,6 +14,8 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
 MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"
+# Of columns that a narrow screen shows only if asked to, so that scores are seen at once.
+COUNT = "count"
 NOT_RUN = "not run here"
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*(e[+-]?\d+)?")
 
@@ -29,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: its lines, whether it holds numbers, and measured, published, difference or nothing."""
+    """The head of a column: its lines, whether it holds numbers, MEASURED, PUBLISHED, DIFFERENCE, COUNT or nothing."""
 
     lines: tuple[str, ...]
     right: bool = False
@@ -130,8 +132,8 @@ def _wide_part(
         words = [status(one), "" if one.values else proofs.get((dataset, row.run, row.epsilon), "")]
         link = links.of(dataset, row.run, row.epsilon, row.accounting)
         rows.append(PageRow(_bare(row.label), link, "; ".join(filter(None, words)), cells))
-    heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",))]
-    heads += [Head((METRICS[metric].label,), True) for metric in ledger]
+    heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",), kind=COUNT)]
+    heads += [Head((METRICS[metric].label,), True, "" if metric == "eps_sound" else COUNT) for metric in ledger]
     return Part(dataset, label, heads + _metric_heads(metrics, places, table.columns), rows)
 
 

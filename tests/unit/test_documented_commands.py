@@ -32,7 +32,7 @@ _INLINE = re.compile(r"`((?:python[\d.]* |snakemake |make [a-z]|\.ci/|podman |mk
 
 
 def commands(text: str, fenced: bool = True) -> set[str]:
-    """Returns the commands of a page: lines of fenced blocks without a language of their own, and those in a sentence."""
+    """Returns the commands of a page: lines of fenced blocks that are no code or text, and those in a sentence."""
     blocks = _FENCED.findall(text) if fenced else []
     shells = [block.replace("\\\n", " ") for language, block in blocks if language in ("", "sh", "bash", "console")]
     lines = [re.sub(r"(^|\s)#.*$", "", line) for block in shells for line in block.splitlines()]
@@ -56,7 +56,8 @@ def test_every_command_of_every_page_is_registered_and_nothing_else_is() -> None
 
 
 def test_a_new_command_is_seen_wherever_it_stands() -> None:
-    text = "`make x`\n```\nfoo --bar \\\n  baz  # why\n# not this\n```\n```yaml\nno: command\n```\nand `python -m\nthere a`"
+    block = "```\nfoo --bar \\\n  baz  # why\n# not this\n```\n```yaml\nno: command\n```\n"
+    text = f"`make x`\n{block}and `python -m\nthere a`"
     assert commands(text) == {"make x", "foo --bar baz", "python -m there a"}
 
 
@@ -117,7 +118,8 @@ def test_it_runs_given_time(there: Path, capsys, command: str) -> None:
         prepare(["digits", "--out", "results/smoke/data/digits"])
         _plan("smoke", "dp_cgan", there / "results/smoke/data/digits/card.json")
     if "results/quick/runs" in command:
-        card = {"dataset": "mnist", "image_shape": [1, 28, 28], "num_classes": 10, "splits": {"train": {"count": 60000}}}
+        card = {"dataset": "mnist", "image_shape": [1, 28, 28], "num_classes": 10}
+        card |= {"splits": {"train": {"count": 60000}}}
         (there / "card.json").write_text(json.dumps(card))
         _plan("quick", "gs_wgan", there / "card.json")
     capsys.readouterr()

@@ -24,10 +24,22 @@ function show() {
     row.toggleAttribute("data-off", Boolean(off));
     if (!off && !row.closest("[data-off]")) shown += 1;
   });
-  tools.querySelector(".count").textContent = `${shown} of ${rows.length} rows`;
+  all(".wide").forEach(mark);
+  tools.querySelector(".shown").textContent = `${shown} of ${rows.length} rows`;
 }
 
+function mark(box) {
+  box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 4);
+}
+
+const boxes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+all(".wide").forEach((box) => {
+  boxes.observe(box);
+  box.addEventListener("scroll", () => mark(box), { passive: true });
+});
+
 tools.hidden = false;
+if (matchMedia("(max-width: 40rem)").matches) all("[value=count]", tools).forEach((box) => { box.checked = false; });
 tools.addEventListener("input", show);
 tools.addEventListener("submit", (event) => event.preventDefault());
 show();
