@@ -50,9 +50,11 @@ addEventListener("load", async () => {
     covered: wide.filter((box) => box.querySelector(".sortable") && box.scrollWidth > box.clientWidth
       && box.querySelector("th").getBoundingClientRect().width > box.clientWidth / 2).length,
     broken: all('a[href^="#"]').map((link) => link.hash.slice(1)).filter((id) => !document.getElementById(id)),
-    unseen: wide.filter((box) => box.closest("#all-tables") && box.querySelector("th.measured"))
-      .filter((box) => { box.scrollLeft = 0;
-        return box.querySelector("th.measured").getBoundingClientRect().right > box.getBoundingClientRect().right; }).length,
+    unseen: wide.filter((box) => {
+      const head = box.closest("#all-tables") && box.querySelector("th.measured");
+      box.scrollLeft = 0;
+      return head && head.getBoundingClientRect().right > box.getBoundingClientRect().right;
+    }).length,
     marked: wide.filter((box) => { box.scrollLeft = 0; mark(box);
       return box.hasAttribute("data-more") !== box.scrollWidth > box.clientWidth + 4; }).length,
     left_out: await left_out(),

@@ -75,6 +75,7 @@ LAYERS: dict[str, set[str]] = {
     "docs/make/site_links.py": {"mkdocs"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
+    "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }
