@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     """Writes the table."""
     parser = Parser(prog="python -m benchmarks.power", description=__doc__)
     parser.add_argument("--scores", type=Path, default=SCORES, help="scores.csv of several seeds; default: quick_sound")
-    parser.add_argument("--draws", type=whole("--draws"), default=25, help="comparisons for each run (default 25)")
+    parser.add_argument("--draws", type=whole("--draws"), default=10, help="comparisons for each run (default 10)")
     parser.add_argument("--out", type=Path, default=OUT, help="csv to write (default: the committed one)")
     options = parser.parse_args(argv)
     of = laws(options.scores)

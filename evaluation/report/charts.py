@@ -12,7 +12,7 @@ from scipy import stats
 
 from evaluation.report.layout import Layout
 from evaluation.report.mark_names import HEIGHT, Mark, sides
-from evaluation.report.page_tables import Links, contender
+from evaluation.report.page_tables import Links, bare, contender
 from evaluation.report.scores_tables import Numbers
 from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender
 from workflow.common.contracts import format_epsilon
@@ -96,7 +96,7 @@ def _measured(ones: Iterable[Contender], metric: str) -> bool:
 
 
 def _named(layout: Layout, one: Contender, several: bool) -> str:
-    name = layout.run_label(one.method)
+    name = bare(layout.run_label(one.method))
     return f"{name}, ε {format_epsilon(one.epsilon)}" if several and math.isfinite(one.epsilon) else name
 
 

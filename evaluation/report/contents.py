@@ -88,7 +88,7 @@ def gather(
     files = _read(root, published, layout)
     numbers = Numbers.gather(files.scores, files.published)
     trained = cards.trained_runs(folders)
-    named = cards.ids(cards.keys(numbers, trained))
+    named = cards.ids(sorted(cards.keys(numbers, trained), key=lambda key: layout.dataset_place(key[0])))
     costs = next(iter(files.costs.values()), [])
     others = published_cards.build(files.published, costs, files.frontier, layout)
     links = Links(named, {name: card.id for name, card in others.items()})

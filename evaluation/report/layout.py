@@ -112,8 +112,11 @@ class Layout:
 
     def ordered(self, found: Iterable[Any]) -> list[Any]:
         """Returns what has a `dataset` in the order of the layout's data sets; others follow, each as they came."""
-        places = {name: place for place, name in enumerate(self.datasets)}
-        return sorted(found, key=lambda one: places.get(one.dataset, len(places)))
+        return sorted(found, key=lambda one: self.dataset_place(one.dataset))
+
+    def dataset_place(self, dataset: str) -> int:
+        """Returns where a data set stands; all that the layout does not know come after those that it does."""
+        return list(self.datasets).index(dataset) if dataset in self.datasets else len(self.datasets)
 
     def only(self, datasets: Sequence[str]) -> Layout:
         """Returns the layout of these data sets alone, in this order: what would show none of them is left out.

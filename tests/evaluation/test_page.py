@@ -109,6 +109,15 @@ def test_data_sets_stand_in_the_layouts_order_in_the_headline_and_the_ranking_to
     assert [words(one)[:7] for one in page.select(".best li")] == ["MNIST, ", "F-MNIST", "a_set, "]
     ranked = page.find(id="which").parent.select(".part[data-set]:has(h3)")
     assert [part["data-set"] for part in ranked] == ["mnist", "fashion_mnist", "a_set"]
+    assert [card["data-set"] for card in page.select("details[data-set]")] == ["mnist", "fashion_mnist", "a_set"]
+
+
+def test_over_budget_is_said_once_of_a_run_whose_label_has_it_too(tmp_path):
+    root = tmp_path / "quick"
+    write(root, scores("dpac_as_released", (0.9, 20.0, 10.0, 900.0, 60.0), accounting="published"))
+    page = made(root)
+    assert words(page.find("summary")) == "DP-GAN-DPAC as released on MNIST, ε 10 over budget"
+    assert words(page.find(id="which").parent.select("tbody th")[0]) == "DP-GAN-DPAC as released over budget"
 
 
 def test_a_narrow_screen_leaves_out_how_epsilon_was_counted_but_never_what_was_spent(page):

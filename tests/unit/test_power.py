@@ -45,6 +45,17 @@ def test_means_and_spreads_are_those_over_the_seeds_and_one_seed_has_none(tmp_pa
     assert "has no score of two seeds or more" in capsys.readouterr().err
 
 
+def test_the_command_writes_a_row_for_each_number_of_seeds_and_each_fall(tmp_path: Path) -> None:
+    run = ("quick", "mnist", "one", 10.0, "sound")
+    rows = [Score(*run, n, "g2r_cnn", v, "measured") for n, v in enumerate((0.7000, 0.7001))]
+    write_scores(tmp_path / "scores.csv", rows)
+    given = ["--scores", str(tmp_path / "scores.csv"), "--draws", "1", "--out", str(tmp_path / "power.csv")]
+    assert power.main(given) in (0, None)
+    lines = (tmp_path / "power.csv").read_text().splitlines()
+    assert lines[0].split(",") == list(power.COLUMNS) and len(lines) == 1 + len(power.SEEDS) * len(power.FALLS)
+    assert lines[-1].startswith("5,0.4,1,1,0,1,")
+
+
 def test_the_page_shows_the_committed_measurement() -> None:
     """Shares of the comparisons, in percent."""
     with (ROOT / "benchmarks/results/power/power.csv").open(newline="") as handle:
@@ -52,7 +63,7 @@ def test_the_page_shows_the_committed_measurement() -> None:
     lines = []
     for row in rows:
         total, counts = int(row["comparisons"]), [int(row[f"of_four_{n}"]) for n in range(5)]
-        assert sum(counts) == total == 200
+        assert sum(counts) == total == 80
         shares = [f"{100 * count / total:.0f} %" for count in (counts[0], sum(counts[1:3]), sum(counts[3:]))]
         cells = [f"{100 * float(row['fall']):.0f} %", "-", *shares]
         if not float(row["fall"]):
