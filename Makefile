@@ -2,6 +2,7 @@
 # make test     the same set-up, then the default test suite
 # make coverage the default tests, and the lines that none of them runs
 # make faults   every night: kills, disk errors, malformed inputs by the thousand, and mutants; about two hours
+# make pages    docs/ as a site, written to site/
 # make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -19,11 +20,11 @@ PYTEST_ARGS ?= -n auto
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup tables test coverage faults lint lock
+.PHONY: setup tables test coverage faults lint pages lock
 .DEFAULT_GOAL := tables
 
 .DEFAULT:
-	@echo "error: no target '$@'; valid: setup, tables, test, coverage, faults, lint, lock" >&2; exit 2
+	@echo "error: no target '$@'; valid: setup, tables, test, coverage, faults, lint, pages, lock" >&2; exit 2
 
 setup: $(READY)
 
@@ -53,6 +54,9 @@ faults: $(READY)
 
 lint: $(READY)
 	"$(BIN)/ruff" check .
+
+pages: $(READY)
+	"$(BIN)/python" -m mkdocs build --strict
 
 # One resolution for every Python >= 3.11, with the hashes of all published files of each version.
 lock: $(READY)

@@ -15,7 +15,7 @@ import numpy as np
 from evaluation.report import charts
 from evaluation.report.charts import Chart
 from evaluation.report.layout import Layout
-from evaluation.report.page_tables import contender
+from evaluation.report.page_tables import bare, contender
 from evaluation.report.picture_sheets import PER_CLASS, Sheet, sheets
 from evaluation.report.render import Column, cell_text
 from evaluation.report.scores_tables import Numbers
@@ -147,7 +147,7 @@ def _card(
         if metric not in ("eps_published", "eps_sound")
     ]
     return Card(
-        id=name, key=key, name=layout.run_label(run), label=layout.dataset_label(dataset),
+        id=name, key=key, name=bare(layout.run_label(run)), label=layout.dataset_label(dataset),
         epsilon="no privacy" if math.isinf(epsilon) else f"ε {format_epsilon(epsilon)}", method=method,
         status=one.bar if one.values else "", privacy=_privacy(one.values, key, one.bar), scores=scores,
         seeds=[_seed(folder, run) for folder, run in zip(folders, runs, strict=True)],

@@ -11,7 +11,8 @@ from typing import Any
 from scipy import stats
 
 from evaluation.report.layout import Layout
-from evaluation.report.page_tables import Links, contender
+from evaluation.report.mark_names import HEIGHT, Mark, sides
+from evaluation.report.page_tables import Links, bare, contender
 from evaluation.report.scores_tables import Numbers
 from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender
 from workflow.common.contracts import format_epsilon
@@ -25,9 +26,6 @@ KINDS = (WITHIN, OVER_BUDGET, NO_SOUND_COUNT, REFERENCE)
 COLOURS, SHAPES = [f"var(--kind{n})" for n in (1, 2, 3, 4)], ["circle", "triangle-up", "cross", "diamond"]
 LINES = [f"var(--line{n})" for n in range(1, 9)]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
-HEIGHT = 320  # pixels
-WIDTH, LETTER, LINE = 420, 7, 14  # pixels: where labels are taken to collide, on a narrow page
-MOST_LABELS = 10
 LEAST_SECONDS = 0.1  # a logarithmic axis has no 0
 _COLUMNS = ("x", "y", "x0", "x1", "y0", "y1", "name", "kind", "card", "text", "label", "front", "seed")
 
@@ -98,7 +96,7 @@ def _measured(ones: Iterable[Contender], metric: str) -> bool:
 
 
 def _named(layout: Layout, one: Contender, several: bool) -> str:
-    name = layout.run_label(one.method)
+    name = bare(layout.run_label(one.method))
     return f"{name}, ε {format_epsilon(one.epsilon)}" if several and math.isfinite(one.epsilon) else name
 
 
@@ -132,9 +130,10 @@ def _scatter(
     best = [within[place] for place in pareto([p.at for p in within], METRICS[y].higher_is_better)] if front else []
     title = f"{_axis(y)} against {_axis(x)}"
     ends = [_place(value, log) for point in points for value in (*point.x, *interval(point.x))]
-    x_scale = {"zero": False, "nice": True}
-    if log:
-        x_scale = {"type": "log", "nice": False, "domain": [min(ends) / 1.3, max(ends) * 1.3]}
+    heights = [value for point in points for value in (*point.y, *interval(point.y))]
+    heights += [value for _, value in references]
+    x_ends = (min(ends) / 1.3, max(ends) * 1.3) if log else (min(ends), max(ends))
+    x_scale = {"type": "log", "nice": False, "domain": list(x_ends)} if log else {"zero": False, "nice": True}
     axes = {
         "x": {"field": "x", "type": "quantitative", "title": _axis(x), "scale": x_scale},
         "y": {"field": "y", "type": "quantitative", "title": _axis(y), "scale": {"zero": False, "nice": True}},
@@ -145,7 +144,8 @@ def _scatter(
         "shape": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": KINDS, "range": SHAPES}},
     }  # fmt: skip
     fields = ("x", "y", "x0", "x1", "y0", "y1")
-    rows = _labelled([_row(p, x, y, p in best, log, fields) for p in points], log)
+    rows = [_row(p, x, y, p in best, log, fields) for p in points]
+    rows = _labelled(rows, x_ends, (min(heights), max(heights)), log, references)
     seeds = [
         {"x": _place(a, log), "y": b, "kind": p.kind, "text": f"{p.label}, one seed"}
         for p in points if len(p.x) > 1 for a, b in zip(p.x, p.y, strict=True)
@@ -208,25 +208,20 @@ def _place(value: float, log: bool) -> float:
     return max(value, LEAST_SECONDS) if log else value
 
 
-def _labelled(rows: list[dict[str, Any]], log: bool) -> list[dict[str, Any]]:
-    """Returns the rows with `label`, their name, where it meets no label before it; front and high marks come first."""
+def _labelled(
+    rows: list[dict[str, Any]], x: tuple[float, float], y: tuple[float, float], log: bool,
+    levels: Sequence[tuple[str, float]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Returns the rows with `label`, their name, where it meets nothing else; `x` and `y` are the ends of the axes."""
     scale: Callable[[float], float] = math.log10 if log else float
-    xs, ys = [scale(row["x"]) for row in rows], [row["y"] for row in rows]
-    wide, high = (max(values) - min(values) or 1.0 for values in (xs, ys))
-    spots = [((x - min(xs)) / wide * WIDTH, (y - min(ys)) / high * HEIGHT) for x, y in zip(xs, ys, strict=True)]
-    taken: list[tuple[float, float, float]] = []
-    for place in sorted(range(len(rows)), key=lambda i: (-rows[i]["front"], -rows[i]["y"])):
-        x, y = spots[place]
-        reach = LETTER * len(rows[place]["name"]) + LINE
-        # Towards the middle, so that no name ends beyond the plot.
-        right = x > WIDTH / 2
-        left, right_end = (x - reach, x) if right else (x, x + reach)
-        boxes = [*taken, *((a - 4, a + 4, b) for other, (a, b) in enumerate(spots) if other != place)]
-        free = all(abs(y - b) > LINE or left > end or right_end < start for start, end, b in boxes)
-        rows[place]["label"] = rows[place]["name"] if free and len(taken) < MOST_LABELS else ""
-        rows[place]["side"] = "right" if right else "left"
-        if rows[place]["label"]:
-            taken.append((left, right_end, y))
+
+    def share(value: float, ends: tuple[float, float], of: Callable[[float], float] = float) -> float:
+        low, high = map(of, ends)
+        return (of(value) - low) / (high - low or 1.0)
+
+    marks = [Mark(share(r["x"], x, scale), share(r["y"], y), r["name"], bool(r["front"])) for r in rows]
+    for row, side in zip(rows, sides(marks, [(share(value, y), name) for name, value in levels]), strict=True):
+        row["label"], row["side"] = (row["name"], side) if side else ("", "left")
     return rows
 
 
@@ -331,7 +326,7 @@ def _spec(layers: list[dict[str, Any]], height: int = HEIGHT) -> dict[str, Any]:
             "font": "system-ui, sans-serif", "view": {"stroke": None},
             "axis": {**ink, "gridColor": "currentColor", "gridOpacity": 0.13, "domainColor": "currentColor",
                      "tickColor": "currentColor", "titleFontWeight": "normal", "labelFontSize": 11,
-                     "titleFontSize": 12},
+                     "titleFontSize": 12, "labelSeparation": 4},
             "legend": {**ink, "orient": "bottom", "labelFontSize": 11, "labelLimit": 260, "columns": 2},
         },
     }  # fmt: skip

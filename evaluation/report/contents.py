@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from evaluation.report.page_tables import Links, PageTable, Source
 from evaluation.report.published_cards import PublishedCard
 from evaluation.report.scores_tables import Numbers
 from evaluation.scores import Score, read_scores
-from workflow.common.contracts import RunFolder
+from workflow.common.contracts import REAL, RunFolder
 from workflow.common.errors import UserError
 from workflow.common.files import read_csv, read_object
 
@@ -39,9 +39,10 @@ SPENDING = ("dataset", "run", "epsilon", "accounting", "seed", "charges", "eps_p
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page shows. `datasets` are names and labels; `plots` are by data set."""
+    """All that the page shows. `trained` says how many runs; `datasets` are names and labels; `plots` by data set."""
 
     preset: str
+    trained: str
     provenance: Mapping[str, Any]
     runs: Sequence[Mapping[str, Any]]
     datasets: dict[str, str]
@@ -87,7 +88,7 @@ def gather(
     files = _read(root, published, layout)
     numbers = Numbers.gather(files.scores, files.published)
     trained = cards.trained_runs(folders)
-    named = cards.ids(cards.keys(numbers, trained))
+    named = cards.ids(sorted(cards.keys(numbers, trained), key=lambda key: layout.dataset_place(key[0])))
     costs = next(iter(files.costs.values()), [])
     others = published_cards.build(files.published, costs, files.frontier, layout)
     links = Links(named, {name: card.id for name, card in others.items()})
@@ -99,7 +100,8 @@ def gather(
     measured |= {name: layout.dataset_label(name) for name in sorted(numbers.datasets())}
     delta = price.delta_beside(root / "scores.csv")
     return Contents(
-        preset=root.resolve().name, provenance=files.provenance, runs=list(trained.values()),
+        preset=root.resolve().name, trained=_trained(files.scores, trained),
+        provenance=files.provenance, runs=list(trained.values()),
         datasets=measured | dict(page_tables.dataset_keys(tables)),
         best=headline.best(files.scores, layout, links),
         findings=headline.findings(costs, next(iter(files.audit.values()), []), layout, links),
@@ -109,6 +111,22 @@ def gather(
         cards=cards.build(named, numbers, trained, layout, settings, origins, files.spending),
         published=list(others.values()),
     )  # fmt: skip
+
+
+def _trained(scores: Iterable[Score], trained: Iterable[RunFolder]) -> str:
+    """Returns how many runs there are, a run being one training with one seed, and how many seeds settings have."""
+    seeds: dict[tuple[str, str, float], set[int | None]] = {}
+    for one in scores:
+        if one.source == "measured" and one.method != REAL:
+            seeds.setdefault((one.dataset, one.method, one.epsilon), set()).add(one.seed)
+    for folder in trained:
+        seeds.setdefault((folder.dataset, folder.run, folder.epsilon), set()).add(folder.seed)
+    counts = sorted(map(len, seeds.values())) or [0]
+    text = f"{sum(counts)} {'run' if sum(counts) == 1 else 'runs'}"
+    if counts[-1] < 2:
+        return text
+    each = f"{counts[0]} to {counts[-1]}" if counts[0] < counts[-1] else f"{counts[-1]}"
+    return f"{text}: {len(counts)} {'setting' if len(counts) == 1 else 'settings'} with {each} seeds each,"
 
 
 def _read(root: Path, published: Path, layout: Layout) -> _Files:

@@ -52,7 +52,7 @@ class Finding:
 
 def best(scores: Sequence[Score], layout: Layout, links: Links) -> list[Best]:
     """Returns the best private run of each data set and finite budget whose sound epsilon is within it."""
-    budgets = [group for group in groups(scores) if math.isfinite(group.epsilon)]
+    budgets = [group for group in layout.ordered(groups(scores)) if math.isfinite(group.epsilon)]
     return [_best(group, layout, links) for group in budgets]
 
 

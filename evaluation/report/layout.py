@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,14 @@ class Layout:
     def dataset_label(self, dataset: str) -> str:
         """Returns the printed label of a data set; its own name if the layout does not know it."""
         return self.datasets.get(dataset, dataset)
+
+    def ordered(self, found: Iterable[Any]) -> list[Any]:
+        """Returns what has a `dataset` in the order of the layout's data sets; others follow, each as they came."""
+        return sorted(found, key=lambda one: self.dataset_place(one.dataset))
+
+    def dataset_place(self, dataset: str) -> int:
+        """Returns where a data set stands; all that the layout does not know come after those that it does."""
+        return list(self.datasets).index(dataset) if dataset in self.datasets else len(self.datasets)
 
     def only(self, datasets: Sequence[str]) -> Layout:
         """Returns the layout of these data sets alone, in this order: what would show none of them is left out.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evaluation import price, rank
 from evaluation.report.layout import Layout
-from evaluation.report.page_tables import Cell, Head, Links, PageRow, Part
+from evaluation.report.page_tables import Cell, Head, Links, PageRow, Part, bare
 from evaluation.scores import Score
 from evaluation.standings import Group, Standing, groups, standings
 from workflow.common.contracts import format_epsilon
@@ -28,7 +28,7 @@ class Ranked:
 def build(scores: Sequence[Score], layout: Layout, links: Links) -> list[Ranked]:
     """Returns the ranking of each data set and budget by the metrics that `evaluation.rank` takes."""
     metrics = [name for name in rank.DEFAULT_METRICS if any(score.metric == name for score in scores)]
-    return [_ranked(group, metrics, layout, links) for group in groups(scores)] if metrics else []
+    return [_ranked(group, metrics, layout, links) for group in layout.ordered(groups(scores))] if metrics else []
 
 
 def reading(scores: Sequence[Score], delta: float | None) -> list[str]:
@@ -49,7 +49,7 @@ def _ranked(group: Group, metrics: Sequence[str], layout: Layout, links: Links) 
         cells = [_cell(standing, metric) for standing, metric in zip(found, tables, strict=True)]
         link = links.of(group.dataset, one.method, one.epsilon, one.accounting)
         cells.insert(0, Cell(one.accounting, one.accounting))
-        rows.append(PageRow(layout.run_label(one.method), link, one.bar, cells))
+        rows.append(PageRow(bare(layout.run_label(one.method)), link, one.bar, cells))
     rows.sort(key=lambda row: row.status == "reference")
     private = math.isfinite(group.epsilon)
     findings = [(rank.metric_head(m), rank.finding(table)) for m, table in tables.items()] if private else []

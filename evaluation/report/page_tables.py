@@ -14,6 +14,8 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
 MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"
+# Of columns that a narrow screen shows only if asked to, so that scores are seen at once.
+COUNT = "count"
 NOT_RUN = "not run here"
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*(e[+-]?\d+)?")
 
@@ -29,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a column: its lines, whether it holds numbers, and measured, published, difference or nothing."""
+    """The head of a column: its lines, whether it holds numbers, MEASURED, PUBLISHED, DIFFERENCE, COUNT or nothing."""
 
     lines: tuple[str, ...]
     right: bool = False
@@ -129,14 +131,14 @@ def _wide_part(
             cells += _compared(metric, places, table.columns, row)
         words = [status(one), "" if one.values else proofs.get((dataset, row.run, row.epsilon), "")]
         link = links.of(dataset, row.run, row.epsilon, row.accounting)
-        rows.append(PageRow(_bare(row.label), link, "; ".join(filter(None, words)), cells))
-    heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",))]
-    heads += [Head((METRICS[metric].label,), True) for metric in ledger]
+        rows.append(PageRow(bare(row.label), link, "; ".join(filter(None, words)), cells))
+    heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",), kind=COUNT)]
+    heads += [Head((METRICS[metric].label,), True, "" if metric == "eps_sound" else COUNT) for metric in ledger]
     return Part(dataset, label, heads + _metric_heads(metrics, places, table.columns), rows)
 
 
-def _bare(label: str) -> str:
-    # The status has a place of its own here.
+def bare(label: str) -> str:
+    """Returns a run's label without its status, which has a place of its own on the page."""
     return label.replace(" (reference)", "").replace("(reference, ", "(").replace(" (over budget)", "")
 
 
@@ -209,7 +211,7 @@ def long(name: str, table: Table, numbers: Numbers, links: Links, labels: Mappin
         ]
         one = contender(row.on or "", row.run, row.epsilon, row.accounting, numbers)
         link = links.of(row.on, row.run, row.epsilon, row.accounting)
-        shown = PageRow(_bare(row.label), link, one.bar if one.values else "", _setting(row) + cells)
+        shown = PageRow(bare(row.label), link, one.bar if one.values else "", _setting(row) + cells)
         parts.setdefault(row.on or "", []).append(shown)
     whole = [Part(key, labels.get(key) or key, heads, rows) for key, rows in parts.items()]
     return PageTable(name, table.title, whole, table.notes)
@@ -234,7 +236,7 @@ def of_grid(name: str, grid: Grid, sources: Sequence[Source], labels: Mapping[st
     parts: dict[str, list[PageRow]] = {}
     for cells, source in zip(grid.rows, sources, strict=True):
         shown = [Cell(cells[place], _grid_sort(cells[place], grid.right[place])) for place in kept]
-        row = PageRow(_bare(cells[method]), source.card, source.status, shown)
+        row = PageRow(bare(cells[method]), source.card, source.status, shown)
         parts.setdefault(source.dataset, []).append(row)
     whole = [Part(key, labels.get(key) or key, heads, rows) for key, rows in parts.items()]
     return PageTable(name, grid.title, whole, grid.notes)

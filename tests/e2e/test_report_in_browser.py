@@ -50,6 +50,15 @@ addEventListener("load", async () => {
     covered: wide.filter((box) => box.querySelector(".sortable") && box.scrollWidth > box.clientWidth
       && box.querySelector("th").getBoundingClientRect().width > box.clientWidth / 2).length,
     broken: all('a[href^="#"]').map((link) => link.hash.slice(1)).filter((id) => !document.getElementById(id)),
+    unseen: wide.filter((box) => {
+      const head = box.closest("#all-tables") && box.querySelector("th.measured");
+      box.scrollLeft = 0;
+      return head && head.getBoundingClientRect().right > box.getBoundingClientRect().right;
+    }).length,
+    marked: wide.filter((box) => { box.scrollLeft = 0; mark(box);
+      return box.hasAttribute("data-more") !== box.scrollWidth > box.clientWidth + 4; }).length,
+    left_out: await left_out(),
+    printed: printed(),
     sorted: await sorted(),
     kept: kept(),
     axe: window.axe ? (await axe.run(document, { resultTypes: ["violations"] })).violations
@@ -65,6 +74,21 @@ async function sorted() {
   await new Promise((wake) => setTimeout(wake, 100));
   const values = [...table.tBodies[0].rows].map((row) => row.cells[place].dataset.sort).filter(Boolean).map(Number);
   return heads[place].getAttribute("aria-sort") === "descending" && values.every((v, i) => !i || values[i - 1] >= v);
+}
+async function left_out() {
+  const box = tools.querySelector("[value=count]"), begun = box.checked;
+  if (!begun) box.click();
+  await new Promise((wake) => setTimeout(wake, 100));
+  const hidden = all("#all-tables thead th").filter((head) => !head.offsetWidth).map((head) => head.textContent);
+  return [begun, ...hidden];
+}
+function printed() {
+  const buttons = () => all(".sortable thead th > button").length, heads = all(".sortable thead th").length;
+  const screen = buttons();
+  dispatchEvent(new Event("beforeprint"));
+  const paper = buttons();
+  dispatchEvent(new Event("afterprint"));
+  return [screen === heads, paper, buttons() === heads];
 }
 function kept() {
   tools.elements.filter.value = "dp-merf";
@@ -101,9 +125,10 @@ def test_nothing_fails_nothing_overflows_and_all_is_reachable(report: Path, widt
     title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
     told = json.loads(unescape(title[1]))
     assert told.pop("plots") >= 6 and told.pop("width") in (width, width - 15)
+    # A phone begins without two columns, which a click brings back, so that a score is seen at once.
     assert told == {
         "problems": [], "overflow": 0, "undrawn": [], "hidden": 0, "covered": 0, "broken": [], "sorted": True,
-        "kept": True, "axe": [],
+        "kept": True, "axe": [], "unseen": 0, "marked": 0, "left_out": [width > 640], "printed": [True, 0, True],
     }  # fmt: skip
 
 

@@ -91,12 +91,50 @@ def test_ids_are_given_once(page):
     assert len(given) == len(set(given))
 
 
+def test_the_first_line_counts_trainings_not_cards_and_real_data_is_none(page, tmp_path):
+    """dp_merf with two seeds on MNIST and one on the pictures, dpgan and dpac with one: five."""
+    assert words(page.select("p.facts")[0]).startswith("5 runs: 4 settings with 1 to 2 seeds each, on MNIST, lesions.")
+    alone = tmp_path / "quick"
+    write(alone, [row for row in RUNS if row.method in ("dpgan", "real")])
+    assert words(made(alone).select("p.facts")[0]).startswith("1 run on MNIST.")
+    write(alone, [row for row in RUNS if row.method == "dp_merf" and row.dataset == "mnist"])
+    assert words(made(alone).select("p.facts")[0]).startswith("2 runs: 1 setting with 2 seeds each, on MNIST.")
+
+
+def test_data_sets_stand_in_the_layouts_order_in_the_headline_and_the_ranking_too(tmp_path):
+    root = tmp_path / "quick"
+    values, names = (0.7, 30.0, 9.9, 9.9, 12.0), ("a_set", "fashion_mnist", "mnist")
+    write(root, [row for name in names for row in scores("dp_merf", values, dataset=name)])
+    page = made(root)
+    assert [words(one)[:7] for one in page.select(".best li")] == ["MNIST, ", "F-MNIST", "a_set, "]
+    ranked = page.find(id="which").parent.select(".part[data-set]:has(h3)")
+    assert [part["data-set"] for part in ranked] == ["mnist", "fashion_mnist", "a_set"]
+    assert [card["data-set"] for card in page.select("details[data-set]")] == ["mnist", "fashion_mnist", "a_set"]
+
+
+def test_over_budget_is_said_once_of_a_run_whose_label_has_it_too(tmp_path):
+    root = tmp_path / "quick"
+    write(root, scores("dpac_as_released", (0.9, 20.0, 10.0, 900.0, 60.0), accounting="published"))
+    page = made(root)
+    assert words(page.find("summary")) == "DP-GAN-DPAC as released on MNIST, ε 10 over budget"
+    assert words(page.find(id="which").parent.select("tbody th")[0]) == "DP-GAN-DPAC as released over budget"
+
+
+def test_a_narrow_screen_leaves_out_how_epsilon_was_counted_but_never_what_was_spent(page):
+    for number in (1, 2, 3):
+        for head in page.find(id=f"table{number}").parent.select("thead th"):
+            name = words(head)
+            assert ("count" in head.get("class", [])) == (name in ("Accounting", "ε published")), name
+    assert page.select('input[name="kind"][value="count"]')
+    assert not page.find(id="table6").parent.select("th.count"), "where they are what the table is about"
+
+
 def test_the_headline_is_the_best_within_its_budget_and_names_who_is_ahead_over_it(page):
     first = [words(one) for one in page.select(".best li")]
-    assert first[0].startswith("lesions, ε 10: DP-MERF , gen2real CNN ↑ 0.600, ε sound 9.90.")
-    assert first[1].startswith("MNIST, ε 10: DP-MERF , gen2real CNN ↑ 0.810 ± 0.014 (2), ε sound 9.90.")
-    assert "DP-GAN-DPAC 0.900, which spends ε 21.70 by the sound count" in first[1]
-    link = page.select(".best li")[1].a["href"][1:]
+    assert first[0].startswith("MNIST, ε 10: DP-MERF , gen2real CNN ↑ 0.810 ± 0.014 (2), ε sound 9.90.")
+    assert "DP-GAN-DPAC 0.900, which spends ε 21.70 by the sound count" in first[0]
+    assert first[1].startswith("lesions, ε 10: DP-MERF , gen2real CNN ↑ 0.600, ε sound 9.90.")
+    link = page.select(".best li")[0].a["href"][1:]
     assert page.find(id=link).find_parent("details").summary.get_text().strip() == "DP-MERF on MNIST, ε 10"
 
 

@@ -57,7 +57,8 @@ def test_a_command_takes_no_text_of_a_pull_request() -> None:
 
 def test_it_lints_tests_trains_and_compares_in_that_order() -> None:
     assert COMMANDS == [
-        "make setup", "make lint", "make test", "make tables PRESET=smoke CORES=2", ".ci/compare --format github",
+        "make setup", "make lint", "make pages", "make test", "make tables PRESET=smoke CORES=2",
+        ".ci/compare --format github",
     ]  # fmt: skip
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert {command.split()[1] for command in COMMANDS if command.startswith("make ")} <= set(targets)

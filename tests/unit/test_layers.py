@@ -14,7 +14,7 @@ COMMON = {"numpy", "yaml", "workflow.common"}
 SHOWN = {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.rank", "evaluation.price"}
 PAGE = (
     *("page", "page_tables", "contents", "headline", "leaders", "cards", "published_cards", "charts"),
-    "picture_sheets",
+    "picture_sheets", "mark_names",
 )
 BELOW = ("release", "rng", "partition", "optimisers", "speed", "accounting", "privacy")
 
@@ -71,12 +71,15 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
+    "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},
+    "docs/make/site_links.py": {"mkdocs"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
+    "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }
-FOLDERS = ("workflow", "methods", "evaluation", "benchmarks")
+FOLDERS = ("workflow", "methods", "evaluation", "benchmarks", "docs")
 FILES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
 
 

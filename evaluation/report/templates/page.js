@@ -2,12 +2,14 @@
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 // The library sorts on a click anywhere in a head; a button makes that known to keyboards and screen readers.
-all(".sortable thead th").forEach((th) => {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(...th.childNodes);
-  th.append(button);
-});
+function button(th) {
+  const inside = document.createElement("button");
+  inside.type = "button";
+  inside.append(...th.childNodes);
+  th.append(inside);
+}
+
+all(".sortable thead th").forEach(button);
 
 const tools = document.querySelector(".tools");
 
@@ -24,10 +26,22 @@ function show() {
     row.toggleAttribute("data-off", Boolean(off));
     if (!off && !row.closest("[data-off]")) shown += 1;
   });
-  tools.querySelector(".count").textContent = `${shown} of ${rows.length} rows`;
+  all(".wide").forEach(mark);
+  tools.querySelector(".shown").textContent = `${shown} of ${rows.length} rows`;
 }
 
+function mark(box) {
+  box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 4);
+}
+
+const boxes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+all(".wide").forEach((box) => {
+  boxes.observe(box);
+  box.addEventListener("scroll", () => mark(box), { passive: true });
+});
+
 tools.hidden = false;
+if (matchMedia("(max-width: 40rem)").matches) all("[value=count]", tools).forEach((box) => { box.checked = false; });
 tools.addEventListener("input", show);
 tools.addEventListener("submit", (event) => event.preventDefault());
 show();
@@ -75,5 +89,10 @@ window.addEventListener("beforeprint", () => {
   closed = all("details:not([open])");
   closed.forEach((card) => { card.open = true; });
   all(".plot").forEach(draw);
+  // Heads are repeated on every page of a table, and Chromium leaves the buttons in them out.
+  all(".sortable thead th > button").forEach((inside) => inside.replaceWith(...inside.childNodes));
 });
-window.addEventListener("afterprint", () => closed.forEach((card) => { card.open = false; }));
+window.addEventListener("afterprint", () => {
+  closed.forEach((card) => { card.open = false; });
+  all(".sortable thead th").forEach(button);
+});

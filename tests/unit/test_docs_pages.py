@@ -1,0 +1,139 @@
+"""The pages of docs/: cards are what code and committed numbers say, the navigation is whole, the site builds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from toys import shipped
+
+from docs.make import method_cards
+from workflow.common.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def navigated(entry: object) -> list[str]:
+    """Returns the files of a part of the navigation, in order."""
+    if isinstance(entry, str):
+        return [entry]
+    parts = entry.values() if isinstance(entry, dict) else entry
+    return [name for part in parts for name in navigated(part)]
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, str]:
+    return method_cards.pages()
+
+
+def test_the_committed_cards_are_what_the_code_and_the_committed_numbers_say(made) -> None:
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md")}
+    assert committed == made, "write them again: python -m docs.make.method_cards"
+
+
+def test_the_command_writes_the_cards_and_removes_what_has_no_words(tmp_path: Path, made) -> None:
+    (tmp_path / "gone.md").write_text("a method that is no more")
+    assert method_cards.main(["--out", str(tmp_path)]) in (0, None)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == made
+
+
+def test_every_method_of_the_main_preset_has_a_card_with_everything(made) -> None:
+    for name in {run.method for run in shipped("quick").runs.values()}:
+        heads = re.findall(r"^## (.*)$", made[f"{name}.md"], flags=re.MULTILINE)
+        assert heads[:4] == ["Idea", "When to use it", "Source", "Numbers"], name
+        assert f"]({name}.md)" in made["index.md"]
+
+
+def test_a_card_has_our_number_beside_the_published_one_and_every_departure(made) -> None:
+    """Of GS-WGAN: the committed quick run's and the paper's gen2real accuracy on MNIST."""
+    text = made["gs_wgan.md"]
+    assert re.search(r"^\| `gs_wgan` \| MNIST \| 10 \| 0\.670 / 0\.80 \| 0\.515 / 0\.99 \|", text, flags=re.MULTILINE)
+    assert "≤ 610.34" in text
+    sources = method_cards.registry.load("gs_wgan").SOURCES
+    assert text.count("\n- departure") == sum(line.startswith("departure") for line in sources) > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dp_merf: {idea: x}", "must have the texts `idea` and `use`"),
+        ("dp_merf: {idea: x, use: ''}", "must have the texts `idea` and `use`"),
+        ("dp_murf: {idea: x, use: y}", "dp_merf"),
+        ("[]", "must hold a mapping of methods"),
+    ],
+)
+def test_words_that_a_card_cannot_use_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "words.yaml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        method_cards.words(tmp_path / "words.yaml")
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    found = navigated(SITE["nav"])
+    assert sorted(name for name in found if (DOCS / name).exists()) == PAGES
+    others = [name for name in found if name not in PAGES]
+    assert others and all((ROOT / name).exists() for name in others) and found[0] == "index.md"
+
+
+@pytest.mark.parametrize("name", ["README.md", "mkdocs.yml", *(f"docs/{page}" for page in PAGES)])
+def test_no_page_names_a_host_or_a_folder_of_one_machine(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert not re.search(r"https?://|file://|(?<![\w.>])/(tmp|work|root|srv|opt|home/(?!bench/))", text)
+
+
+def test_one_version_builds_the_site_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (pin,) = project["optional-dependencies"]["docs"]
+    assert Requirement(pin).name == "mkdocs" and re.fullmatch(r"==[\d.]+", str(Requirement(pin).specifier))
+    assert f"\n{pin}\n" in (ROOT / "requirements.in").read_text()
+    assert f"\n{pin} \\\n" in (ROOT / "requirements.lock").read_text()
+
+
+def test_make_builds_the_site_so_that_a_warning_ends_it() -> None:
+    (line,) = re.findall(r"^pages:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert line.endswith("-m mkdocs build --strict")
+
+
+def built(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    # With --quiet no warning is counted, and --strict lets everything pass.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    done = built(ROOT, tmp_path / "site")
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    for path in (tmp_path / "site").rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(src|<link[^>]* href)=\"(https?:)?//", text), path
+    for page in PAGES:
+        assert (tmp_path / "site" / page).with_suffix(".html").is_file(), page
+    for taken in ("results/reference/quick/figures/figure3.png", "results/reference/quick/tables/table5.html"):
+        assert (tmp_path / "site" / taken).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["[x](nowhere.md)", "[x](privacy.md#no-such-part)", "[x](../methods/nowhere.py)"])
+def test_a_broken_link_ends_the_build(tmp_path: Path, link: str) -> None:
+    pytest.importorskip("mkdocs")
+    root = tmp_path / "root"
+    for name in ("docs", "results/reference", "results/published", "benchmarks/results", ".github", "methods"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (ROOT / "mkdocs.yml", *ROOT.glob("*.md"), ROOT / "LICENSE"):
+        shutil.copy(path, root)
+    assert built(root, tmp_path / "site").returncode == 0
+    page = root / "docs/faults.md"
+    page.write_text(page.read_text(encoding="utf-8") + f"\n{link}\n", encoding="utf-8")
+    done = built(root, tmp_path / "site")
+    assert done.returncode == 1 and "faults.md" in done.stderr
