@@ -18,11 +18,11 @@ from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.fields import fields, is_number
 from workflow.common.readers.json_text import read_json
 from workflow.common.readers.numbers import parse_number
+from workflow.common.standing import GRAPH
 from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
-GRAPH = "logs/graph.json"  # below results/<preset>: what `python -m methods watch` is told of a call
 
 
 def measured_seconds(path: str | Path | None) -> float | None:
