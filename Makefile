@@ -38,8 +38,10 @@ $(READY): requirements.lock requirements-torch.txt
 	@"$(BIN)/python" -m pip check
 	@touch "$(VENV)/.ready"
 
+# The shell outlives Ctrl-C, which Snakemake answers in one line: of its end make would report a failure.
 tables: $(READY)
-	$(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET)
+	@trap 'interrupted=1' INT; $(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET); \
+		status=$$?; [ "$$status$$interrupted" = 1301 ] || exit $$status
 
 test: $(READY)
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)

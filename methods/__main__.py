@@ -22,6 +22,7 @@ VERBS = {
     "warm-start": "a private artifact that several runs start from; continues after a kill",
     "train": "train one run under its ledger; continues where a killed run stopped",
     "sample": "draw a synthetic set with balanced labels from a trained run",
+    "watch": "how far all runs of a graph are: planned, training, sampled, scored, failed; until Ctrl-C on a terminal",
     "release": "a private synthetic set in one folder that may be given away; its noise cannot be repeated",
     "run": "plan, warm start, training and samples of one run, in slots of time if need be",
     "join": "samples.npz from the parts that `run` leaves",

@@ -30,11 +30,12 @@ PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def held(root: str, local: bool = True) -> Iterator[None]:
+def held(root: str, local: bool = True, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Holds the results under `root` for a block, after tidying up what a killed call left of them.
 
     Run in the folder in which Snakemake runs. Where its file system has no locks nothing is held and nothing tidied.
-    `local` says that the steps run on this machine, so that Ctrl-C ends them here; else Snakemake cancels them.
+    `local` says that the steps run on this machine, so that Ctrl-C ends them here; else Snakemake cancels them. `kept`
+    returns what Ctrl-C says it leaves.
 
     Raises UserError if another call holds them, or steps of a killed one do not end.
     """
@@ -53,7 +54,7 @@ def held(root: str, local: bool = True) -> Iterator[None]:
         os.environ[VARIABLE] = uuid.uuid4().hex
         _write(file, os.environ[VARIABLE])
         try:
-            with _interruptible(root, file) if local else contextlib.nullcontext():
+            with _interruptible(root, file, kept) if local else contextlib.nullcontext():
                 yield
         finally:
             _write(file, "")
@@ -163,7 +164,7 @@ def _signal(numbers: list[int], number: int) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(root: str, file: Any) -> Iterator[None]:
+def _interruptible(root: str, file: Any, kept: Callable[[], str]) -> Iterator[None]:
     """Lets Ctrl-C end the call in one line, and a closed pipe in silence.
 
     No step is begun, those that run end, and nothing is left to unlock.
@@ -177,7 +178,7 @@ def _interruptible(root: str, file: Any) -> Iterator[None]:
         logging.getLogger("snakemake.logging").disabled = True
         if number == signal.SIGINT:
             with contextlib.suppress(OSError):
-                os.write(2, f"{process.LINE}\n".encode())
+                os.write(2, f"{process.interrupted_line(kept())}\n".encode())
         _leave(root, file)
         os._exit(128 + number)
 
@@ -234,8 +235,10 @@ def lift_default_limit(scheduling: Any) -> None:
         scheduling.max_jobs_per_timespan = None
 
 
-def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
+def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: Any) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
+
+    `progress` has the words for an end by Ctrl-C, and the last line of a call that has made all it was asked for.
 
     A dry run changes nothing and holds nothing, nor does a step that Snakemake starts as a call of its own.
     """
@@ -254,8 +257,10 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
             steps_libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
-            with held(root, settings.local_exec), steps_libraries, process.raised():
-                return execute(*arguments, executor_plugin=executor_plugin, **named)
+            with held(root, settings.local_exec, progress.kept), steps_libraries, process.raised():
+                made = execute(*arguments, executor_plugin=executor_plugin, **named)
+                print(progress.results(workflow), file=sys.stderr, flush=True)
+                return made
         except LockException:
             return fail(UserError(
                 f"{Path.cwd()}/.snakemake/locks holds a lock of a call that is not known here; if none runs in this"

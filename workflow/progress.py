@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from workflow.common.durations import describe
 from workflow.common.errors import UserError
+from workflow.common.files import write_json
 from workflow.common.readers.csv_text import read_cells
+from workflow.common.readers.fields import fields, is_number
+from workflow.common.readers.json_text import read_json
 from workflow.common.readers.numbers import parse_number
+from workflow.common.standing import GRAPH
+from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
@@ -28,78 +34,11 @@ def measured_seconds(path: str | Path | None) -> float | None:
         return None
 
 
-@dataclass
-class Task:
-    """A job: its expected seconds, the ids of the jobs it waits for, its name, and when it started and ended."""
-
-    seconds: float
-    needs: frozenset[int] = frozenset()
-    name: str = ""
-    started: float | None = None
-    ended: float | None = None
-
-
-@dataclass
-class Schedule:
-    """The jobs of a run by id, and what is left of them on `cores` slots."""
-
-    tasks: dict[int, Task]
-    slots: int
-    pace: float = field(default=1.0, init=False)
-
-    @property
-    def done(self) -> int:
-        """Jobs that have ended."""
-        return sum(task.ended is not None for task in self.tasks.values())
-
-    @property
-    def running(self) -> list[str]:
-        """Names of the jobs that have started and not ended."""
-        return [task.name for task in self.tasks.values() if task.started is not None and task.ended is None]
-
-    def _rescale(self) -> None:
-        """Learns how this machine compares with the expectations from the jobs that have ended."""
-        ended = [task for task in self.tasks.values() if task.ended is not None and task.started is not None]
-        expected = sum(task.seconds for task in ended)
-        # Ten expected seconds at the present pace weigh as much as ten measured ones: the first short jobs say little.
-        self.pace = (sum(task.ended - task.started for task in ended) + 10.0) / (expected + 10.0)
-
-    def _left(self, task: Task, now: float) -> float:
-        if task.ended is not None:
-            return 0.0
-        expected = task.seconds * self.pace
-        # A job beyond its expected time is taken to need a tenth of it more.
-        return expected if task.started is None else max(expected - (now - task.started), 0.1 * expected)
-
-    def seconds_left(self, now: float) -> float:
-        """Returns the larger of the work left per slot and the longest chain of jobs left, in seconds."""
-        self._rescale()
-        chain: dict[int, float] = {}
-
-        def length(key: int) -> float:
-            if key not in chain:
-                task = self.tasks[key]
-                before = max((length(need) for need in task.needs if need in self.tasks), default=0.0)
-                chain[key] = before + self._left(task, now)
-            return chain[key]
-
-        work = sum(self._left(task, now) for task in self.tasks.values()) / self.slots
-        return max(work, max(map(length, self.tasks), default=0.0))
-
-
-def describe(seconds: float) -> str:
-    """Returns a duration for people: "40 s", "12 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{max(seconds, 0):.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def line(schedule: Schedule, elapsed: float, now: float) -> str:
     """Returns the progress line."""
     left = describe(schedule.seconds_left(now))
     running = f"; running {', '.join(schedule.running)}" if schedule.running else ""
-    steps = f"{schedule.done}/{len(schedule.tasks)} steps"
+    steps = f"{schedule.done}/{len(schedule.tasks)} steps" + (f", {schedule.failed} failed" if schedule.failed else "")
     return f"progress: {steps}, {describe(elapsed)} elapsed, about {left} left{running}"
 
 
@@ -121,28 +60,38 @@ class Progress(logging.Handler):
     """Watches Snakemake's log events; prints a line after each job and once a minute in between.
 
     Args:
-        cost: rule -> expected seconds of one job; for `train`, method -> seconds. A job's own benchmark file from an
-            earlier call comes first.
+        cost: rule -> expected seconds of one job; for `train`, run or method -> seconds. They count until jobs of that
+            rule have ended on this machine, in this call or an earlier one.
+        kind_of: wildcards -> the name by which a training's cost is listed.
+        root: results/<preset>.
     """
 
-    def __init__(self, cost: Mapping[str, Any], method_of: Callable[[Any], str] | None = None) -> None:
+    def __init__(
+        self, cost: Mapping[str, Any], kind_of: Callable[[Any], str] | None = None, root: str | None = None
+    ) -> None:
         super().__init__()
-        self.cost = cost
-        self.method_of = method_of
+        self.cost, self.kind_of, self.root = cost, kind_of, root
         self.schedule = Schedule({}, 1)
+        self.runs: list[str] = []
         self.begun = 0.0
         self.over = threading.Event()
 
-    def expected(self, job: Any) -> float:
-        """Returns the expected seconds of a Snakemake job."""
-        known = measured_seconds(job.benchmark)
-        if known is not None:
-            return known
-        cost = self.cost.get(job.rule.name, FALLBACK_SECONDS)
+    def task(self, job: Any, needs: Iterable[int] = ()) -> Task:
+        """Returns a Snakemake job as a task."""
+        rule, (kind, cost) = job.rule.name, self._priced(job)
+        return Task(
+            cost, frozenset(needs), job_name(rule, job.wildcards_dict), rule, kind, int(job.threads),
+            float(job.priority), _took(job), Path(job.output[0]).parent if rule == "train" else None,
+        )  # fmt: skip
+
+    def _priced(self, job: Any) -> tuple[str, float]:
+        """Returns a job's kind and the seconds that the preset expects of it."""
+        kind, cost = "", self.cost.get(job.rule.name, FALLBACK_SECONDS)
+        if job.rule.name == "train" and self.kind_of:
+            kind = self.kind_of(job.wildcards)
         if isinstance(cost, Mapping):
-            name = self.method_of(job.wildcards) if self.method_of else ""
-            cost = cost.get(name, max(cost.values(), default=FALLBACK_SECONDS))
-        return float(cost)
+            cost = cost.get(kind, max(cost.values(), default=FALLBACK_SECONDS))
+        return kind, float(cost)
 
     def start(self, workflow: Any) -> None:
         """Reads the jobs to run from the workflow's graph and begins to report; for Snakemake's `onstart`.
@@ -150,16 +99,17 @@ class Progress(logging.Handler):
         Under `--quiet rules` Snakemake's own messages about jobs give way to the progress line.
         """
         dag = workflow.dag
+        wanted = {dag.jobid(job): job for job in dag.needrun_jobs() if job.rule.name != "all"}
         tasks = {
-            dag.jobid(job): Task(
-                self.expected(job),
-                frozenset(dag.jobid(need) for need in dag.dependencies[job]),
-                job_name(job.rule.name, job.wildcards_dict),
-            )
-            for job in dag.needrun_jobs()
-            if job.rule.name != "all"
+            key: self.task(job, (dag.jobid(need) for need in dag.dependencies[job])) for key, job in wanted.items()
         }
-        self.schedule = Schedule(tasks, max(int(workflow.cores or 1), 1))
+        # On a cluster each job has a machine, or a part of one, to itself.
+        slots = workflow.cores if workflow.local_exec else workflow.nodes
+        self.schedule = Schedule(tasks, max(int(slots or 1), 1))
+        for job in dag.jobs:
+            if (took := _took(job)) is not None:
+                self.schedule.costs.learn(job.rule.name, *self._priced(job), took)
+        self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name == "train")
         self.begun = time.monotonic()
         logger = logging.getLogger("snakemake.logging")
         if "RULES" in {part.name for part in workflow.output_settings.quiet or ()}:
@@ -173,6 +123,26 @@ class Progress(logging.Handler):
         """Ends the reports; for `onsuccess` and `onerror`."""
         self.over.set()
         logging.getLogger("snakemake.logging").removeHandler(self)
+        self._tell("ended: " + line(self.schedule, time.monotonic() - self.begun, time.monotonic()))
+
+    def kept(self) -> str:
+        """Returns what Ctrl-C leaves, for its one line; nothing where no job has begun."""
+        if not self.schedule.tasks:
+            return ""
+        steps = f"{self.schedule.done} of {len(self.schedule.tasks)} steps are finished and kept in {self.root}"
+        trains = any(name.startswith("train ") for name in self.schedule.running)
+        return f"{steps}{', a training that ran as far as it came' if trains else ''}; the same command continues"
+
+    def results(self, workflow: Any) -> str:
+        """Returns the line that says where the results of a call are that has made all it was asked for."""
+        if any(job.rule.name == "report" for job in workflow.dag.jobs):
+            return (
+                f"results: open {self.root}/report.html; tables are in {self.root}/tables/, figures in"
+                f" {self.root}/figures/, all numbers in {self.root}/scores.csv"
+            )
+        files = sorted({str(path) for job in workflow.dag.targetjobs for path in job.output})
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        return f"results: {', '.join(files[:3])}{more}"
 
     def _tick(self) -> None:
         while not self.over.wait(EVERY_SECONDS):
@@ -181,15 +151,42 @@ class Progress(logging.Handler):
     def report(self) -> None:
         """Prints the progress line."""
         now = time.monotonic()
-        print(line(self.schedule, now - self.begun, now), file=sys.stderr, flush=True)
+        text = line(self.schedule, now - self.begun, now)
+        print(text, file=sys.stderr, flush=True)
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        if self.root:
+            told = {"runs": self.runs, "line": text, "updated": time.time()}
+            # For whoever watches; a disk that refuses is told by the jobs.
+            with contextlib.suppress(UserError, OSError):
+                write_json(Path(self.root, GRAPH), told)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Marks jobs as started or ended."""
         event, now = str(getattr(record, "event", "") or ""), time.monotonic()
+        tasks = self.schedule.tasks
         if event == "job_started":
-            for key in record.jobs:
-                if key in self.schedule.tasks:
-                    self.schedule.tasks[key].started = now
-        elif event == "job_finished" and record.job_id in self.schedule.tasks:
-            self.schedule.tasks[record.job_id].ended = now
+            for key in tasks.keys() & set(record.jobs):
+                self.schedule.start(key, now)
+        elif event == "job_error" and record.jobid in tasks:
+            self.schedule.fail(record.jobid, now)
+        elif event == "job_finished" and record.job_id in tasks:
+            folder = tasks[record.job_id].folder
+            self.schedule.end(record.job_id, now, _trained(folder) if folder else 0.0)
             self.report()
+
+
+def _took(job: Any) -> float | None:
+    """Returns the seconds of a job in an earlier call; of a training, those before it was resumed as well."""
+    seconds = measured_seconds(job.benchmark)
+    if seconds is None or job.rule.name != "train":
+        return seconds
+    return max(seconds, _trained(Path(job.output[0]).parent))
+
+
+def _trained(folder: Path) -> float:
+    """Returns the seconds that a finished training took in all calls, 0 where none is told."""
+    with contextlib.suppress(UserError, ValueError):
+        return float(fields(read_json(folder / "run.json"), {"train_seconds": is_number})["train_seconds"])
+    return 0.0

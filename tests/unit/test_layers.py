@@ -29,6 +29,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/common/torchvision_guard.py": {"torch"},
     "workflow/datasets": COMMON | {"workflow.datasets", "torchvision", "PIL", "sklearn", "tqdm"},
     "workflow": COMMON | {"workflow.progress", "packaging"},
+    "workflow/progress.py": COMMON | {"workflow.schedule"},
     "workflow/dataset_entries.py": COMMON | {"workflow.overrides"},
     "workflow/merging.py": COMMON
     | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "workflow.schema_words", "jsonschema"},

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from workflow.progress import Progress, Schedule, Task, describe, job_name, line, measured_seconds
+from workflow.common.durations import describe
+from workflow.common.live import STOPPED, Live, live_path, tell
+from workflow.progress import Progress, job_name, line, measured_seconds
+from workflow.schedule import Schedule, Task
 
 
 def test_before_anything_ends_the_work_is_shared_by_the_slots():
@@ -27,15 +30,74 @@ def test_an_overdue_job_is_not_reported_as_done():
     assert Schedule({1: Task(100.0, started=0.0)}, slots=1).seconds_left(500.0) == pytest.approx(10.0)
 
 
+def after(schedule: Schedule, *took: float) -> Schedule:
+    """Lets the first jobs of a schedule end, each after so many seconds."""
+    for key, seconds in enumerate(took):
+        schedule.start(key, 0.0)
+        schedule.end(key, seconds)
+    return schedule
+
+
 def test_a_slower_machine_lengthens_what_is_left():
-    tasks = {1: Task(1000.0, started=0.0, ended=3000.0), 2: Task(100.0)}
-    assert Schedule(tasks, slots=1).seconds_left(3000.0) == pytest.approx(300.0, rel=0.02)
+    tasks = [Task(1000.0, rule="train", kind="dpac"), Task(100.0, rule="utility")]
+    assert after(Schedule(dict(enumerate(tasks)), slots=1), 3000.0).seconds_left(3000.0) == pytest.approx(300, rel=0.02)
+
+
+def test_once_jobs_of_a_rule_and_kind_have_ended_the_presets_seconds_no_longer_count():
+    alike = [Task(100.0, rule="utility") for _ in range(3)]
+    assert after(Schedule(dict(enumerate(alike)), slots=1), 7.0, 9.0).seconds_left(9.0) == 8.0
+
+
+def test_a_method_that_has_not_ended_follows_the_pace_of_its_rule_and_not_of_others():
+    tasks = [Task(1000.0, rule="train", kind="a"), Task(1000.0, rule="utility"), Task(500.0, rule="train", kind="b")]
+    left = after(Schedule(dict(enumerate(tasks)), slots=1), 2000.0, 10.0).seconds_left(0.0)
+    assert left == pytest.approx(1000.0, rel=0.02)
+
+
+def test_no_job_is_split_between_cores():
+    """Three equal jobs take two cores twice as long as one job, not one and a half times."""
+    assert Schedule({number: Task(60.0) for number in range(3)}, slots=2).seconds_left(0.0) == 120.0
+
+
+def test_a_job_of_two_threads_leaves_no_core_to_another():
+    assert Schedule({1: Task(60.0, threads=2), 2: Task(30.0)}, slots=2).seconds_left(0.0) == 90.0
+    assert Schedule({1: Task(60.0, threads=8)}, slots=2).seconds_left(0.0) == 60.0
+
+
+def test_what_snakemake_begins_first_decides_how_the_cores_fill():
+    """The short ones first: the long one then runs alone at the end."""
+    tasks = {1: Task(100.0), **{number: Task(10.0, priority=9) for number in range(2, 12)}}
+    assert Schedule(tasks, slots=2).seconds_left(0.0) == 150.0
+
+
+def test_jobs_behind_a_failed_one_are_not_waited_for():
+    tasks = {1: Task(10.0), 2: Task(50.0, frozenset({1})), 3: Task(50.0, frozenset({2})), 4: Task(20.0)}
+    schedule = Schedule(tasks, slots=1)
+    schedule.start(1, 0.0)
+    schedule.fail(1, 5.0)
+    assert schedule.seconds_left(5.0) == 20.0 and schedule.failed == 1 and schedule.done == 0
+    schedule.start(1, 6.0)
+    assert schedule.seconds_left(6.0) == 130.0 and schedule.failed == 0
+
+
+def test_a_running_training_is_asked_and_one_with_a_checkpoint_is_half_done(tmp_path):
+    schedule = Schedule({1: Task(1000.0, folder=tmp_path)}, slots=1)
+    tell(tmp_path, Live(step=50, steps=200, rate=0.5, state=STOPPED))
+    assert schedule.seconds_left(0.0) == 750.0
+    schedule.start(1, 0.0)
+    assert schedule.seconds_left(10.0) == 990.0
+    tell(tmp_path, Live(step=60, steps=200, rate=0.5))
+    assert schedule.seconds_left(10.0) == 280.0
+    live_path(tmp_path).write_text("{half of")
+    assert schedule.seconds_left(10.0) == 990.0
 
 
 def test_the_line_counts_steps_and_names_what_runs():
     tasks = {1: Task(60.0, started=0.0, ended=60.0), 2: Task(600.0, name="train mnist dpac", started=60.0)}
     text = line(Schedule(tasks, slots=2), elapsed=60.0, now=60.0)
     assert text == "progress: 1/2 steps, 60 s elapsed, about 10 min left; running train mnist dpac"
+    tasks[2].ended, tasks[2].failed = 70.0, True
+    assert line(Schedule(tasks, slots=2), 70.0, 70.0) == "progress: 1/2 steps, 1 failed, 70 s elapsed, about 0 s left"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (720, "12 min"), (12_000, "3 h 20 min")])
@@ -48,19 +110,33 @@ def test_a_job_is_named_by_its_rule_and_wildcards():
     assert named == "train mnist dpac eps10 seed0"
 
 
-def test_an_earlier_calls_measurement_comes_before_the_configured_cost(tmp_path):
-    job = SimpleNamespace(
-        rule=SimpleNamespace(name="train"), wildcards=SimpleNamespace(run="dpac"), benchmark=tmp_path / "b.tsv"
-    )
-    progress = Progress({"train": {"dpac": 300, "dp_merf": 60}}, lambda wildcards: wildcards.run)
-    assert progress.expected(job) == 300
+def a_job(rule: str, folder, **wildcards: str) -> SimpleNamespace:
+    """What Progress asks of a job of Snakemake."""
+    return SimpleNamespace(
+        rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(**wildcards), wildcards_dict=wildcards, threads=1,
+        priority=0, output=[str(folder / "run.json")], benchmark=folder / "b.tsv",
+    )  # fmt: skip
+
+
+TRAINING_COSTS = {"train": {"dpac": 300, "dp_merf": 60}, "utility": 20}
+
+
+def test_the_preset_says_what_is_expected_until_the_same_job_has_been_measured(tmp_path):
+    progress, job = Progress(TRAINING_COSTS, lambda wildcards: wildcards.run), a_job("train", tmp_path, run="dpac")
+    task = progress.task(job)
+    assert (task.seconds, task.kind, task.measured, task.folder) == (300, "dpac", None, tmp_path)
     (tmp_path / "b.tsv").write_text("s\th:m:s\n12.5\t0:00:12\n")
-    assert progress.expected(job) == 12.5
+    assert progress.task(job).measured == 12.5
+    # It was resumed: Snakemake measured the end of it alone.
+    (tmp_path / "run.json").write_text('{"train_seconds": 80.5}')
+    assert progress.task(job).measured == 80.5
 
 
-def test_a_method_without_a_configured_cost_counts_as_the_longest():
-    job = SimpleNamespace(rule=SimpleNamespace(name="train"), wildcards=SimpleNamespace(run="foo"), benchmark=None)
-    assert Progress({"train": {"dpac": 300, "dp_merf": 60}}, lambda w: w.run).expected(job) == 300
+def test_a_method_without_a_configured_cost_counts_as_the_longest(tmp_path):
+    progress = Progress(TRAINING_COSTS, lambda wildcards: wildcards.run)
+    assert progress.task(a_job("train", tmp_path, run="foo")).seconds == 300
+    assert progress.task(a_job("utility", tmp_path)).seconds == 20
+    assert progress.task(a_job("scores_tables", tmp_path)).seconds == 5
 
 
 @pytest.mark.parametrize("content", [None, "", "s\n", "s\nnothing\n", "x\n1\n"])

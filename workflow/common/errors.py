@@ -89,7 +89,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             with process.raised():
                 return _reported(main, argv)
         except KeyboardInterrupt:
-            print(process.LINE, file=sys.stderr, flush=True)
+            print(process.interrupted_line(), file=sys.stderr, flush=True)
             return process.INTERRUPTED
         except BrokenPipeError:
             if not process.has_no_reader():
@@ -120,9 +120,9 @@ def _reported(main: Callable[..., int | None], argv: list[str] | None) -> int:
         print_error(error)
         return 2
     except SystemExit as end:
-        # As training ends on Ctrl-C, after its checkpoint.
-        if end.code == process.INTERRUPTED:
-            print(process.LINE, file=sys.stderr)
+        # As training ends on a signal, after its checkpoint.
+        if end.code == process.INTERRUPTED or isinstance(end, process.Stopped):
+            print(process.interrupted_line(getattr(end, "kept", "")), file=sys.stderr, flush=True)
         raise
     finally:
         # What a closed pipe refuses is found out here and not in Python's own last act. A process may have no stdout.

@@ -19,7 +19,24 @@ from workflow.common.handover import hand_over
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED_PIPE = 128 + signal.SIGPIPE
 LINE = "interrupted: the same command goes on from what is finished"
+CLEAR = "\r\x1b[K"  # what a progress line, and the terminal's own ^C, have left on the last line goes
 _quiet = False
+
+
+class Stopped(SystemExit):
+    """How a command ends on a signal after it has stored what it did; `kept` is said in its one line."""
+
+    def __init__(self, number: int, kept: str) -> None:
+        super().__init__(128 + number)
+        self.kept = kept
+
+
+def interrupted_line(kept: str = "") -> str:
+    """Returns the one line with which Ctrl-C ends a command, in place of one that is half drawn on the terminal."""
+    line = f"interrupted: {kept}" if kept else LINE
+    with contextlib.suppress(OSError):
+        return f"{CLEAR if os.isatty(2) else ''}{line}"
+    return line
 
 
 def begin() -> None:
@@ -60,7 +77,7 @@ def end_quietly(again: bool = False) -> None:
 
 
 def _end(*_: Any) -> None:
-    os.write(2, f"{LINE}\n".encode())
+    os.write(2, f"{interrupted_line()}\n".encode())
     os._exit(INTERRUPTED)
 
 

@@ -235,7 +235,6 @@ except UserError as error:
     fail(error)
 
 OUT = CONFIG.root
-calls.guard(workflow, OUT, fail)
 JOBS = CONFIG.jobs
 
 
@@ -244,7 +243,8 @@ def priced_as(wildcards):
     return wildcards.run if wildcards.run in CONFIG.cost.get("train", {}) else CONFIG.runs[wildcards.run].method
 
 
-PROGRESS = Progress(CONFIG.cost, priced_as)
+PROGRESS = Progress(CONFIG.cost, priced_as, OUT)
+calls.guard(workflow, OUT, fail, PROGRESS)
 
 
 def code(path):

@@ -37,6 +37,17 @@ def along(
     return (*found, (total, *whole))
 
 
+def spent(used: Sequence[Release], delta: float, count: str) -> float:
+    """Returns what these releases, used max_uses times each, cost by one count, "published" or "sound".
+
+    In a tenth of the time of `calibration.epsilon`, and theirs but for the grid, as above; 0 where none is used.
+    """
+    used = tuple(release for release in used if release.max_uses)
+    if not used:
+        return 0.0
+    return _sound(used, delta) if count == "sound" else _published(used, delta)
+
+
 def _first(releases: Sequence[Release], count: int) -> Iterator[Release]:
     """Yields the releases of the first `count` charges."""
     for release in releases:

@@ -185,8 +185,11 @@ class Ledger:
 
     def epsilon(self, accounting: str) -> float:
         """Returns epsilon at the budget's delta of what is spent so far, as "published" or "sound" counts it."""
-        spent = tuple(release.used(self._uses[name]) for name, release in self._releases.items())
-        return epsilon(spent, self._budget.delta, accounting)
+        return epsilon(self.spent(), self._budget.delta, accounting)
+
+    def spent(self) -> tuple[Release, ...]:
+        """Returns the releases with what is spent of each so far in the place of the uses it may have."""
+        return tuple(release.used(self._uses[name]) for name, release in self._releases.items())
 
     def close(self) -> None:
         """Writes the counts of internal reads and closes the file; further charges fail."""

@@ -38,6 +38,7 @@ from methods.core.runs.folder import (
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import atomic, read_json, read_object, sync_folder, write_json
+from workflow.common.live import live_path
 from workflow.common.readers.fields import fields, is_number
 from workflow.common.readers.fields import is_whole as is_whole_number
 from workflow.common.readers.guard import reason
@@ -194,6 +195,7 @@ def sweep(folder: Path) -> None:
     checkpoint_path(folder).unlink(missing_ok=True)
     answers(folder).clear()
     working_ledger(folder).unlink(missing_ok=True)
+    live_path(folder).unlink(missing_ok=True)
     begun_path(folder).unlink(missing_ok=True)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from methods.core.accounting.calibration import check_plan
 from methods.core.method import Method
@@ -33,11 +32,14 @@ from methods.core.runs.folder import (
     ledgers_digest,
     working_ledger,
 )
+from methods.core.runs.live_line import LiveLine
+from methods.core.runs.live_log import LiveLog, log_csv
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
+from workflow.common import live, process
 from workflow.common.errors import UserError
-from workflow.common.files import csv_text, write_json, write_text
+from workflow.common.files import write_json, write_text
 from workflow.common.provenance import provenance
 from workflow.common.readers.fields import fields, is_whole
 from workflow.common.readers.guard import reading
@@ -164,7 +166,8 @@ class TrainingLoop:
         self, plan: Plan, method: Method, folder: Path, begins: Begun, kept: Answers, checkpoint_seconds: float
     ) -> None:
         self.answers = kept
-        self.method, self.folder, self.checkpoint_seconds = method, folder, checkpoint_seconds
+        self.plan, self.method, self.folder, self.checkpoint_seconds = plan, method, folder, checkpoint_seconds
+        self.live_log = LiveLog(folder / LOG)
         self.releases, self.run_digest = plan.releases, begins.run
         self.step, self.before, self.log = 0, 0.0, []
         self.started = self.saved = time.monotonic()
@@ -178,6 +181,7 @@ class TrainingLoop:
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Does the method's work before step 0."""
+        live.tell(self.folder, live.Live(0, self.method.num_steps))
         try:
             self.method.prepare(data, ledger, warm_start)
         except BudgetExhausted as spent:
@@ -185,6 +189,7 @@ class TrainingLoop:
         # What preparing released cannot be released again, so it must not be lost.
         self._save(ledger)
         checkpoint.check_room(self.folder, self.method.checkpoint_growth)
+        self.live_log.show(self.log)
 
     def restore(self, stored: dict[str, Any], data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Continues from a checkpoint."""
@@ -197,13 +202,15 @@ class TrainingLoop:
         self._store(ledger)
         if self.step == 0:
             checkpoint.check_room(self.folder, self.method.checkpoint_growth)
+        # Rows of steps that will be done once more go.
+        self.live_log.show(self.log)
         print(f"continuing after step {self.step} of {self.method.num_steps}", file=sys.stderr)
 
     def run(self, data: PrivateData, ledger: Ledger, signals: _Signals) -> None:
         """Trains to the last step or the end of the budget."""
         total = self.method.num_steps
         every = max(1, total // LOG_ROWS)
-        with tqdm(total=total, initial=self.step, unit="step", disable=None) as bar:
+        with LiveLine(self.plan, self.folder, self.step, total) as line:
             while self.step < total:
                 try:
                     values = self.method.step(self.step, data, ledger)
@@ -211,16 +218,23 @@ class TrainingLoop:
                     self._stop_early(spent)
                     self._save(ledger)
                     return
+                row = None
                 if self.step % every == 0 or self.step + 1 == total:
-                    self.log.append({"step": self.step, **values})
+                    row = {"step": self.step, **values}
+                    self.log.append(row)
+                    self.live_log.show(self.log)
                 self.step += 1
-                bar.update()
+                line.ended(self.step, ledger, row)
                 # The last one too: what follows may fail and be called again, and the spent budget would not train a
                 # second time.
                 if signals.received or self.step == total or self._is_due(ledger):
                     self._save(ledger)
                 if signals.received:
-                    raise SystemExit(128 + signals.received)
+                    raise process.Stopped(signals.received, self._kept(total))
+
+    def _kept(self, total: int) -> str:
+        what = "everything" if self.step == total else f"a checkpoint after step {self.step} of {total}"
+        return f"{self.folder} keeps {what}; the same command continues from there"
 
     def _is_due(self, ledger: Ledger) -> bool:
         """Returns whether a kill would cost much: time, or of a release as much as it may; or too much is kept."""
@@ -274,7 +288,7 @@ def _finish(
     plan: Plan, method: Method, loop: TrainingLoop, ledger: Ledger, folder: Path, device: torch.device
 ) -> dict[str, Any]:
     digest = generator.save(end(folder), method)
-    write_text(end(folder) / LOG, _log_csv(loop.log))
+    write_text(end(folder) / LOG, log_csv(loop.log))
     private = folder / "private" / PRIVATE_REPORT
     private.unlink(missing_ok=True)
     if figures := method.private_report(plan.budget.delta):
@@ -293,8 +307,3 @@ def _finish(
         **finished.earlier_runs(folder),
         "provenance": provenance(),
     }
-
-
-def _log_csv(rows: list[dict[str, float]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step"]
-    return csv_text(columns, rows)

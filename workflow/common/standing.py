@@ -1,0 +1,149 @@
+"""How far the runs under a folder are, told from their files alone: whoever made them may be gone, or at work."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
+from workflow.common.durations import describe
+from workflow.common.errors import UserError
+from workflow.common.live import FAILED, STOPPED, TRAINING, Live, hear
+from workflow.common.readers.fields import fields, is_number, is_text
+from workflow.common.readers.json_text import read_json
+
+WAITING, PLANNED, TRAINED, SAMPLED, SCORED = "waiting", "planned", "trained", "sampled", "scored"
+STATES = (WAITING, PLANNED, TRAINING, STOPPED, TRAINED, SAMPLED, SCORED, FAILED)
+GRAPH = "logs/graph.json"  # below results/<preset>: what the last call of Snakemake told of itself
+_RULES = ("plan", "train", "sample", "fidelity", "utility")
+_ERRORS = ("error: ", "Traceback ", "MemoryError", "Killed")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run: its name under the folder watched, its state (one of STATES), and what there is to say of it."""
+
+    name: str
+    state: str
+    words: str = ""
+
+
+def roots(folder: Path) -> list[Path]:
+    """Returns the folders under `folder`, itself included, that hold the runs of a graph, as results/quick does."""
+    return [one for one in (folder, *sorted(folder.glob("*"))) if (one / "runs").is_dir() or (one / GRAPH).is_file()]
+
+
+def loose_runs(folder: Path) -> list[Path]:
+    """Returns the folders of runs that no graph made, `folder` itself or those right in it."""
+    return [one for one in (folder, *sorted(folder.glob("*"))) if (one / "plan.json").is_file()]
+
+
+def graph_runs(root: Path) -> list[Path]:
+    """Returns the run folders of results/<preset>: those there are, and those that the last call is still to make."""
+    anything = RUN_PATTERN.format(dataset="*", run="*", epsilon="*", seed="*")
+    there = {path for path in root.glob(anything) if (path / "plan.json").is_file()}
+    return sorted(there | {root / Path(*Path(told).parts[-5:]) for told in _told(root).get("runs", [])})
+
+
+def name_of(run: Path) -> str:
+    """Returns a run's name for people: "mnist dpac eps10 seed0", or that of a folder that no graph made."""
+    try:
+        return " ".join(RunFolder.parse(run).path.parts[-4:])
+    except UserError:
+        return run.resolve().name
+
+
+def call_line(root: Path, now: float) -> str:
+    """Returns the line of the call of Snakemake that is at work in `root`, or that ended last; empty without one."""
+    told = _told(root)
+    if not told:
+        return ""
+    old = now - told["updated"]
+    # A call at work says something each minute.
+    gone = old > 90 and told["line"].startswith("progress")
+    return told["line"] + (f" (said {describe(old)} ago)" if gone else "")
+
+
+def standing(run: Path, name: str, now: float) -> Standing:
+    """Returns how far a run is; `now` in seconds since 1970."""
+    if (error := _failure(run)) is not None:
+        return Standing(name, FAILED, error)
+    if not (run / "plan.json").is_file():
+        return Standing(name, WAITING)
+    if (run / "fidelity.json").is_file() and (run / "utility.json").is_file():
+        return Standing(name, SCORED, _trained(run))
+    if (run / "samples.npz").is_file() or (run / "samples.json").is_file():
+        return Standing(name, SAMPLED, _trained(run))
+    if (run / "run.json").is_file():
+        return Standing(name, TRAINED, _trained(run))
+    live = hear(run)
+    if live is None:
+        return Standing(name, PLANNED)
+    return Standing(name, *_live(live, _line(run, live), now))
+
+
+def _live(live: Live, line: str, now: float) -> tuple[str, str]:
+    if live.is_alive(now):
+        return TRAINING, line
+    if live.state == FAILED:
+        return FAILED, live.reason
+    return STOPPED, f"step {live.step} of {live.steps}; the same command continues"
+
+
+def _line(run: Path, live: Live) -> str:
+    with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+        plan = read_json(run / "plan.json")
+        return live.line(float(plan["epsilon"]), str(plan["accounting"]))
+    return live.line(math.inf, "none")
+
+
+def _trained(run: Path) -> str:
+    with contextlib.suppress(UserError, ValueError):
+        record = read_json(run / "run.json")
+        fields(record, {"steps_done": is_number, "train_seconds": is_number})
+        return f"{record['steps_done']} steps in {record['train_seconds']:.0f} s"
+    return ""
+
+
+def _failure(run: Path) -> str | None:
+    """Returns the last line of a failed job's log, where what the job was to make is not there."""
+    try:
+        folder = RunFolder.parse(run)
+    except UserError:
+        return None
+    made = {"train": "run.json", "sample": "samples.npz"}
+    for rule in _RULES:
+        if (run / made.get(rule, f"{rule}.json")).is_file():
+            continue
+        log = folder.root / "logs" / rule / f"{_log_name(folder)}.log"
+        if error := _error(log):
+            return f"{rule}: {error}"
+    return None
+
+
+def _log_name(folder: RunFolder) -> str:
+    return f"{folder.dataset}-{folder.run}-eps{format_epsilon(folder.epsilon)}-seed{folder.seed}"
+
+
+def _error(log: Path) -> str | None:
+    lines = list(_last_lines(log))
+    if not any(line.startswith(_ERRORS) for line in lines):
+        return None
+    return lines[-1]
+
+
+def _last_lines(log: Path, size: int = 4096) -> Iterator[str]:
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - size))
+        yield from (line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip())
+
+
+def _told(root: Path) -> dict:
+    with contextlib.suppress(UserError, ValueError):
+        kinds = {"runs": lambda value: isinstance(value, list), "line": is_text, "updated": is_number}
+        return fields(read_json(root / GRAPH), kinds) if (root / GRAPH).is_file() else {}
+    return {}
