@@ -28,6 +28,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.noise import NoiseSource
 from methods.core.release import NO_BUDGET, Budget, PublicSpec
 from methods.core.rng import named_rng, seeded
+from methods.core.scattering.features import Scattering
 from methods.core.sharded import pretraining, stacks
 from methods.core.sharded.losses import critic_loss, image_gradients, mixed_precision, score_loss
 from methods.core.sharded.nets import Classifier, Critic, DCGANGenerator, ResNetGenerator, build_critic, draw_latents
@@ -286,6 +287,20 @@ def test_a_transposed_convolution_makes_the_same_maps_and_gradients(layer: tuple
     for fast, plain in zip(*results, strict=True):
         assert fast.shape == plain.shape and fast.dtype == plain.dtype
         assert apart(plain.detach().float(), fast.detach().float()) < (GRADIENT if precision == "fp32" else 1e-2)
+
+
+def test_scattering_features_are_the_same_and_their_gradients_too() -> None:
+    with seeded(0, "scattering"):
+        images, weights = torch.rand(3, 2, 16, 12).requires_grad_(), torch.randn(3, 2 * 81 * 12)
+    results = []
+    for on in (True, False):
+        with CHOICES.changed(patches=on):
+            features = Scattering((2, 16, 12))(images)
+        results.append((features.detach(), torch.autograd.grad((features * weights).sum(), images)[0]))
+    (fast, by_fast), (plain, by_plain) = results
+    # What is released is made of features: these must not even be rounded otherwise.
+    assert torch.equal(fast, plain)
+    assert 0 < apart(by_plain, by_fast) < GRADIENT
 
 
 def doubled() -> dict[str, torch.Tensor]:

@@ -20,7 +20,8 @@ class Choices:
         written_gradients: gradients of critics and classifiers written out, all images in one pass, the first layer on
             folded images; off: traced by autograd, network by network.
         folded_signals: signals written out below a narrow kernel as a convolution to folded maps, on a processor.
-        patches: the written out gradient of a wide kernel as a product of patches, on a processor.
+        patches: the written out gradient of a wide kernel as a product of patches, on a processor; likewise that of
+            scattering features by their images.
         stacks: networks of several shards work together in each layer; off: one after the other.
         threads: stacks side by side, one on each processor thread.
         fakes_at_once: one generator pass makes the fakes of all critic updates of a step.
