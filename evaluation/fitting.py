@@ -91,7 +91,9 @@ def fit_cnn(
         torch.manual_seed(derive(seed, network, "fit"))
         model = Classifier(network, data.image_shape, num_classes).to(device)
         best, validation, best_epoch = model, -1.0, settings.epochs
-        optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4, fused=True
+        )
         scheduler = _scheduler(optimizer, settings, len(train))
         for epoch in tqdm(range(1, settings.epochs + 1), desc=network, unit="epoch", disable=None):
             _epoch(model, images, labels, settings, optimizer, scheduler)

@@ -89,7 +89,9 @@ def score(
     for name, (model, details, last) in models.items():
         result[f"{direction}_{name}"] = accuracy(model, target)
         if last is not model:
-            details = details | {"last_epoch_accuracy": accuracy(last, target)}
+            same = details.get("best_epoch") == details["epochs"]
+            of_last = result[f"{direction}_{name}"] if same else accuracy(last, target)
+            details = details | {"last_epoch_accuracy": of_last}
         if details:
             result[f"{direction}_{name}_details"] = details
     return result

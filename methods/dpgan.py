@@ -22,6 +22,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.sharded.losses import mixed_precision
 from methods.core.speed.layout import laid_out, maps_laid_out
+from methods.core.speed.upsampling import Transposed
 from workflow.common.settings import setting
 
 _RELEASE = "discriminator_gradient"
@@ -32,7 +33,7 @@ _LEAK = 0.2
 _SIZES = (28, 32, 64)
 _BLOCK = 500
 # Rows at once: a processor's caches hold the patches of this many images, an accelerator wants them all.
-_CPU_CHUNK = 128
+_CPU_CHUNK = 256
 
 
 class DPGAN(start.Started, Method):
@@ -284,15 +285,14 @@ class _Generator(nn.Module):
         first = 3 if shape[1] == 28 else 4
         # Of 64x64 images, one doubling more.
         last = dim if shape[1] < 64 else dim // 2
-        more = [] if shape[1] < 64 else [nn.ConvTranspose2d(dim, last, 4, 2, 1), nn.LeakyReLU(_LEAK)]
-        self.latent = nn.ConvTranspose2d(latent, 2 * dim, 4)
-        self.label = nn.ConvTranspose2d(classes, 2 * dim, 4)
+        more = [] if shape[1] < 64 else [Transposed(dim, last, 4, 2, 1), nn.LeakyReLU(_LEAK)]
+        self.latent = Transposed(latent, 2 * dim, 4)
+        self.label = Transposed(classes, 2 * dim, 4)
         self.layers = nn.Sequential(
-            nn.LeakyReLU(_LEAK),
-            nn.ConvTranspose2d(4 * dim, 2 * dim, first, 2, 1), nn.LeakyReLU(_LEAK),
-            nn.ConvTranspose2d(2 * dim, dim, 4, 2, 1), nn.LeakyReLU(_LEAK),
+            nn.LeakyReLU(_LEAK), Transposed(4 * dim, 2 * dim, first, 2, 1), nn.LeakyReLU(_LEAK),
+            Transposed(2 * dim, dim, 4, 2, 1), nn.LeakyReLU(_LEAK),
             *more,
-            nn.ConvTranspose2d(last, shape[0], 4, 2, 1),
+            Transposed(last, shape[0], 4, 2, 1),
         )  # fmt: skip
 
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:

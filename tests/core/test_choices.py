@@ -28,13 +28,14 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.noise import NoiseSource
 from methods.core.release import NO_BUDGET, Budget, PublicSpec
 from methods.core.rng import named_rng, seeded
+from methods.core.scattering.features import Scattering
 from methods.core.sharded import pretraining, stacks
-from methods.core.sharded.losses import critic_loss, image_gradients, score_loss
+from methods.core.sharded.losses import critic_loss, image_gradients, mixed_precision, score_loss
 from methods.core.sharded.nets import Classifier, Critic, DCGANGenerator, ResNetGenerator, build_critic, draw_latents
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed import layout, written_gradients
 from methods.core.speed.choices import CHOICES, Choices
-from methods.core.speed.upsampling import doubled_bilinearly
+from methods.core.speed.upsampling import doubled_bilinearly, transposed
 
 # Largest distance of a gradient, as a share of its norm. Single precision keeps 1e-7 of a product and sums hundreds of
 # them; over two steps, a weight that Adam moved otherwise has been seen to make 1e-4 of it.
@@ -271,6 +272,35 @@ def test_a_batch_of_generators_makes_the_same_images_and_gradients(kind: type[nn
         plain = generated_together(kind)
     for name, value in expected.items():
         assert apart(value, plain[name]) < GRADIENT, name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layer", [(6, 5, 3, 2, 1), (6, 3, 4, 2, 1), (6, 5, 4, 2, 0), (4, 3, 5, 1, 0)])
+def test_a_transposed_convolution_makes_the_same_maps_and_gradients(layer: tuple[int, ...], precision: str) -> None:
+    with seeded(0, "transposed"):
+        network, maps = nn.ConvTranspose2d(*layer), torch.randn(4, layer[0], 6, 7).requires_grad_()
+    results = []
+    for on in (True, False):
+        with CHOICES.changed(by_places=on), mixed_precision(CPU, precision):
+            made = transposed(network, maps)
+        results.append([made, *torch.autograd.grad(made.float().square().sum(), [maps, *network.parameters()])])
+    for fast, plain in zip(*results, strict=True):
+        assert fast.shape == plain.shape and fast.dtype == plain.dtype
+        assert apart(plain.detach().float(), fast.detach().float()) < (GRADIENT if precision == "fp32" else 1e-2)
+
+
+def test_scattering_features_are_the_same_and_their_gradients_too() -> None:
+    with seeded(0, "scattering"):
+        images, weights = torch.rand(3, 2, 16, 12).requires_grad_(), torch.randn(3, 2 * 81 * 12)
+    results = []
+    for on in (True, False):
+        with CHOICES.changed(patches=on):
+            features = Scattering((2, 16, 12))(images)
+        results.append((features.detach(), torch.autograd.grad((features * weights).sum(), images)[0]))
+    (fast, by_fast), (plain, by_plain) = results
+    # What is released is made of features: these must not even be rounded otherwise.
+    assert torch.equal(fast, plain)
+    assert 0 < apart(by_plain, by_fast) < GRADIENT
 
 
 def doubled() -> dict[str, torch.Tensor]:

@@ -142,14 +142,25 @@ def test_in_half_precision_what_is_summed_is_what_was_clipped() -> None:
 
 def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
     # Few places, so that Gram matrices are the cheaper form; equal patches, and deltas whose sum is nearly nothing.
-    layer = nn.Conv2d(32, 64, 3)
-    images = torch.full((1, 32, 6, 6), 30.0)
-    deltas = torch.ones(1, 64, 4, 4) * torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
+    layer = nn.Conv2d(64, 128, 3)
+    images = torch.full((1, 64, 6, 6), 30.0)
+    deltas = torch.ones(1, 128, 4, 4) * torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
     deltas[..., 0, 0] += 1e-4
     one_backward_pass.LayerGradients(layer, images, deltas).store_norms()
     patches = torch.nn.functional.unfold(images.double(), 3)
     exact = (deltas.double().flatten(2) @ patches.mT).norm(dim=(1, 2))
     assert float(layer.weight._norm_sample) == pytest.approx(float(exact), rel=1e-4)
+
+
+def test_norms_of_gradients_that_are_not_kept_are_those_of_the_gradients() -> None:
+    # Places enough that the gradients are made, too few to keep them, and more rows than are made at once.
+    layer, rng = nn.Conv2d(16, 32, 3), named_rng(0, "x")
+    images, deltas = torch.randn(70, 16, 5, 5, generator=rng), torch.randn(70, 32, 3, 3, generator=rng)
+    gradients = one_backward_pass.LayerGradients(layer, images, deltas)
+    assert gradients._passing
+    gradients.store_norms()
+    exact = deltas.double().flatten(2) @ torch.nn.functional.unfold(images.double(), 3).mT
+    torch.testing.assert_close(layer.weight._norm_sample.double(), exact.norm(dim=(1, 2)), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from methods.core.speed.waves import wave_moduli
+
 # Directions of a wavelet, and the side of its square of weights at the fine and the coarse scale.
 _ANGLES, _FINE, _COARSE = 8, 5, 9
 # Most places of a map along a side; of larger images maps are averaged further.
@@ -44,9 +46,10 @@ class Scattering:
     def _maps(self, images: torch.Tensor) -> torch.Tensor:
         flat = images.flatten(0, 1)[:, None]
         blurred = functional.conv2d(flat, self._blur, stride=4, padding=_COARSE // 2)
-        fine = functional.avg_pool2d(_modulus(flat, self._fine), 2)
-        coarse = _modulus(flat, self._coarse, 2)
-        second = _modulus(fine.flatten(0, 1)[:, None], self._fine).view(len(flat), _ANGLES**2, *fine.shape[2:])
+        fine = functional.avg_pool2d(wave_moduli(flat, self._fine, 1, _LEAST), 2)
+        coarse = wave_moduli(flat, self._coarse, 2, _LEAST)
+        second = wave_moduli(fine.flatten(0, 1)[:, None], self._fine, 1, _LEAST)
+        second = second.view(len(flat), _ANGLES**2, *fine.shape[2:])
         moduli = functional.avg_pool2d(torch.cat([fine, coarse, second], dim=1), 2)
         maps = torch.cat([blurred, moduli], dim=1).view(len(images), self.channels, *blurred.shape[2:])
         if any(self._halved):
@@ -62,12 +65,6 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 def _halvings(places: int) -> int:
     """Returns how often a side of so many places must be halved."""
     return max(0, math.ceil(math.log2(places / _PLACES)))
-
-
-def _modulus(images: torch.Tensor, bank: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Returns the moduli [N, angles, H, W] of complex waves, whose real and imaginary parts stand one after another."""
-    real, imaginary = functional.conv2d(images, bank, stride=stride, padding=bank.shape[-1] // 2).chunk(2, dim=1)
-    return (real.square() + imaginary.square() + _LEAST).sqrt()
 
 
 def _bank(side: int, scale: int) -> torch.Tensor:

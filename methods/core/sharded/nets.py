@@ -19,7 +19,7 @@ from methods.core.method import Context
 from methods.core.rng import seeded
 from methods.core.speed.layout import laid_out
 from methods.core.speed.pixel_norm import pixel_norm
-from methods.core.speed.upsampling import by_places, doubled
+from methods.core.speed.upsampling import doubled, transposed
 from methods.core.speed.written_gradients import KERNEL, PADDING, STRIDE, Parts
 
 LATENT_BITS = 10
@@ -111,13 +111,13 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for latents [N, 10] and labels int64 [N]."""
-        x = pixel_norm(F.relu(self.first(self.entry(latents, labels))))
+        x = pixel_norm(F.relu(transposed(self.first, self.entry(latents, labels))))
         # Negative padding, not a slice, whose backward pass would change the layout.
         x = F.pad(x, (0, self.crop - x.shape[3], 0, self.crop - x.shape[2]))
-        x = pixel_norm(F.relu(self.second(x)))
+        x = pixel_norm(F.relu(transposed(self.second, x)))
         if self.third is not None:
-            x = pixel_norm(F.relu(self.third(x)))
-        return torch.sigmoid(by_places(self.exit, x))
+            x = pixel_norm(F.relu(transposed(self.third, x)))
+        return torch.sigmoid(transposed(self.exit, x))
 
 
 def _halvings(size: int) -> int:

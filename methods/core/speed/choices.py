@@ -20,12 +20,14 @@ class Choices:
         written_gradients: gradients of critics and classifiers written out, all images in one pass, the first layer on
             folded images; off: traced by autograd, network by network.
         folded_signals: signals written out below a narrow kernel as a convolution to folded maps, on a processor.
-        patches: the written out gradient of a wide kernel as a product of patches, on a processor.
+        patches: the written out gradient of a wide kernel as a product of patches, on a processor; likewise that of
+            scattering features by their images.
         stacks: networks of several shards work together in each layer; off: one after the other.
         threads: stacks side by side, one on each processor thread.
         fakes_at_once: one generator pass makes the fakes of all critic updates of a step.
         folded_upsampling: a 3x3 convolution after nearest doubling as a 4x4 transposed convolution, in fp32.
-        by_places: the DCGAN's last layer as one convolution for the four places of its stride.
+        by_places: transposed convolutions to few channels as one convolution for the four places of their stride, and
+            their biases' gradients as products, on a processor.
         separable_doubling: bilinear doubling and the convolution after it as matrix products.
         written_pixel_norm: pixel norm with a backward pass of its own.
         channels_last: layout of the sharded GAN's generators.

@@ -21,6 +21,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
+# A product in double precision, as the other form of the norm needs, takes this many times a gradient's.
+_GRAM_COST = 4
+# Gradients that a processor's cache holds.
+_AT_ONCE = 32
+
 
 class OneBackwardPass(GradSampleModuleFastGradientClipping):
     """Opacus' wrapper of a network and its clipping factors; the hooks note each layer's input and output.
@@ -104,14 +109,15 @@ class LayerGradients:
         self._deltas = deltas.reshape(size, -1, deltas.shape[-1])
         places, ins, outs = self._patches.shape[1], self._patches.shape[2], self._deltas.shape[2]
         # Where they are few numbers, the gradients themselves; both forms of the norm are in Bu, Mao, Xu 2022, sec. 4.
-        explicit = ins * outs <= places * (ins + outs)
+        few = ins * outs <= places * (ins + outs)
         # In single precision before the norm is taken, so that the rows that are clipped are those that are summed.
-        self._rows = (self._deltas.mT @ self._patches).flatten(1).float() if explicit else None
+        self._rows = (self._deltas.mT @ self._patches).flatten(1).float() if few else None
+        self._passing = not few and ins * outs <= _GRAM_COST * places * (ins + outs)
         self._bias_rows = self._deltas.sum(1, dtype=torch.float32)
 
     def store_norms(self) -> None:
         """Sets `_norm_sample` [B] of the layer's parameters, where Opacus looks for them."""
-        self._layer.weight._norm_sample = self._gram_norms() if self._rows is None else self._rows.norm(dim=1)
+        self._layer.weight._norm_sample = self._weight_norms()
         if self._layer.bias is not None:
             self._layer.bias._norm_sample = self._bias_rows.norm(dim=1)
 
@@ -128,6 +134,18 @@ class LayerGradients:
     def _weighed(self, factors: torch.Tensor) -> torch.Tensor:
         deltas = self._deltas.float() * factors[:, None, None]
         return deltas.flatten(0, 1).T @ self._patches.float().flatten(0, 1)
+
+    def _weight_norms(self) -> torch.Tensor:
+        if self._rows is not None:
+            return self._rows.norm(dim=1)
+        if self._passing:
+            return self._passing_norms()
+        return self._gram_norms()
+
+    def _passing_norms(self) -> torch.Tensor:
+        """Makes the gradients for their norms alone, few at once: to keep them would take longer than the sum does."""
+        parts = zip(self._deltas.float().split(_AT_ONCE), self._patches.float().split(_AT_ONCE), strict=True)
+        return torch.cat([(deltas.mT @ seen).flatten(1).norm(dim=1) for deltas, seen in parts])
 
     def _gram_norms(self) -> torch.Tensor:
         if self._patches.shape[1] == 1:

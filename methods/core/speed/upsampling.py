@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from methods.core.speed.choices import CHOICES
 
 # Width of a map from which doubling by transposed convolution is faster on a processor.
 _LARGE = 16
+# Outputs of a transposed convolution to which one for the places of its stride is faster.
+_FEW = 4
+
+Pair = tuple[int, int]
 
 
 def _fold() -> torch.Tensor:
@@ -33,19 +39,69 @@ def doubled(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return F.conv_transpose2d(x, folded.unflatten(2, (4, 4)), convolution.bias, stride=2, padding=1)
 
 
-def by_places(layer: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
-    """Returns the transposed convolution of stride 2 and even kernel as one convolution for its four output places.
+def transposed(layer: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
+    """Returns the transposed convolution of x [N, C, H, W], undilated and ungrouped, in a processor's shortest time.
 
-    To few channels that is two to four times faster than the transposed kernel, except through backward passes in bf16,
-    which take the layer as it is.
+    To few channels, one of stride 2 and even kernel is a convolution for its four output places. Where the kernel is no
+    multiple of the stride, torch adds a bias slowly, and everywhere it sums a bias's gradient slowly.
     """
-    slow = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
-    if slow or not CHOICES.by_places:
+    if not CHOICES.by_places or x.device.type != "cpu":
         return layer(x)
-    inputs, outputs, size = layer.weight.shape[:3]
-    taps = layer.weight.view(inputs, outputs, size // 2, 2, size // 2, 2).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
-    kernel, bias = taps.reshape(4 * outputs, inputs, size // 2, size // 2), layer.bias.repeat_interleave(4)
-    return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=size // 2 - 1), 2)
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return _Transposed.apply(*(part.to(kind) for part in (x, layer.weight, layer.bias)), layer.stride, layer.padding)
+
+
+class Transposed(nn.ConvTranspose2d):
+    """torch's layer, as `transposed` computes it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return transposed(self, x)
+
+
+class _Transposed(torch.autograd.Function):
+    @staticmethod
+    def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: Pair, padding: Pair) -> torch.Tensor:
+        outputs, kernel = weight.shape[1], weight.shape[2:]
+        if stride == (2, 2) and outputs <= _FEW and kernel[0] == kernel[1] and kernel[0] % 2 == 0:
+            return _by_places(x, weight, bias, padding)
+        # There a bias within takes the kernel a slow way; elsewhere a sum of its own would cost more.
+        apart = any(size % step for size, step in zip(kernel, stride, strict=True))
+        maps = F.conv_transpose2d(x, weight, None if apart else bias, stride, padding)
+        return maps.add_(bias[:, None, None]) if apart else maps
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.places = inputs[3:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, signal: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.places
+        signal = signal.contiguous(memory_format=torch.channels_last)
+        by_x = F.conv2d(signal, weight, None, stride, padding) if ctx.needs_input_grad[0] else None
+        by_weight = torch.ops.aten.convolution_backward(
+            signal, x, weight, None, stride, padding, (1, 1), True, (0, 0), 1, (False, True, False)
+        )[1]
+        flat = signal.permute(0, 2, 3, 1).flatten(0, 2)
+        return by_x, by_weight, flat.new_ones(len(flat)) @ flat, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+        *places: Pair,
+    ) -> tuple[torch.Tensor, int]:  # fmt: skip
+        """Of a stack of layers: torch's own, in groups."""
+        layer = functools.partial(F.conv_transpose2d, stride=places[0], padding=places[1])
+        return torch.vmap(layer, in_dims[:3])(x, weight, bias), 0
+
+
+def _by_places(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, padding: Pair) -> torch.Tensor:
+    inputs, outputs, size = weight.shape[:3]
+    taps = weight.view(inputs, outputs, size // 2, 2, size // 2, 2).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
+    kernel, bias = taps.reshape(4 * outputs, inputs, size // 2, size // 2), bias.repeat_interleave(4)
+    full = F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=size // 2 - 1), 2)
+    return F.pad(full, (-padding[1], -padding[1], -padding[0], -padding[0]))
 
 
 def doubled_bilinearly(maps: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
