@@ -14,6 +14,7 @@ from workflow.common.contracts import RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.common.own_set import OwnSet
 from workflow.common.per_record import PerRecord
+from workflow.overrides import run_hint
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Config:
         Raises UserError for an unknown data set or run, or an epsilon that does not go with the run's accounting.
         """
         if folder.run not in self.runs:
-            raise unknown("run", folder.run, self.runs)
+            raise unknown("run", folder.run, self.runs, run_hint(self.extends or self.preset))
         run = self.runs[folder.run]
         if folder.dataset not in run.hyper:
             raise unknown("data set", folder.dataset, run.hyper)

@@ -27,9 +27,14 @@ def begin() -> None:
     """
     # While Python looks for the module that -m names, this stands in the place of its path.
     if sys.argv[:1] == ["-m"]:
-        print_anything()
-        draw_anywhere()
-        end_quietly()
+        ready()
+
+
+def ready() -> None:
+    """Readies this process, whatever started it."""
+    print_anything()
+    draw_anywhere()
+    end_quietly()
 
 
 def print_anything() -> None:
