@@ -100,7 +100,7 @@ def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]
     if extends is None:
         name = name or "quick"
         if name not in shipped:
-            raise unknown("preset", name, shipped, f"{PRESET_HINT}; a configuration of your own also needs extends: PRESET")
+            raise unknown("preset", name, shipped, f"{PRESET_HINT}; your own also needs extends: PRESET")
         return name, None, f"{name}.yaml"
     if extends not in shipped:
         raise unknown("preset", extends, shipped, PRESET_HINT, where=f"in {where} under extends")
