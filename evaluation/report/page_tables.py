@@ -137,7 +137,9 @@ def _wide_part(
 
 def _bare(label: str) -> str:
     # The status has a place of its own here.
-    return label.replace(" (reference)", "").replace("(reference, ", "(").replace(" (over budget)", "")
+    for said in (" (reference)", " (over budget)", " (ε claimed)"):
+        label = label.replace(said, "")
+    return label.replace("(reference, ", "(").replace("(ε claimed, ", "(")
 
 
 def _metric_heads(metrics: Iterable[str], places: Mapping[tuple, int], columns: Sequence[Column]) -> list[Head]:
