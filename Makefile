@@ -2,6 +2,7 @@
 # make test     the same set-up, then the default test suite
 # make coverage the default tests, and the lines that none of them runs
 # make faults   every night: kills, disk errors, malformed inputs by the thousand, and mutants; about two hours
+# make console  the command .venv/bin/dpbench again, after this folder was moved; a part of setup
 # make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -19,11 +20,11 @@ PYTEST_ARGS ?= -n auto
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup tables test coverage faults lint lock
+.PHONY: setup console tables test coverage faults lint lock
 .DEFAULT_GOAL := tables
 
 .DEFAULT:
-	@echo "error: no target '$@'; valid: setup, tables, test, coverage, faults, lint, lock" >&2; exit 2
+	@echo "error: no target '$@'; valid: setup, console, tables, test, coverage, faults, lint, lock" >&2; exit 2
 
 setup: $(READY)
 
@@ -35,7 +36,14 @@ $(READY): requirements.lock requirements-torch.txt
 	"$(BIN)/python" -m pip install -qq --require-hashes --no-deps -r requirements.lock
 	"$(BIN)/python" -m pip install -qq -r requirements-torch.txt
 	@"$(BIN)/python" -m pip check
+	@$(MAKE) --no-print-directory console
 	@touch "$(VENV)/.ready"
+
+# What `pip install -e .` would do, without its files beside the code: a container sets up before it has any code.
+console:
+	@printf '%s\n' "$(CURDIR)" > "$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dpbench.pth"
+	@printf '#!/bin/sh\nexec "%s" -P -m dpbench "$$@"\n' "$(BIN)/python" > "$(BIN)/dpbench"
+	@chmod +x "$(BIN)/dpbench"
 
 tables: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --config preset=$(PRESET)

@@ -16,7 +16,7 @@ from workflow.common.errors import UserError, command
 from workflow.common.files import read_object, write_json, write_npz
 from workflow.common.options import Parser
 from workflow.common.provenance import provenance
-from workflow.datasets.samples import Wanted, read_samples
+from workflow.datasets.foreign_samples import Wanted, read_samples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

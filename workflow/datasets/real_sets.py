@@ -12,7 +12,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import read_object
 from workflow.common.own_set import OwnSet
 from workflow.common.readers.npz_file import npz_names, read_npz
-from workflow.datasets.samples import Wanted, as_bytes, whole_labels
+from workflow.datasets.foreign_samples import Wanted, as_bytes, whole_labels
 from workflow.datasets.store import OWN_DRAW, drawn
 
 TEST_SHARE = 0.2

@@ -21,7 +21,7 @@ from workflow.common.options import whole
 from workflow.common.run_name import check_run_name
 from workflow.common.seeds import MOST_SEED
 from workflow.datasets.real_sets import RealSet, read_real
-from workflow.datasets.samples import read_samples
+from workflow.datasets.foreign_samples import read_samples
 
 if TYPE_CHECKING:
     from evaluation.protocol import Protocol
