@@ -20,8 +20,8 @@ from workflow.common.metrics import METRICS
 from workflow.common.options import whole
 from workflow.common.run_name import check_run_name
 from workflow.common.seeds import MOST_SEED
-from workflow.datasets.real_sets import RealSet, read_real
 from workflow.datasets.foreign_samples import read_samples
+from workflow.datasets.real_sets import RealSet, read_real
 
 if TYPE_CHECKING:
     from evaluation.protocol import Protocol
