@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> None:
     """Runs Snakemake, which ends the process. Raises UserError where there is no Snakefile."""
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
-        return
+        raise SystemExit(0)
     if not Path("Snakefile").is_file():
         raise UserError(f"{Path.cwd()} holds no Snakefile: run `dpbench graph` in the suite's own folder")
     from workflow import snakemake
