@@ -2,7 +2,7 @@
 # make test     the same set-up, then the default test suite
 # make coverage the default tests, and the lines that none of them runs
 # make faults   every night: kills, disk errors, malformed inputs by the thousand, and mutants; about two hours
-# make console  the command .venv/bin/dpbench again, after this folder was moved; a part of setup
+# make console  writes the command .venv/bin/dpbench again; a part of setup
 # make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -42,7 +42,7 @@ $(READY): requirements.lock requirements-torch.txt
 # What `pip install -e .` would do, without its files beside the code: a container sets up before it has any code.
 console:
 	@printf '%s\n' "$(CURDIR)" > "$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dpbench.pth"
-	@printf '#!/bin/sh\nexec "%s" -P -m dpbench "$$@"\n' "$(BIN)/python" > "$(BIN)/dpbench"
+	@printf '#!/usr/bin/env sh\nexec "%s" -P -m dpbench "$$@"\n' "$(BIN)/python" > "$(BIN)/dpbench"
 	@chmod +x "$(BIN)/dpbench"
 
 tables: $(READY)
