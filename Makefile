@@ -3,6 +3,7 @@
 # make coverage the default tests, and the lines that none of them runs
 # make faults   every night: kills, disk errors, malformed inputs by the thousand, and mutants; about two hours
 # make pages    docs/ as a site, written to site/
+# make console  writes the command .venv/bin/dpbench again; a part of setup
 # make lock     resolve requirements.in again (maintainers)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -20,11 +21,11 @@ PYTEST_ARGS ?= -n auto
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup tables test coverage faults lint pages lock
+.PHONY: setup console tables test coverage faults lint pages lock
 .DEFAULT_GOAL := tables
 
 .DEFAULT:
-	@echo "error: no target '$@'; valid: setup, tables, test, coverage, faults, lint, pages, lock" >&2; exit 2
+	@echo "error: no target '$@'; valid: setup, console, tables, test, coverage, faults, lint, pages, lock" >&2; exit 2
 
 setup: $(READY)
 
@@ -36,7 +37,14 @@ $(READY): requirements.lock requirements-torch.txt
 	"$(BIN)/python" -m pip install -qq --require-hashes --no-deps -r requirements.lock
 	"$(BIN)/python" -m pip install -qq -r requirements-torch.txt
 	@"$(BIN)/python" -m pip check
+	@$(MAKE) --no-print-directory console
 	@touch "$(VENV)/.ready"
+
+# What `pip install -e .` would do, without its files beside the code: a container sets up before it has any code.
+console:
+	@printf '%s\n' "$(CURDIR)" > "$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dpbench.pth"
+	@printf '#!/usr/bin/env sh\nexec "%s" -P -m dpbench "$$@"\n' "$(BIN)/python" > "$(BIN)/dpbench"
+	@chmod +x "$(BIN)/dpbench"
 
 # The shell outlives Ctrl-C, which Snakemake answers in one line: of its end make would report a failure.
 tables: $(READY)

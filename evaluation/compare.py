@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from evaluation.comparison import changes
@@ -23,7 +22,7 @@ from evaluation.comparison.sides import Sides, in_common, read_both
 from evaluation.comparison.summary import Report
 from evaluation.comparison.tolerance import DEFAULT_TOLERANCES, Tolerance, given, setting
 from workflow.common.errors import command
-from workflow.common.options import Parser, one_each
+from workflow.common.options import Parser
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file whose Markdown GitHub shows as a job's summary
 
@@ -54,13 +53,12 @@ def compared(sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: 
     return Report(a, b, old, new, changes.compare(old, new, limits), notes)
 
 
-def _parser() -> argparse.ArgumentParser:
+def add_arguments(parser: Parser) -> None:
+    """Adds the options of the command."""
     defaults = ", ".join(f"{metric}={tolerance}" for metric, tolerance in DEFAULT_TOLERANCES.items())
-    parser = Parser(
-        prog="python -m evaluation.compare",
-        description="Compare two sets of scores. Exit code: 0 no regression, 1 regression, 2 bad input.",
-        epilog=f"Default tolerances: {defaults}. A percentage is a share of A's value.",
-    )
+    parser.description = "Compare two sets of scores. Exit code: 0 no regression, 1 regression, 2 bad input."
+    parser.epilog = f"Default tolerances: {defaults}. A percentage is a share of A's value."
+    parser.takes_several("--tolerance", r"\w+=[^/]*")
     side = "a scores.csv, a folder that holds one, or a folder of such folders, which are matched by name"
     parser.add_argument("a", type=Path, metavar="A", help=f"the reference: {side}")
     parser.add_argument("b", type=Path, metavar="B", help="the new scores, likewise")
@@ -88,7 +86,6 @@ def _parser() -> argparse.ArgumentParser:
         help="text (the default), md and github: at most 20 lines; json: everything, in one line; github: annotations, "
         f"and the Markdown appended to the file that ${SUMMARY} names, or printed if it is not set",
     )
-    return parser
 
 
 def _append(markdown: str) -> None:
@@ -97,10 +94,8 @@ def _append(markdown: str) -> None:
         file.write(markdown)
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Runs `python -m evaluation.compare`."""
-    options = _parser().parse_args(one_each("--tolerance", r"\w+=[^/]*", sys.argv[1:] if argv is None else argv))
+def run(options: argparse.Namespace) -> int:
+    """Compares and prints; returns 1 where there are regressions. Raises UserError for bad input."""
     by_hand = given(options.tolerance)
     sides = read_both(options.a, options.b)
     report = compared(sides, str(options.a), str(options.b), by_hand, options.seeds == "mean", options.common)
@@ -110,6 +105,14 @@ def main(argv: list[str] | None = None) -> int:
         shown = FORMATS[options.format](report)
     print(shown, end="")
     return 1 if report.regressions else 0
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Runs `python -m evaluation.compare`."""
+    parser = Parser(prog="python -m evaluation.compare")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

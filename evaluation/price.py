@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -106,15 +107,26 @@ def _shown(epsilon: float) -> str:
     return "∞" if math.isinf(epsilon) else f"{epsilon:.1f}"
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    """Runs `python -m evaluation.price`."""
-    parser = Parser(prog="python -m evaluation.price", description="Say what comparing the methods of a file spent.")
+def add_arguments(parser: Parser) -> None:
+    """Adds the options of the command."""
+    parser.description = "Say what comparing the methods of a file spent."
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="such as results/quick/scores.csv")
-    path = parser.parse_args(argv).scores
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints the sums and what they mean. Raises UserError for a file without measured scores."""
+    path = options.scores
     scores = measured(path, "add up")
     costs = {name: spent(scores, name) for name in sorted({score.dataset for score in scores})}
     print("\n\n".join(paragraphs(costs, delta_beside(path))) or "nothing private ran: these scores spent no privacy")
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.price`."""
+    parser = Parser(prog="python -m evaluation.price")
+    add_arguments(parser)
+    run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

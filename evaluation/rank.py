@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -237,24 +236,22 @@ def _metrics(asked: Sequence[str], scores: Sequence[Score], path: Path) -> list[
     return chosen
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m evaluation.rank",
-        description="Rank the methods of a scores.csv by each metric, and say what comparing them spent.",
-        epilog=f"Metrics: {', '.join(RANKABLE)}. Default: those of {', '.join(DEFAULT_METRICS)} that the file holds.",
+def add_arguments(parser: Parser) -> None:
+    """Adds the options of the command."""
+    parser.description = "Rank the methods of a scores.csv by each metric, and say what comparing them spent."
+    parser.epilog = (
+        f"Metrics: {', '.join(RANKABLE)}. Default: those of {', '.join(DEFAULT_METRICS)} that the file holds."
     )
+    parser.takes_several("--metric", r"\w+")
     parser.add_argument("scores", type=Path, metavar="SCORES.csv", help="such as results/quick/scores.csv")
     parser.add_argument("--dataset", metavar="NAME", help="this data set alone; default: all in the file")
     repeated = "the first orders the rows; may be repeated"
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help=repeated)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write rank.md and rank.csv there; default: print")
-    return parser
 
 
-@command
-def main(argv: list[str] | None = None) -> None:
-    """Runs `python -m evaluation.rank`."""
-    options = _parser().parse_args(one_each("--metric", r"\w+", sys.argv[1:] if argv is None else argv))
+def run(options: argparse.Namespace) -> None:
+    """Prints or writes the ranking. Raises UserError for an unknown metric or data set, or a file without scores."""
     scores = _chosen(options.scores, options.dataset)
     metrics = _metrics(options.metric, scores, options.scores)
     text = markdown(scores, metrics, price.delta_beside(options.scores))
@@ -263,6 +260,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     write_text(options.out / "rank.md", text)
     write_text(options.out / "rank.csv", as_csv(scores, metrics))
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.rank`."""
+    parser = Parser(prog="python -m evaluation.rank")
+    add_arguments(parser)
+    run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.common.contracts import ACCOUNTINGS, format_epsilon, parse_epsilon
+from workflow.common.contracts import ACCOUNTINGS, CLAIMED, format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.common.files import read_lines, write_csv
 from workflow.common.metrics import METRICS, ORDER
@@ -37,7 +37,7 @@ class Score:
 
     def __post_init__(self) -> None:
         for kind, value, valid in (
-            ("accounting", self.accounting, ACCOUNTINGS),
+            ("accounting", self.accounting, (*ACCOUNTINGS, CLAIMED)),
             ("metric", self.metric, ORDER),
             ("source", self.source, SOURCES),
         ):

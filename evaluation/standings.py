@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from scipy import stats
 
 from evaluation.scores import Score
+from workflow.common.contracts import CLAIMED
 from workflow.common.metrics import BEST_ON_TEST, METRICS
 
 CONFIDENCE = 0.95
@@ -20,6 +21,7 @@ ROUNDING = 1e-5
 
 BEST, FIRST, ONLY, BEHIND = "best within noise", "first", "only one", "behind"
 OVER_BUDGET, NO_SOUND_COUNT, REFERENCE = "over budget", "no sound count", "reference"
+UNCHECKED = "claimed, not checked"
 
 
 def exceeds(spent: float, epsilon: float) -> bool:
@@ -38,9 +40,11 @@ class Contender:
 
     @property
     def bar(self) -> str:
-        """Why it cannot be the best: it is a reference, or the sound count exceeds the budget or is not recorded."""
+        """Why it cannot be the best: it is a reference, or no sound count shows that its epsilon is kept."""
         if math.isinf(self.epsilon):
             return REFERENCE
+        if self.accounting == CLAIMED:
+            return UNCHECKED
         spent = self.values.get("eps_sound", ())
         if not spent or len(spent) < max(map(len, self.values.values())):
             return NO_SOUND_COUNT

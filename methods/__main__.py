@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-from workflow.common import process
-from workflow.common.errors import command, unknown
-from workflow.common.options import Parser
+from workflow.common import verbs
+from workflow.common.errors import command
 
-# Each verb is a file of methods/commands; its modules load when it is called, as they take seconds.
+# Each verb is a file of methods/commands.
 VERBS = {
     "list": "one line for each method",
     "describe": "everything about one method: settings with their ranges, published settings, sources",
+    "new": "write the file of a new method, which already trains: then change it",
     "account": "epsilon of a setting and noise for a budget; reads no data",
     "spending": "what runs spend over their course, by both counts, from their plans; reads no data",
     "published-costs": "what every published setting spends, as csv; reads no data",
@@ -29,21 +28,16 @@ VERBS = {
 }
 
 
+def table() -> dict[str, verbs.Verb]:
+    """Returns the verbs with the modules that do them."""
+    return {
+        verb: verbs.Verb(summary, f"methods.commands.{verb.replace('-', '_')}") for verb, summary in VERBS.items()
+    }
+
+
 @command
 def main(argv: list[str] | None = None) -> int | None:
-    argv = sys.argv[1:] if argv is None else argv
-    parser = Parser(prog="python -m methods", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, summary in VERBS.items():
-        options = verbs.add_parser(verb, help=summary, description=summary)
-        if argv[:1] == [verb]:
-            with process.importing():
-                module = import_module(f"methods.commands.{verb.replace('-', '_')}")
-            module.add_arguments(options)
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
-        raise unknown("command", argv[0], VERBS)
-    arguments = parser.parse_args(argv)
-    return module.run(arguments)
+    return verbs.run("python -m methods", __doc__, table(), sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

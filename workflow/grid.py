@@ -14,6 +14,7 @@ from workflow.common.contracts import RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.common.own_set import OwnSet
 from workflow.common.per_record import PerRecord
+from workflow.overrides import run_hint
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Run:
         hyper: data set -> overrides of the method's hyper-parameters, without the published settings.
         chosen_on: where the settings were chosen, as `workflow.common.chosen_on.places` lists; empty if not stated.
         chosen_note: a sentence more about that choice; empty if there is none.
+        external: where samples of a method trained elsewhere lie, with {dataset} and {seed}; empty for a run of ours.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Run:
     hyper: Mapping[str, Mapping[str, Any]]
     chosen_on: tuple[str, ...] = ()
     chosen_note: str = ""
+    external: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Job:
     """One training: a run on a data set with a budget and a seed.
 
     `paper` starts from the published settings: the preset asks for them and the method has one for this data set and
-    budget.
+    budget. `external` is the path of the samples of a method trained elsewhere, which only join; else empty.
     """
 
     dataset: str
@@ -57,6 +60,7 @@ class Job:
     over_budget: bool
     hyper: Mapping[str, Any]
     paper: bool
+    external: str = ""
 
     def folder(self, root: str | Path) -> str:
         """Returns the run's folder under `root` = `results/<preset>`."""
@@ -115,13 +119,14 @@ class Config:
     def _job(self, run: Run, dataset: str, epsilon: float, seed: int) -> Job:
         return Job(
             dataset, run.name, run.method, epsilon, seed, run.accounting, run.over_budget, run.hyper[dataset],
-            self.paper_settings and self.publishes(run.method, dataset, epsilon),
+            self.paper_settings and not run.external and self.publishes(run.method, dataset, epsilon),
+            run.external.replace("{dataset}", dataset).replace("{seed}", str(seed)),
         )  # fmt: skip
 
     @property
     def without_published_settings(self) -> tuple[Job, ...]:
         """The jobs that start from their method's defaults although the preset asks for published settings."""
-        return tuple(job for job in self.jobs if self.paper_settings and not job.paper)
+        return tuple(job for job in self.jobs if self.paper_settings and not (job.paper or job.external))
 
     def job(self, folder: RunFolder) -> Job:
         """Returns the job of a run folder, also one outside the grid such as another seed or epsilon.
@@ -129,11 +134,14 @@ class Config:
         Raises UserError for an unknown data set or run, or an epsilon that does not go with the run's accounting.
         """
         if folder.run not in self.runs:
-            raise unknown("run", folder.run, self.runs)
+            raise unknown("run", folder.run, self.runs, run_hint(self.extends or self.preset))
         run = self.runs[folder.run]
         if folder.dataset not in run.hyper:
             raise unknown("data set", folder.dataset, run.hyper)
         check_accounting(run.name, run.accounting, (folder.epsilon,))
+        if run.external and (folder.epsilon not in run.epsilons or folder.seed not in run.seeds):
+            claimed, seeds = format_epsilon(run.epsilons[0]), ", ".join(map(str, run.seeds))
+            raise UserError(f"run {run.name!r} is external: it has samples at epsilon {claimed}, seed {seeds}, alone")
         return self._job(run, folder.dataset, folder.epsilon, folder.seed)
 
     def protocol_of(self, dataset: str) -> dict[str, Any]:
@@ -174,6 +182,7 @@ class Config:
             "method": run.method,
             "accounting": run.accounting,
             "over_budget": run.over_budget,
+            **({"external": run.external} if run.external else {}),
             "epsilons": [format_epsilon(epsilon) for epsilon in run.epsilons],
             "seeds": list(run.seeds),
             "hyper": {dataset: run.hyper[dataset] for dataset in self.datasets if dataset in run.datasets},

@@ -22,6 +22,7 @@ from workflow.schema_words import words
 FOLDER = Path(__file__).resolve().parent / "config"
 COMMAND_LINE = "--config"
 CONFIG_NAME = re.compile("[a-z][a-z0-9_-]*")
+PRESET_HINT = "their files: workflow/config/<preset>.yaml"
 TAKEN = ("published", "reference")  # folders of results/ that hold something else
 
 
@@ -99,10 +100,10 @@ def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]
     if extends is None:
         name = name or "quick"
         if name not in shipped:
-            raise unknown("preset", name, shipped, "a configuration of your own also needs extends: PRESET")
+            raise unknown("preset", name, shipped, f"{PRESET_HINT}; your own also needs extends: PRESET")
         return name, None, f"{name}.yaml"
     if extends not in shipped:
-        raise unknown("preset", extends, shipped, where=f"in {where} under extends")
+        raise unknown("preset", extends, shipped, PRESET_HINT, where=f"in {where} under extends")
     files = [layer.source for layer in layers if layer.source != COMMAND_LINE]
     source = where if where in files else files[-1] if files else COMMAND_LINE
     if name is None and source == COMMAND_LINE:

@@ -16,7 +16,11 @@ LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
 NOTHING = (None, "", [], [None], [""])  # as YAML and --config write it
 EXAMPLES = {"runs": "runs: [dpac, dpgan]", "epsilons": "epsilons: [1, 10]", "seeds": "seeds: [0, 1]"}
 OWN_HINT = "a set of your own needs a folder: datasets: {NAME: {folder: PATH}}"
-RUN_HINT = "a new row is an entry of runs: that names its method"
+OWN_ROWS = (
+    "a row of your own: a file such as mine.yaml with extends: {preset} and runs: {{NAME: {{method: METHOD}}}}, or for"
+    " samples made elsewhere runs: {{NAME: {{external: samples.npz, claimed_epsilon: 10}}}}, given by --configfile"
+    " mine.yaml"
+)
 SCALED = "one_per"  # in a mapping that stands for one number, see workflow.common.settings
 
 
@@ -26,6 +30,17 @@ class Layer:
 
     source: str
     values: Mapping[str, Any]
+
+
+def own_rows(preset: str = "quick") -> str:
+    """Returns how to write a row of one's own beside those of a preset."""
+    return OWN_ROWS.format(preset=preset)
+
+
+def run_hint(preset: str | None) -> str:
+    """Returns where the rows of a preset stand and how to add one, for the error on an unknown row."""
+    where = f"the rows of workflow/config/{preset}.yaml; " if preset else ""
+    return f"{where}{own_rows(preset or 'quick')}"
 
 
 def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Iterable[str]) -> dict[str, Any]:
@@ -49,7 +64,8 @@ def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Itera
             elif items is None:
                 merged[key] = _merge(merged.get(key), retype(value))
             elif key == "runs":
-                chosen = _chosen("run", items, merged["runs"], RUN_HINT, layer.source)
+                hint = run_hint(preset.get("preset"))
+                chosen = _chosen("run", items, merged["runs"], hint, layer.source)
                 merged[key] = {name: merged["runs"][name] for name in chosen}
             else:
                 merged[key] = items

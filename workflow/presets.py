@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from workflow.common import chosen_on
 from workflow.common.errors import UserError, unknown
+from workflow.external_runs import external_run
 from workflow.grid import Config, Run, check_accounting
 from workflow.merging import COMMAND_LINE, FOLDER, names, read
 from workflow.overrides import Layer
@@ -128,6 +129,8 @@ class _Reader:
     def run(self, name: str) -> Run:
         """Returns a run of the preset. Raises UserError where a name or value of it cannot be."""
         entry = self.content["runs"][name] or {}
+        if {"external", "claimed_epsilon"} & set(entry):
+            return external_run(name, entry, self.content, self.source("runs", name))
         method = self._known_method(entry.get("method", name), f"of run {name!r} in {self.source('runs', name)}")
         base = (self.content.get("methods") or {}).get(method) or {}
         limited = [self._known_dataset(d, f"of run {name!r}") for d in entry.get("datasets", self.content["datasets"])]

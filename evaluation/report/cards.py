@@ -19,8 +19,8 @@ from evaluation.report.page_tables import bare, contender
 from evaluation.report.picture_sheets import PER_CLASS, Sheet, sheets
 from evaluation.report.render import Column, cell_text
 from evaluation.report.scores_tables import Numbers
-from evaluation.standings import OVER_BUDGET, REFERENCE
-from workflow.common.contracts import LabelledImages, RunFolder, format_epsilon, load_images
+from evaluation.standings import OVER_BUDGET, REFERENCE, UNCHECKED
+from workflow.common.contracts import CLAIMED, LabelledImages, RunFolder, format_epsilon, load_images
 from workflow.common.files import read_csv, read_object
 from workflow.common.metrics import METRICS
 from workflow.common.readers.guard import read_text
@@ -165,6 +165,11 @@ def _privacy(values: Mapping[str, Sequence[float]], key: Key, bar: str) -> str:
     """Returns a sentence on what the run spent."""
     if bar == REFERENCE or key[3] == "none":
         return "A reference without privacy: nothing bounds what it shows of the records."
+    if bar == UNCHECKED or key[3] == CLAIMED:
+        return (
+            f"Trained elsewhere: ε {format_epsilon(key[2])} is what its makers claim. No count here has seen how the"
+            " samples were made, so it has no place among runs that keep their budget."
+        )
     counted = {count: max(values[f"eps_{count}"]) for count in ("published", "sound") if values.get(f"eps_{count}")}
     if not counted:
         return "What it spent is not recorded."

@@ -14,16 +14,17 @@ from evaluation.report.layout import Layout
 from evaluation.report.mark_names import HEIGHT, Mark, sides
 from evaluation.report.page_tables import Links, bare, contender
 from evaluation.report.scores_tables import Numbers
-from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender
+from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text
 from workflow.common.metrics import METRICS
 
 UTILITY, FIDELITY = ("g2r_cnn", "g2r_mlp"), ("fid_inception", "fid_classifier", "fwd")
 WITHIN = "within its budget"
-KINDS = (WITHIN, OVER_BUDGET, NO_SOUND_COUNT, REFERENCE)
+KINDS = (WITHIN, OVER_BUDGET, NO_SOUND_COUNT, REFERENCE, UNCHECKED)
 # The page's style sheet gives the colours, which differ on dark ground; shapes say the same without colour.
-COLOURS, SHAPES = [f"var(--kind{n})" for n in (1, 2, 3, 4)], ["circle", "triangle-up", "cross", "diamond"]
+COLOURS = [f"var(--kind{n})" for n in range(1, 6)]
+SHAPES = ["circle", "triangle-up", "cross", "diamond", "square"]
 LINES = [f"var(--line{n})" for n in range(1, 9)]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
 LEAST_SECONDS = 0.1  # a logarithmic axis has no 0

@@ -139,7 +139,9 @@ def _wide_part(
 
 def bare(label: str) -> str:
     """Returns a run's label without its status, which has a place of its own on the page."""
-    return label.replace(" (reference)", "").replace("(reference, ", "(").replace(" (over budget)", "")
+    for said in (" (reference)", " (over budget)", " (ε claimed)"):
+        label = label.replace(said, "")
+    return label.replace("(reference, ", "(").replace("(ε claimed, ", "(")
 
 
 def _metric_heads(metrics: Iterable[str], places: Mapping[tuple, int], columns: Sequence[Column]) -> list[Head]:

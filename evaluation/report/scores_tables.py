@@ -11,12 +11,17 @@ from evaluation.report import render
 from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, layout_of
 from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
+from workflow.common.contracts import CLAIMED
 from workflow.common.errors import command
 from workflow.common.metrics import BEST_ON_TEST, BEST_ON_TEST_NOTE, ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 
 LEDGER_METRICS = ("eps_published", "eps_sound")
 SHARE = "steps_share"
+UNCHECKED = "ε claimed"
+CLAIMED_NOTE = (
+    "Accounting claimed: trained elsewhere; its ε is what its makers state, and nothing here has counted or checked it."
+)
 
 
 @dataclass
@@ -122,7 +127,8 @@ def _published(place: Place, dataset: str, metric: str, numbers: Numbers) -> tup
 
 def _label(place: Place, datasets: Iterable[str], numbers: Numbers) -> str:
     short = any(_values(place, dataset, SHARE, numbers) for dataset in datasets)
-    words = ["reference"] * place.reference + [ENDED_SHORT] * short
+    claimed = place.accounting == CLAIMED
+    words = ["reference"] * place.reference + [UNCHECKED] * claimed + [ENDED_SHORT] * short
     return f"{place.spec.label} ({', '.join(words)})" if words else place.spec.label
 
 
@@ -184,6 +190,8 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | str | None, with_p
         "counted, sound = the ledger's proved bound, none = not private. ε published and ε sound are what that run "
         "spent under each count" + ("." if table.has_datasets else ", the largest over the data sets and seeds shown.")
     )
+    if any(row.accounting == CLAIMED for row in table.rows):
+        notes.append(CLAIMED_NOTE)
     shares = [value for key, values in numbers.measured.items() if key[-1] == SHARE for value in values]
     if shares and any(ENDED_SHORT in row.label for row in table.rows):
         notes.append(ended_short_note(min(shares)))

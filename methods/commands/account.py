@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_delta
+from methods.commands.describe import settings_of
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
 from methods.core.release import Budget, PublicSpec, Release
@@ -23,6 +24,9 @@ DATASETS = {
     "fashion_mnist": PublicSpec("fashion_mnist", (1, 28, 28), 10, 60_000),
     "celeba": PublicSpec("celeba", (3, 32, 32), 2, 162_770),
 }
+
+# Below the options of `--help`.
+epilog = settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

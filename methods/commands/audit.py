@@ -24,6 +24,7 @@ from methods.commands.arguments import (
     read_private,
     use_machine,
 )
+from methods.commands.describe import settings_of
 from methods.core.accounting.calibration import COUNTS, epsilon
 from methods.core.audit import mechanism, whole_run
 from methods.core.audit.bounds import CONFIDENCE
@@ -39,6 +40,9 @@ COLUMNS = (
     "run", "dataset", "epsilon", "accounting", "seed", "attack", "uses", "max_uses", "canaries", "confidence",
     "epsilon_lower", "eps_published", "eps_sound",
 )  # fmt: skip
+
+# Below the options of `--help`.
+epilog = settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

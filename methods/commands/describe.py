@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from methods.commands.list import summary
 from methods.core import registry
@@ -20,6 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prints the text. Raises UserError for an unknown method, naming the nearest one."""
     print(describe(arguments.name))
+
+
+def settings_of(argv: Sequence[str]) -> str:
+    """Returns the settings, with their ranges, of the method that a command line names first; else how to see them.
+
+    It is what `run NAME --help` says below the options. Raises UserError for a method that cannot be loaded.
+    """
+    if not argv or argv[0] not in registry.names():
+        return "NAME --help shows the method's settings for --set too, with their ranges"
+    lines = [f"  {line}" for line in settings.describe(registry.load(argv[0]).Hyper)]
+    return "\n".join([f"settings of {argv[0]} for --set KEY=VALUE:", *lines, f"  {HELP}"])
 
 
 def describe(name: str) -> str:

@@ -35,6 +35,7 @@ from methods.commands.arguments import (
     use_machine,
     warn_of_delta,
 )
+from methods.commands.describe import settings_of
 from methods.core.runs import finished, generator, outputs, parts, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
@@ -49,6 +50,9 @@ NOT_FINISHED = 75
 _PART_BYTES = 15 * 2**20
 # Ten years, far below what a timer of the C library takes.
 _MOST_MINUTES = 5_256_000
+
+# Below the options of `--help`.
+epilog = settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

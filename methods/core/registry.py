@@ -7,13 +7,19 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from methods.core.method import Method
 from workflow.common import settings
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    from methods.core.method import Method
+
+ADD = (
+    "add one as methods/<name>.py, by `dpbench new NAME`; rows of a preset, such as dpac_sound, stand in"
+    " workflow/config/<preset>.yaml with the method and the settings of each"
+)
 FOLDER = Path(__file__).resolve().parents[1]
 
 
@@ -28,7 +34,10 @@ def load(name: str) -> type[Method]:
     Raises UserError listing the methods if there is no such file, or naming the error if the file cannot be imported.
     """
     if name not in names():
-        raise unknown("method", name, names(), "add one as methods/<name>.py")
+        raise unknown("method", name, names(), ADD)
+    # Here, for the names alone need no torch, which takes seconds.
+    from methods.core.method import Method
+
     try:
         module = importlib.import_module(f"methods.{name}")
     except Exception as error:

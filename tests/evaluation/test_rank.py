@@ -322,3 +322,16 @@ def test_a_bad_file_is_one_clear_line_and_exit_code_2(tmp_path, capsys, text, me
     assert main([str(path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_claimed_epsilon_has_no_place_whatever_it_scores_and_is_called_a_claim():
+    claimed = run("theirs", "g2r_cnn", (0.99, 0.98, 0.97), None, accounting="claimed")
+    assert verdicts(four() + claimed)[0] == ("theirs", None, "claimed, not checked")
+    # Nor does a sound epsilon that somebody wrote beside it make it one.
+    assert verdicts(four() + run("theirs", "g2r_cnn", (0.99,), 1.0, accounting="claimed"))[0][1:] == (
+        None, "claimed, not checked",
+    )  # fmt: skip
+    text = markdown(four() + claimed)
+    assert "| theirs (claimed, not checked) | claimed |" in text
+    assert "no sound count shows that ε 10 is kept: theirs." in text
+    assert "without 3 that have no recorded sound ε" in markdown(four() + claimed, 1e-5)

@@ -306,3 +306,12 @@ def test_the_command_shows_the_named_data_sets_alone(tmp_path):
     assert main([*paths, "--datasets", "lesions", "--out", str(tmp_path / "alone")]) == 0
     assert main([*paths, "--out", str(tmp_path / "all")]) == 0
     assert not (tmp_path / "alone/table4.md").exists() and (tmp_path / "all/table4.md").exists()
+
+
+def test_a_claimed_epsilon_is_marked_in_every_table_and_explained_where_there_is_one(tables):
+    ours = score("dp_gauss", "g2r_cnn", 0.9, accounting="sound")
+    folder = tables(ours, score("theirs", "g2r_cnn", 0.95, accounting="claimed"))
+    (row,) = (row for row in rows(folder, "table2") if row["Method"].startswith("theirs"))
+    assert row["Method"] == "theirs (ε claimed)" and row["Accounting"] == "claimed" and row["ε sound"] == NOT_MEASURED
+    assert "nothing here has counted or checked it" in (folder / "table2.md").read_text()
+    assert "claimed" not in (tables(ours) / "table2.md").read_text()

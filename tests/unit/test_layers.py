@@ -35,10 +35,13 @@ LAYERS: dict[str, set[str]] = {
     | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "workflow.schema_words", "jsonschema"},
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
     "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
+    "workflow/grid.py": COMMON | {"workflow.overrides"},
+    "workflow/external_runs.py": COMMON | {"workflow.own_content", "workflow.grid"},
     "workflow/calls.py": COMMON | {"snakemake", "workflow.fork_server"},
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
-    "workflow/presets.py": COMMON | {"workflow.grid", "workflow.merging", "workflow.overrides"},
+    "workflow/presets.py": COMMON
+    | {"workflow.external_runs", "workflow.grid", "workflow.merging", "workflow.overrides"},
     # From the ground floor up: what stands higher imports what stands lower, never the other way round.
     **{f"methods/core/{name}.py": COMMON | {"torch"} for name in ("release", "rng", "partition")},
     "methods/core/speed": COMMON | core("speed") | {"torch", "opacus"},
@@ -58,7 +61,8 @@ LAYERS: dict[str, set[str]] = {
     | {"torch", "safetensors", "PIL", "pyarrow"},
     "methods/core/audit": COMMON | core(*BELOW, "runs", "audit") | {"torch", "scipy"},
     "methods/core/runs/configured.py": COMMON
-    | {"methods.core", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"},
+    | {"methods.core", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.overrides"}
+    | {"workflow.datasets.sources"},
     "methods/commands": COMMON | {"methods.core", "methods.commands", "torch"},
     "methods": COMMON | {"methods.core", "torch", "dp_accounting", "safetensors", "opacus", "tqdm"},
     "evaluation": COMMON
@@ -74,13 +78,15 @@ LAYERS: dict[str, set[str]] = {
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
     "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},
     "docs/make/site_links.py": {"mkdocs"},
+    # The one command line: above all stages, which know nothing of it.
+    "dpbench": COMMON | {"dpbench", "workflow", "methods", "evaluation", "torch", "shtab"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }
-FOLDERS = ("workflow", "methods", "evaluation", "benchmarks", "docs")
+FOLDERS = ("workflow", "methods", "evaluation", "benchmarks", "dpbench", "docs")
 FILES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
 
 
@@ -136,7 +142,7 @@ def test_modules_are_loaded_by_name_in_three_places_alone() -> None:
     Elsewhere an import would pass the layers unseen.
     """
     users = {path.relative_to(ROOT).as_posix() for path in FILES if "import_module" in path.read_text()}
-    assert users == {"methods/__main__.py", "methods/core/registry.py", "workflow/fork_server.py"}
+    assert users == {"workflow/common/verbs.py", "methods/core/registry.py", "workflow/fork_server.py"}
 
 
 def test_no_file_is_long() -> None:

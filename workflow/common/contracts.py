@@ -18,6 +18,8 @@ from workflow.common.readers.numbers import parse_number
 from workflow.common.seeds import MOST_SEED
 
 ACCOUNTINGS = ("published", "sound", "none")
+# Of an external run: stated by whoever made its samples, and counted by nobody here. No plan may have it.
+CLAIMED = "claimed"
 REAL = "real"  # the run name of the reference rows measured on real data
 RUN_PATTERN = "runs/{dataset}/{run}/eps{epsilon}/seed{seed}"  # under results/<preset>; names as Snakemake's wildcards
 

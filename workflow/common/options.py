@@ -21,6 +21,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **named})
+        self._lists: dict[str, str] = {}
+
+    def takes_several(self, option: str, value: str) -> None:
+        """Lets `--x a b` stand for `--x a --x b`, as `one_each` does with `option` and `value`."""
+        self._lists[option] = value
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError with argparse's words and where the options are explained."""
@@ -39,7 +44,9 @@ class Parser(argparse.ArgumentParser):
             if not argument.strip() or _EMPTY.fullmatch(argument):
                 option = before if before.startswith("--") else argument.strip().rstrip("=") or "an argument"
                 raise UserError(f"{option} is empty; give a value, or leave it out")
-        return super().parse_known_args(args, namespace)
+        for option, value in self._lists.items():
+            given = one_each(option, value, given)
+        return super().parse_known_args(given, namespace)
 
 
 def whole(option: str, low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:

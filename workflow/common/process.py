@@ -46,11 +46,16 @@ def begin() -> None:
     """
     # While Python looks for the module that -m names, this stands in the place of its path.
     if sys.argv[:1] == ["-m"]:
-        print_anything()
-        draw_anywhere()
-        end_quietly()
+        ready()
         # Here, before anything else is imported, or it would be in vain.
         hand_over()
+
+
+def ready() -> None:
+    """Readies this process, whatever started it."""
+    print_anything()
+    draw_anywhere()
+    end_quietly()
 
 
 def print_anything() -> None:

@@ -37,8 +37,8 @@ def load(name: str, given: list[Path], cache: Path, test_split: str) -> Dataset:
     return mnist.load(name, given, cache)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m workflow.datasets", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument("name", metavar="NAME", help=f"{', '.join(sources.NAMES)}, or one of your own")
     parser.add_argument("--out", type=Path, help="folder for train.npz, test.npz and card.json")
     parser.add_argument("--source", type=Path, action="append", default=[], help="a folder with raw files; repeatable")
@@ -59,7 +59,6 @@ def _parser() -> argparse.ArgumentParser:
             kind = {"action": "store_true"}
         text = "; ".join(filter(None, texts)).replace("%", "%%")
         own.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **kind)
-    return parser
 
 
 def _number(kind: type, text: str) -> int | float | str:
@@ -112,9 +111,8 @@ def _at_hand(arguments: argparse.Namespace) -> bool:
     return sources.available(arguments.name, arguments.source)
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
+    """Makes the data. Raises UserError for an unknown name, impossible settings, or files that are missing or wrong."""
     if arguments.check:
         available = _at_hand(arguments)
         print("available" if available else "missing")
@@ -135,6 +133,13 @@ def main(argv: list[str] | None = None) -> int:
     save(dataset, arguments.out)
     print(f"{arguments.name}: {len(dataset.train)} train, {len(dataset.test)} test, from {dataset.source}")
     return 0
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m workflow.datasets", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

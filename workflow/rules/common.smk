@@ -24,7 +24,7 @@ process.end_with_the_reader()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, grid, invocation, merging, own_content, presets, source_content
+from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -202,6 +202,16 @@ def raw_files(configuration):
     return found
 
 
+def check_company(configuration):
+    """Raises UserError where samples made elsewhere would stand alone: the audit and the counts are of trained runs."""
+    if EXTERNAL and not any(math.isfinite(job.epsilon) for job in configuration.jobs if not job.external):
+        names = ", ".join(sorted({run for _, run, _ in EXTERNAL}))
+        raise UserError(
+            f"{names}: samples made elsewhere are compared with private runs trained here; add one, such as dp_gauss, or"
+            " score them alone by python -m dpbench score"
+        )
+
+
 def print_config():
     """Prints the merged settings and where each came from, and ends: nothing is made, and no data are needed."""
     keys = ("method", "accounting", "over_budget")
@@ -230,12 +240,15 @@ try:
     CONFIG = leave_out_missing(CONFIG)
     PICTURES = own_pictures(CONFIG)
     RAW_FILES = raw_files(CONFIG)
+    EXTERNAL = {(job.dataset, job.run, job.seed): external_runs.content(job, CONFIG.root) for job in CONFIG.jobs if job.external}
+    check_company(CONFIG)
     tell_unpublished(CONFIG)
 except UserError as error:
     fail(error)
 
 OUT = CONFIG.root
 JOBS = CONFIG.jobs
+TRAINED = [one for one in JOBS if not one.external]
 
 
 def priced_as(wildcards):
@@ -276,6 +289,8 @@ wildcard_constraints:
     key="[0-9a-f]{12}",
 
 
+# The runs that have a plan: a run whose samples were made elsewhere has none.
+TRAINED_RUN = rf"(?!({'|'.join([REAL_DATA, *(run.name for run in CONFIG.runs.values() if run.external)])})/){NAME}"
 RUN = f"{OUT}/{RUN_PATTERN}"
 REAL = str(RunFolder(OUT, "{dataset}", REAL_DATA, math.inf, 0).path)
 DATA = f"{OUT}/data/{{dataset}}"

@@ -1,4 +1,5 @@
-# Plan (no data is read), warm start (private, shared between runs), training under the ledger, sampling.
+# Plan (no data is read), warm start (private, shared between runs), training under the ledger, sampling; or, in the place
+# of all four, samples that were made elsewhere.
 #
 # A method's own file is an input of its rules: editing one method reruns it and no other. Checkpoints and the ledger
 # stay undeclared, since Snakemake deletes what a failed job declared: a retry or a later call continues from them.
@@ -31,7 +32,7 @@ def warm_start(one):
     return CRITICS.format(dataset=one.dataset, key=key)
 
 
-for one in JOBS:
+for one in TRAINED:
     warm_start(one)
 
 
@@ -50,6 +51,8 @@ def done_file(wildcards):
 
 
 rule plan:
+    wildcard_constraints:
+        run=TRAINED_RUN,
     input:
         card=f"{DATA}/card.json",
         code=method_file,
@@ -104,6 +107,8 @@ rule warmstart:
 
 
 rule train:
+    wildcard_constraints:
+        run=TRAINED_RUN,
     input:
         plan=f"{RUN}/plan.json",
         data=f"{DATA}/train.npz",
@@ -136,6 +141,8 @@ rule train:
 
 
 rule sample:
+    wildcard_constraints:
+        run=TRAINED_RUN,
     input:
         run=f"{RUN}/run.json",
         generator=f"{RUN}/generator.safetensors",
@@ -155,3 +162,30 @@ rule sample:
             "{PYTHON} -m methods sample --run {params.folder} --num {params.num} --threads {threads}"
             " --out {output.samples}"
         )
+
+
+if EXTERNAL:
+
+    rule external:
+        wildcard_constraints:
+            run="|".join(sorted({run for _, run, _ in EXTERNAL})),
+        input:
+            card=f"{DATA}/card.json",
+        output:
+            run=f"{RUN}/run.json",
+            samples=f"{RUN}/samples.npz",
+        params:
+            # Compared between calls: other samples.
+            content=lambda wildcards: EXTERNAL[wildcards.dataset, wildcards.run, int(wildcards.seed)],
+            # Not compared, for it reads `input`: the same samples in another place are the same run.
+            samples=lambda wildcards, input: job(wildcards).external,
+            folder=lambda wildcards, output: os.path.dirname(output.run),
+        log:
+            f"{LOGS}/external/{RUN_LOG}.log",
+        threads: 1
+        priority: 80
+        shell:
+            logged(
+                "{PYTHON} -m workflow.datasets.external --samples {params.samples:q} --card {input.card}"
+                " --claimed-epsilon {wildcards.epsilon} --out {params.folder}"
+            )

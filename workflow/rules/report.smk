@@ -50,6 +50,7 @@ TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES + FRONTIER_TABLES
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.figures, kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
+TRAINED_FOLDERS = [one.folder(OUT) for one in TRAINED]
 RANKING = expand(f"{OUT}/tables/rank.{{kind}}", kind=["csv", "md"])
 
 
@@ -157,7 +158,7 @@ if FRONTIER_TABLES:
 
 rule audit:
     input:
-        plans=[f"{folder}/plan.json" for folder in RUN_FOLDERS],
+        plans=[f"{folder}/plan.json" for folder in TRAINED_FOLDERS],
     output:
         f"{OUT}/audit.csv",
     params:
@@ -174,7 +175,7 @@ rule audit:
 
 rule spending:
     input:
-        plans=[f"{folder}/plan.json" for folder in RUN_FOLDERS],
+        plans=[f"{folder}/plan.json" for folder in TRAINED_FOLDERS],
     output:
         f"{OUT}/spending.csv",
     log:
@@ -264,7 +265,7 @@ rule report:
         f"{OUT}/audit.csv",
         f"{OUT}/spending.csv",
         [f"{OUT}/published_costs.csv"] if COSTS_TABLES else [],
-        [f"{folder}/log.csv" for folder in RUN_FOLDERS],
+        [f"{folder}/log.csv" for folder in TRAINED_FOLDERS],
         [f"{folder}/samples.npz" for folder in RUN_FOLDERS],
         published=code("results/published/scores.csv"),
         frontier=code("results/published/frontier.csv"),

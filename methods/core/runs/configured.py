@@ -11,6 +11,7 @@ from methods.core import registry
 from workflow import merging, presets
 from workflow.common.errors import UserError, unknown
 from workflow.datasets.sources import NAMES
+from workflow.overrides import own_rows, run_hint
 
 SOUND = "sound"
 
@@ -32,7 +33,7 @@ def configured(run: str, dataset: str, preset: str, file: Path | None) -> Config
     no configuration, or a row that is not held to a sound count.
     """
     if file is None and preset not in presets.names():
-        raise unknown("preset", preset, presets.names())
+        raise unknown("preset", preset, presets.names(), merging.PRESET_HINT)
     entry = {} if dataset in NAMES else {"folder": "."}
     base = {} if file is not None else {"extends": preset, "preset": "released"}
     config = presets.load(
@@ -44,7 +45,8 @@ def configured(run: str, dataset: str, preset: str, file: Path | None) -> Config
     )
     held = [name for name, row in config.runs.items() if row.accounting == SOUND and not row.over_budget]
     if run not in config.runs:
-        raise unknown("run", run, held, f"rows of {file or f'preset {preset}'}")
+        hint = run_hint(preset) if file is None else f"the rows of {file}; {own_rows()}"
+        raise unknown("run", run, held, hint)
     if run not in held:
         raise UserError(f"run {run!r} is not held to a sound epsilon and cannot be released; valid: {', '.join(held)}")
     row = config.runs[run]

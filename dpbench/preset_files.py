@@ -1,0 +1,41 @@
+"""`dpbench presets [NAME]`: the presets and their files, the rows of one, and how to write one's own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from workflow import merging
+from workflow.common.errors import unknown
+from workflow.overrides import own_rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the name."""
+    parser.add_argument("preset", nargs="?", metavar="NAME", help="list this preset's rows (default: the presets)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the list. Raises UserError for an unknown preset."""
+    names = merging.names()
+    if arguments.preset is None:
+        for name in names:
+            print(f"{name}: {_file(name)}, {_about(name)}")
+    elif arguments.preset in names:
+        content = merging.mapping(_file(arguments.preset))
+        for run, entry in content["runs"].items():
+            print(f"{run}: method {(entry or {}).get('method', run)}")
+    else:
+        raise unknown("preset", arguments.preset, names)
+    print(f"\n{own_rows()}")
+
+
+def _file(name: str) -> Path:
+    """Returns the preset's file as seen from here where it lies below, for a person to open."""
+    path = merging.FOLDER / f"{name}.yaml"
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _about(name: str) -> str:
+    first = (merging.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()

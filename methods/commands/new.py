@@ -1,0 +1,52 @@
+"""`python -m methods new NAME`: writes the file of a new method: a whole one, of a few lines, to be changed."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+from pathlib import Path
+from string import Template
+
+from methods.core import registry
+from workflow.common.errors import UserError
+from workflow.common.files import write_text
+from workflow.common.run_name import check_run_name
+
+TEMPLATE = Path(__file__).with_name("template.txt")
+# What stands beside the methods or means something else where a method is named.
+TAKEN = ("core", "commands", "external")
+NEXT = """\
+{path} is a whole method: it takes noisy class means, at a sound epsilon. Next:
+  look at it         python -m methods describe {name}
+  change it          what it gives out: releases; how: prepare and step; what it draws: sample
+  test it            python -m pytest -n auto tests/contract -k {name}
+  compare it         add one line under runs: in workflow/config/smoke.yaml (or quick, ...):
+                       {name}: {{}}
+                     and python -m workflow.snakemake --cores 2 --config preset=smoke
+docs/add-a-method.md does this with a real one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the method's name."""
+    parser.add_argument("name", help="of the method and its file: a-z, 0-9 and _, a letter first")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the file and prints what to do next. Raises UserError, and writes nothing, for a name that cannot be."""
+    path = write(arguments.name)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    print(NEXT.format(path=shown, name=arguments.name))
+
+
+def write(name: str) -> Path:
+    """Writes methods/NAME.py and returns its path. Raises UserError for an impossible name or one that exists."""
+    path = registry.FOLDER / f"{check_run_name(name, 'new')}.py"
+    if keyword.iskeyword(name) or name in TAKEN:
+        raise UserError(f"new: {name!r} is taken by Python or the suite; choose another, such as {name}_gan")
+    if path.exists():
+        raise UserError(f"new: there is a method {name!r} already, {path}, which stays as it is; choose another name")
+    title = name.replace("_", " ").capitalize()
+    # As in Python: words together, each with a capital.
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    write_text(path, Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, cls=cls))
+    return path
