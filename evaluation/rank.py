@@ -33,7 +33,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import csv_text, write_text
 from workflow.common.metrics import BEST_ON_TEST, ENDED_SHORT, METRICS, ended_short_note
-from workflow.common.options import Parser, one_each
+from workflow.common.options import Parser
 
 DEFAULT_METRICS = ("g2r_cnn", "g2r_mlp", "r2g_cnn", "fid_classifier", "fid_inception", "precision", "recall")
 COLUMNS = (
