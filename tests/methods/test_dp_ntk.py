@@ -217,6 +217,15 @@ def test_the_generator_learns_classes_from_the_embedding(tmp_path: Path) -> None
         assert float(bright.mean()) > 3 * float(dark.mean())
 
 
+def test_the_learning_rate_falls_geometrically_to_its_end() -> None:
+    method = build(spec(20), steps=4, learning_rate=0.04, learning_rate_end=0.01)
+    method._target, rates = torch.zeros(3, method._network.numbers), []
+    for t in (0, 2, 4):
+        method.step(t, None, None)
+        rates.append(method._optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.04, 0.02, 0.01])
+
+
 @pytest.mark.parametrize(("classes", "batch", "shown", "each"), [(10, 100, 10, 10), (100, 40, 10, 4), (10, 3, 1, 3)])
 def test_a_step_shows_as_many_images_of_each_class_it_shows(
     classes: int, batch: int, shown: int, each: int, tmp_path: Path

@@ -64,7 +64,7 @@ def unclipped(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("chunk", [None, 1])
 def test_rows_are_the_sums_of_each_slots_teachers_and_fit_the_clip(method, chunk, monkeypatch):
     unclipped(monkeypatch)
     made = build(method, **SETTINGS[method], **RELEASED)
