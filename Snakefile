@@ -22,6 +22,7 @@ rule all:
         TABLES,
         RANKING,
         FIGURES,
+        PLOTS,
         f"{OUT}/scores.csv",
         f"{OUT}/audit.csv",
         f"{OUT}/report.html",

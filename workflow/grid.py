@@ -74,7 +74,7 @@ class Config:
     Attributes:
         datasets: names that take part, in order.
         optional: those of them that are left out where their files are missing.
-        delta, seeds, paper_settings, threads, audit_seconds, cost, chosen_note: as described in schema.yaml.
+        delta, seeds, paper_settings, threads, audit_seconds, figure_rows, cost, chosen_note: as schema.yaml says.
         protocol: the evaluation settings of every data set; protocol_per_dataset: those that hold on one alone.
         publishes: whether a method has a published setting for a data set and budget.
         own: the user's own data sets among `datasets`, by name.
@@ -90,6 +90,7 @@ class Config:
     paper_settings: bool
     threads: int
     audit_seconds: float
+    figure_rows: str
     runs: Mapping[str, Run]
     protocol: Mapping[str, Any]
     publishes: Callable[[str, str, float], bool] = field(repr=False, compare=False)

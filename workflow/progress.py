@@ -18,7 +18,7 @@ from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.fields import fields, is_number
 from workflow.common.readers.json_text import read_json
 from workflow.common.readers.numbers import parse_number
-from workflow.common.standing import GRAPH
+from workflow.common.run_states import GRAPH
 from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table

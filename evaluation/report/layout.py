@@ -12,6 +12,8 @@ from workflow.common.files import json_or_path
 from workflow.common.metrics import METRICS
 from workflow.common.readers.yaml_text import parse_yaml
 
+PLOT_AXES = ("epsilon", "eps_sound")
+
 
 @dataclass(frozen=True)
 class RowSpec:
@@ -42,7 +44,10 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """One figure: a panel per data set, a row per run, `images_per_class` images of each class."""
+    """One figure: a panel per data set, a row per run, `images_per_class` images of each class, or more of few classes.
+
+    `paper_rows`: the runs that the paper's own figure shows, at the budget `paper_epsilon`.
+    """
 
     title: str
     datasets: list[str]
@@ -52,6 +57,20 @@ class FigureSpec:
     max_classes: int = 10
     class_labels: list[str] = field(default_factory=list)
     when_empty: str = "No data set of this figure has samples."
+    paper_rows: list[str] = field(default_factory=list)
+    paper_epsilon: int = 10
+
+
+@dataclass(frozen=True)
+class PlotSpec:
+    """A plot of scores.csv: each of `metrics` that was measured, against `x`, a panel for each data set.
+
+    `x` is "epsilon", the budget, or "eps_sound", what was spent.
+    """
+
+    title: str
+    x: str
+    metrics: list[str]
 
 
 @dataclass(frozen=True)
@@ -89,8 +108,8 @@ class FrontierSpec:
 class Layout:
     """Labels of runs, references and data sets; by file name the tables of each kind, and the figures.
 
-    `tables` show scores.csv, `published_costs` and `audit` the csv files of these names, `frontier` scores.csv beside
-    results/published/frontier.csv.
+    `tables` and `plots` show scores.csv, `published_costs` and `audit` the csv files of these names, `frontier`
+    scores.csv beside results/published/frontier.csv.
     """
 
     runs: dict[str, str]
@@ -101,6 +120,7 @@ class Layout:
     published_costs: dict[str, CsvTableSpec] = field(default_factory=dict)
     audit: dict[str, CsvTableSpec] = field(default_factory=dict)
     frontier: dict[str, FrontierSpec] = field(default_factory=dict)
+    plots: dict[str, PlotSpec] = field(default_factory=dict)
 
     def run_label(self, run: str) -> str:
         """Returns the printed label of a run; its own name if the layout does not know it."""
@@ -200,6 +220,10 @@ def _section(cls: type, where: str, value: Any, labels: dict[str, str], datasets
     if "rows" in entry:
         rows = _expect(f"{where}.rows", entry["rows"], list)
         entry["rows"] = [_row(f"{where}.rows", row, labels) for row in rows]
+    if "paper_rows" in entry:
+        _names(f"{where}.paper_rows", entry["paper_rows"], labels, "run")
+    if "x" in entry and entry["x"] not in PLOT_AXES:
+        raise unknown(f"x of layout {where}", entry["x"], PLOT_AXES)
     return _build(cls, where, entry)
 
 
@@ -240,6 +264,7 @@ def parse_layout(value: Any) -> Layout:
         figures=named("figures", lambda where, item: _section(FigureSpec, where, item, labels, datasets)),
         published_costs=named("published_costs", _csv_table),
         audit=named("audit", _csv_table),
+        plots=named("plots", lambda where, item: _section(PlotSpec, where, item, labels, datasets)),
         frontier=named("frontier", lambda where, item: _frontier(where, item, datasets)),
     )  # fmt: skip
 

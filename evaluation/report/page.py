@@ -97,11 +97,14 @@ def _choices(root: Path, provenance: Mapping[str, Any]) -> list[str]:
         return chosen_on.sentences(provenance.get("settings", {}))
 
 
-def _figures(root: Path, leave_out: Collection[str]) -> list[tuple[str, str]]:
-    """Returns the name and the data URI of each figure."""
-    paths = [path for path in sorted(root.glob("figures/*.png")) if path.stem not in leave_out]
+def _figures(root: Path, layout: Layout, leave_out: Collection[str]) -> list[tuple[str, str]]:
+    """Returns the title and the data URI of each figure of images; the plots stand in the page as charts."""
+    passed = {*leave_out, *layout.plots}
+    paths = [path for path in sorted(root.glob("figures/*.png")) if path.stem not in passed]
     pixels = [base64.b64encode(read_bytes(path, "is no figure", "remove it")).decode() for path in paths]
-    return [(path.stem, f"data:image/png;base64,{text}") for path, text in zip(paths, pixels, strict=True)]
+    titles = {name: spec.title for name, spec in layout.figures.items()}
+    named = [titles.get(path.stem, path.stem) for path in paths]
+    return [(title, f"data:image/png;base64,{text}") for title, text in zip(named, pixels, strict=True)]
 
 
 def render(contents: Contents, figures: Sequence[tuple[str, str]], choices: Sequence[str]) -> str:
@@ -132,7 +135,7 @@ def build_report(
         UserError: no scores.csv under `root`, or a file there is damaged.
     """
     contents = gather(root, published, layout, folders, leave_out, origins or {})
-    return render(contents, _figures(root, leave_out), _choices(root, contents.provenance))
+    return render(contents, _figures(root, layout, leave_out), _choices(root, contents.provenance))
 
 
 @command

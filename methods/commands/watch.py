@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workflow.common import standing
+from workflow.common import run_states
 from workflow.common.errors import UserError
 from workflow.common.options import number
-from workflow.common.standing import Standing
+from workflow.common.run_states import RunState
 
 # What moves, or needs somebody, stands first: a terminal may be too low for all.
 _ORDER = (
-    standing.TRAINING, standing.FAILED, standing.STOPPED, standing.TRAINED, standing.SAMPLED, standing.PLANNED,
-    standing.WAITING, standing.SCORED,
+    run_states.TRAINING, run_states.FAILED, run_states.STOPPED, run_states.TRAINED, run_states.SAMPLED,
+    run_states.PLANNED, run_states.WAITING, run_states.SCORED,
 )  # fmt: skip
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _END = "Ctrl-C ends the watching and no run"
@@ -55,24 +55,24 @@ def run(arguments: argparse.Namespace) -> None:
 def lines(folder: Path, now: float) -> list[str]:
     """Returns what there is to say of all runs under `folder`; `now` in seconds since 1970."""
     found = []
-    for root in standing.roots(folder):
-        each = [standing.standing(run, standing.name_of(run), now) for run in standing.graph_runs(root)]
+    for root in run_states.roots(folder):
+        each = [run_states.state_of(run, run_states.name_of(run), now) for run in run_states.graph_runs(root)]
         if each:
-            call = standing.call_line(root, now)
+            call = run_states.call_line(root, now)
             found += [_summary(root, each), *([f"  {call}"] if call else []), *_rows(each)]
-    loose = [standing.standing(run, standing.name_of(run), now) for run in standing.loose_runs(folder)]
+    loose = [run_states.state_of(run, run_states.name_of(run), now) for run in run_states.loose_runs(folder)]
     if loose:
         found += [_summary(folder, loose), *_rows(loose)]
     return found or [f"no runs under {folder} yet: snakemake and python -m methods run make some"]
 
 
-def _summary(root: Path, each: Sequence[Standing]) -> str:
+def _summary(root: Path, each: Sequence[RunState]) -> str:
     counts = Counter(one.state for one in each)
-    states = ", ".join(f"{counts[state]} {state}" for state in standing.STATES if counts[state])
+    states = ", ".join(f"{counts[state]} {state}" for state in run_states.STATES if counts[state])
     return f"{root}: {len(each)} run{'s' if len(each) > 1 else ''}: {states}"
 
 
-def _rows(each: Sequence[Standing]) -> Iterator[str]:
+def _rows(each: Sequence[RunState]) -> Iterator[str]:
     wide = max(len(one.name) for one in each)
     for one in sorted(each, key=lambda one: _ORDER.index(one.state)):
         yield f"  {one.state:8}  {one.name:{wide}}  {one.words}".rstrip()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import image as image_io
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from evaluation.report.figures import Panel, build_panels, draw, first_images, main, mosaic
+from evaluation.report.claims import claim
+from evaluation.report.figures import PAPER, REAL, build_panels, first_images, main
 from evaluation.report.layout import load_layout
+from evaluation.report.row_figure import Label, Panel, draw, mosaic
 from workflow.common.contracts import LabelledImages, RunFolder, run_folders
 from workflow.common.files import write_json, write_npz
 
@@ -33,14 +36,25 @@ def root(tmp_path):
     return tmp_path / "quick"
 
 
-def add(root: Path, run: str, dataset: str = "mnist", epsilon: float = 10.0, seed: int = 0, offset: int = 0) -> None:
+def add(
+    root: Path, run: str, dataset: str = "mnist", epsilon: float = 10.0, seed: int = 0, offset: int = 0,
+    sound: float | None = None,
+) -> None:  # fmt: skip
+    """Writes a run that spends its budget by both counts, or `sound` by the sound one; 10 classes, of faces 2."""
     classes, shape = (2, (3, 32, 32)) if dataset.startswith("celeba") else (10, (1, 28, 28))
-    save(RunFolder(root, dataset, run, epsilon, seed).path / "samples.npz", classes, shape, offset)
+    folder = RunFolder(root, dataset, run, epsilon, seed).path
+    save(folder / "samples.npz", classes, shape, offset)
     save(root / "data" / dataset / "test.npz", classes, shape, 200)
+    if math.isfinite(epsilon):
+        write_json(folder / "run.json", {"eps_published": epsilon, "eps_sound": sound or epsilon})
 
 
-def panels(root: Path, figure: str = "figure3"):
-    return build_panels(DEFAULT.figures[figure], DEFAULT, run_folders(root), root / "data")
+def panels(root: Path, figure: str = "figure3", rows: str = "all"):
+    return build_panels(DEFAULT.figures[figure], DEFAULT, run_folders(root), root / "data", rows)
+
+
+def at(name: str, epsilon: str = "10") -> Label:
+    return Label(name, f"ε = {epsilon}, sound")
 
 
 def test_the_first_image_of_each_class_is_taken_in_file_order():
@@ -56,11 +70,11 @@ def test_real_data_on_top_then_methods_in_the_layout_s_order_then_references(roo
     add(root, "dpac_wo_g2r")  # an ablation belongs to Table 4 only
     labels, (panel,) = panels(root)
     assert labels == [
-        "Real data", "DP-MERF\nε = 10", "DP-GAN-DPAC\nε = 10", "zoo\nε = 10", "DP-GAN-DPAC\nε = 1",
-        "Same GAN without noise\nno privacy",
+        REAL, at("DP-MERF"), at("DP-GAN-DPAC"), at("zoo"), at("DP-GAN-DPAC", "1"),
+        Label("Same GAN without noise", "no privacy"),
     ]  # fmt: skip
     assert list(panel.rows) == labels
-    assert [image[0, 0, 0] for image in panel.rows["Real data"]] == [200 + 2 * c for c in range(10)]
+    assert [image[0, 0, 0] for image in panel.rows[REAL]] == [200 + 2 * c for c in range(10)]
 
 
 def test_two_data_sets_stand_side_by_side_with_one_row_per_method(root):
@@ -71,7 +85,7 @@ def test_two_data_sets_stand_side_by_side_with_one_row_per_method(root):
     labels, shown = panels(root)
     assert [panel.title for panel in shown] == ["MNIST", "F-MNIST"]
     assert shown[1].classes[0] == "garment 0" and shown[0].classes[0] == "0"
-    assert "DP-MERF\nε = 10" in labels and "DP-MERF\nε = 10" not in shown[1].rows
+    assert at("DP-MERF") in labels and at("DP-MERF") not in shown[1].rows
 
 
 def test_an_unknown_data_set_is_shown_in_figure_3(root):
@@ -84,14 +98,14 @@ def test_the_smallest_seed_is_shown(root):
     add(root, "dpac", seed=1, offset=100)
     add(root, "dpac", seed=0, offset=50)
     _, (panel,) = panels(root)
-    assert panel.rows["DP-GAN-DPAC\nε = 10"][0][0, 0, 0] == 50
+    assert panel.rows[at("DP-GAN-DPAC")][0][0, 0, 0] == 50
 
 
 def test_faces_stand_female_left_and_male_right(root):
     add(root, "dpac", "celeba10k")
     _, (panel,) = panels(root, "figure4")
     assert (panel.title, panel.classes) == ("CelebA-10k", ["female", "male"])
-    row = panel.rows["DP-GAN-DPAC\nε = 10"]
+    row = panel.rows[at("DP-GAN-DPAC")]
     assert [None if image is None else image[0, 0, 0] for image in row] == [0, 1, None, None, None, None] + [
         2, 3, None, None, None, None
     ]  # fmt: skip
@@ -100,34 +114,112 @@ def test_faces_stand_female_left_and_male_right(root):
 def test_a_mosaic_places_each_image_and_leaves_missing_rows_white():
     grey, colour = np.full((1, 2, 2), 7, np.uint8), np.zeros((3, 2, 2), np.uint8)
     colour[1] = 9
-    tiles = mosaic(Panel("t", ["a", "b"], 1, {"x": [grey, None]}), ["gone", "x"])
+    x = Label("x")
+    tiles = mosaic(Panel("t", ["a", "b"], 1, {x: [grey, None]}), [Label("gone"), x])
     assert tiles.shape == (6, 6, 3)
     assert (tiles[:3] == 255).all() and (tiles[3:, 3:] == 255).all()
     assert (tiles[3:5, :2] == 7).all() and (tiles[5] == 255).all() and (tiles[:, 2] == 255).all()
-    tiles = mosaic(Panel("t", ["a"], 2, {"x": [None, colour]}), ["x"])
+    tiles = mosaic(Panel("t", ["a"], 2, {x: [None, colour]}), [x])
     assert tiles[0, 3].tolist() == [0, 9, 0]
 
 
-def test_every_label_lies_on_the_page(root):
-    for run in DEFAULT.runs:
-        add(root, run)
-    labels, shown = panels(root)
-    figure = draw(DEFAULT.figures["figure3"], labels, shown)
-    canvas = FigureCanvasAgg(figure)
-    boxes = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in figure.texts}
-    assert set(labels) <= set(boxes)
-    assert min(box.x0 for box in boxes.values()) >= 0
+@pytest.mark.parametrize(
+    ("counts", "words", "marked"),
+    [
+        ((10.0, 9.99, 9.99), "ε = 10, sound", False),
+        # As far as scores.csv rounds.
+        ((1.0, 1.0, 1.000001), "ε = 1, sound", False),
+        ((10.0, 9.99, 21.61), "▲ ε = 10 as its authors count,\nsound count: ε ≤ 21.7", True),
+        ((10.0, 67.59, 2139.2), "▲ ε = 67.6 as its authors count,\nsound count: ε ≤ 2140", True),
+        ((10.0, None, 12.0), "▲ ε = 10 as its authors count,\nsound count: ε ≤ 12.0", True),
+        ((10.0, 9.99, None), "▲ ε = 10 claimed, no sound ε known", True),
+        ((10.0, 9.99, math.inf), "▲ ε = 10 claimed, no sound ε known", True),
+        ((math.inf, None, None), "no privacy", False),
+    ],
+)
+def test_each_row_says_in_words_what_its_epsilon_is_worth_and_rounds_no_bound_down(counts, words, marked):
+    found = claim(*counts)
+    assert (found.words, found.marked) == (words, marked)
 
 
-def test_few_classes_leave_room_for_title_and_caption_and_names_are_no_formulas(root):
-    save(RunFolder(root, "lesions", "dpac", 10, 0).path / "samples.npz", 2, (3, 32, 32))
-    save(root / "data/lesions/test.npz", 2, (3, 32, 32))
-    write_json(root / "data/lesions/card.json", {"class_names": ["$benign$", r"$\\wrong{$"]})
-    figure = draw(DEFAULT.figures["figure3"], *panels(root))
+def test_one_row_of_two_data_sets_bears_the_worse_of_their_epsilons(root):
+    add(root, "gs_wgan", "mnist", sound=20.0)
+    add(root, "gs_wgan", "fashion_mnist", sound=30.0)
+    add(root, "dp_merf", "mnist", sound=20.0)
+    add(root, "dp_merf", "fashion_mnist")
+    labels, _ = panels(root)
+    assert [label.words.splitlines()[-1] for label in labels[1:]] == ["sound count: ε ≤ 20.0", "sound count: ε ≤ 30.0"]
+    assert all(label.marked for label in labels[1:])
+
+
+def test_a_run_without_a_record_is_not_taken_to_be_sound(root):
+    add(root, "dpac")
+    (RunFolder(root, "mnist", "dpac", 10, 0).path / "run.json").unlink()
+    assert panels(root)[0][1] == Label("DP-GAN-DPAC", "▲ ε = 10 claimed, no sound ε known", True)
+
+
+def test_the_paper_s_methods_alone_stand_in_its_order_at_its_epsilon(root):
+    for run in ("dpac", "dpac_sound", "dp_gauss", "gs_wgan", "dp_sinkhorn", "datalens", "nonprivate", "pate_gan"):
+        for dataset in ("mnist", "celeba10k"):
+            add(root, run, dataset)
+    add(root, "dpac", epsilon=1.0)
+    assert [label.name for label in panels(root, rows=PAPER)[0]] == [
+        "Real data", "PATE-GAN", "DataLens", "GS-WGAN", "DP-Sinkhorn", "DP-GAN-DPAC"
+    ]  # fmt: skip
+    assert [label.name for label in panels(root, "figure4", PAPER)[0]] == [
+        "Real data", "DataLens", "DP-Sinkhorn", "GS-WGAN", "DP-GAN-DPAC"
+    ]  # fmt: skip
+
+
+def boxes(figure) -> dict[str, Any]:
+    """Returns where each text of a figure stands, in pixels."""
     renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = {text.get_text(): text.get_window_extent(renderer) for text in figure.texts}
-    assert "$benign$" in boxes
-    assert max(box.x1 for box in boxes.values()) <= figure.get_window_extent().x1
+    return {text.get_text(): text.get_window_extent(renderer) for text in figure.texts}
+
+
+def inside(figure) -> bool:
+    page = figure.get_window_extent()
+    return all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= page.x1 and b.y1 <= page.y1 for b in boxes(figure).values())
+
+
+def test_every_label_lies_on_the_page_and_in_its_row(root):
+    for run in DEFAULT.runs:
+        add(root, run, sound=2139.2)
+    labels, shown = panels(root)
+    figure = draw(labels, shown, "")
+    found = boxes(figure)
+    assert inside(figure) and {label.name for label in labels if len(label.name) < 30} <= set(found)
+    row = 0.40 * figure.dpi
+    names = [found[label.name] for label in labels if len(label.name) < 30]
+    assert max(box.height for box in names) < row
+    # Images begin right of every label.
+    assert max(box.x1 for box in names) < figure.axes[0].get_window_extent().x0
+    assert "Figure" not in " ".join(found) and figure._suptitle is None
+
+
+@pytest.mark.parametrize("names", [["$benign$", r"$\\wrong{$"], ["a", "b", "c"], ["malignant melanoma, nodular"] * 7])
+def test_no_class_name_or_title_is_cut_off_and_none_is_a_formula(root, names):
+    dataset = "a_set_of_pictures_with_a_rather_long_name"
+    for path in (RunFolder(root, dataset, "dpac", 10, 0).path / "samples.npz", root / "data" / dataset / "test.npz"):
+        save(path, len(names), (3, 32, 32))
+    write_json(root / "data" / dataset / "card.json", {"class_names": names})
+    labels, shown = panels(root)
+    figure = draw(labels, shown, "")
+    assert inside(figure) and set(names) <= set(boxes(figure))
+
+
+@pytest.mark.parametrize(("classes", "per_class"), [(2, 5), (3, 3), (6, 1)])
+def test_where_there_are_few_classes_more_images_of_each_are_shown(root, classes, per_class):
+    for path in (RunFolder(root, "lesions", "dpac", 10, 0).path / "samples.npz", root / "data/lesions/test.npz"):
+        save(path, classes, (1, 28, 28))
+    _, (panel,) = panels(root)
+    assert panel.per_class == per_class and len(panel.rows[REAL]) == classes * per_class
+
+
+def test_a_panel_says_how_many_of_many_classes_it_shows(root):
+    for path in (RunFolder(root, "signs", "dpac", 10, 0).path / "samples.npz", root / "data/signs/test.npz"):
+        save(path, 43, (1, 28, 28))
+    assert panels(root)[1][0].title == "signs, 10 of 43 classes"
 
 
 def test_the_command_writes_the_same_bytes_each_time(root, tmp_path):
@@ -140,26 +232,30 @@ def test_the_command_writes_the_same_bytes_each_time(root, tmp_path):
         written.append([(out / name).read_bytes() for name in names])
     assert written[0] == written[1]
     pixels = image_io.imread(tmp_path / "a/figure3.png")
-    assert pixels.shape[1] > 1000  # 200 dpi
+    assert pixels.shape[1] > 900  # 200 dpi
     assert pixels[:, :, :3].std() > 0.1  # the images are in it
+    # Its letters are embedded, as TrueType, and it bears no title.
+    (pdf,) = (content for name, content in zip(names, written[0], strict=True) if name == "figure3.pdf")
+    assert b"/FontFile2" in pdf and b"/CIDFontType2" in pdf and b"/Type3" not in pdf
 
 
 def test_figure_4_without_faces_is_one_line_not_a_missing_file(root, tmp_path):
     add(root, "dpac")
     main(["--root", str(root), "--layout", LAYOUT, "--out", str(tmp_path)])
     assert "No face data set was configured" in DEFAULT.figures["figure4"].when_empty
-    assert image_io.imread(tmp_path / "figure4.png").shape[:2] == (180, 1200)
+    assert image_io.imread(tmp_path / "figure4.png").shape[:2] == (120, 1200)
 
 
 def test_only_the_given_runs_are_drawn(root, tmp_path):
     add(root, "dpac")
-    add(root, "dp_merf")
+    add(root, "dp_gauss")
     folder = str(RunFolder(root, "mnist", "dpac", 10, 0).path)
     heights = []
-    for extra in ([], ["--runs", folder]):
+    for extra in ([], ["--runs", folder], ["--rows", "paper"]):
         assert main(["--root", str(root), "--layout", LAYOUT, "--out", str(tmp_path), *extra]) == 0
         heights.append(image_io.imread(tmp_path / "figure3.png").shape[0])
     assert heights[0] - heights[1] == 80  # one row of 0.4 inches
+    assert heights[0] - heights[2] == 80
 
 
 def test_a_broken_sample_file_is_bad_input(root, tmp_path, capsys):

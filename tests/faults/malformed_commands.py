@@ -159,6 +159,7 @@ COMMANDS = (
     _command("evaluation.report.frontier", "--scores scores.csv --frontier frontier.csv --layout layout.yaml"
              " --cards CARD --delta 1e-5 --out tables2"),
     _command("evaluation.report.audit", "--audit audit.csv --layout layout.yaml --out tables2"),
+    _command("evaluation.report.score_plots", "--scores scores.csv --layout layout.yaml --out figures"),
     _command("evaluation.report.figures", "--root . --layout layout.yaml --runs RUN --data data --out figures"),
     _command("evaluation.report.page", "--root . --runs RUN --leave-out table9 --out report.html"),
     _command("workflow.datasets", "lesions --folder pictures --size 28 --test-fraction 0.4 --window '' --out made"),

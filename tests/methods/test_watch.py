@@ -17,7 +17,7 @@ import pytest
 from methods.__main__ import main
 from workflow.common.files import write_json
 from workflow.common.live import FAILED, STOPPED, Live, live_path, tell
-from workflow.common.standing import GRAPH
+from workflow.common.run_states import GRAPH
 
 ROOT = Path(__file__).resolve().parents[2]
 

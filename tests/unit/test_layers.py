@@ -74,6 +74,9 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
     "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
+    "evaluation/report/claims.py": COMMON | {"evaluation.standings"},
+    "evaluation/report/score_plots.py": COMMON
+    | {"evaluation.report", "evaluation.scores", "evaluation.standings", "matplotlib"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
     "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},

@@ -48,6 +48,7 @@ SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES, FRONTIER_TABLES = map(
 )
 TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES + FRONTIER_TABLES
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.figures, kind=["png", "pdf"])
+PLOTS = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.plots, kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
 TRAINED_FOLDERS = [one.folder(OUT) for one in TRAINED]
@@ -206,6 +207,7 @@ rule audit_table:
 rule figures:
     input:
         samples=[f"{folder}/samples.npz" for folder in RUN_FOLDERS],
+        records=[f"{folder}/run.json" for folder in RUN_FOLDERS],
         real=[f"{DATA}/test.npz".format(dataset=dataset) for dataset in CONFIG.datasets],
         layout=LAYOUT,
     output:
@@ -214,6 +216,7 @@ rule figures:
         root=OUT,
         folders=RUN_FOLDERS,
         folder=f"{OUT}/figures",
+        rows=CONFIG.figure_rows,
         alone=alone,
     log:
         f"{LOGS}/report/figures.log",
@@ -221,7 +224,26 @@ rule figures:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout:q} {params.alone}"
-            " --out {params.folder} --runs {params.folders}"
+            " --rows {params.rows} --out {params.folder} --runs {params.folders}"
+        )
+
+
+rule plots:
+    input:
+        scores=f"{OUT}/scores.csv",
+        layout=LAYOUT,
+    output:
+        PLOTS,
+    params:
+        folder=f"{OUT}/figures",
+        alone=alone,
+    log:
+        f"{LOGS}/report/plots.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.score_plots --scores {input.scores} --layout {input.layout:q} {params.alone}"
+            " --out {params.folder}"
         )
 
 

@@ -23,7 +23,7 @@ _ERRORS = ("error: ", "Traceback ", "MemoryError", "Killed")
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """A run: its name under the folder watched, its state (one of STATES), and what there is to say of it."""
 
     name: str
@@ -67,22 +67,22 @@ def call_line(root: Path, now: float) -> str:
     return told["line"] + (f" (said {describe(old)} ago)" if gone else "")
 
 
-def standing(run: Path, name: str, now: float) -> Standing:
+def state_of(run: Path, name: str, now: float) -> RunState:
     """Returns how far a run is; `now` in seconds since 1970."""
     if (error := _failure(run)) is not None:
-        return Standing(name, FAILED, error)
+        return RunState(name, FAILED, error)
     if not (run / "plan.json").is_file():
-        return Standing(name, WAITING)
+        return RunState(name, WAITING)
     if (run / "fidelity.json").is_file() and (run / "utility.json").is_file():
-        return Standing(name, SCORED, _trained(run))
+        return RunState(name, SCORED, _trained(run))
     if (run / "samples.npz").is_file() or (run / "samples.json").is_file():
-        return Standing(name, SAMPLED, _trained(run))
+        return RunState(name, SAMPLED, _trained(run))
     if (run / "run.json").is_file():
-        return Standing(name, TRAINED, _trained(run))
+        return RunState(name, TRAINED, _trained(run))
     live = hear(run)
     if live is None:
-        return Standing(name, PLANNED)
-    return Standing(name, *_live(live, _line(run, live), now))
+        return RunState(name, PLANNED)
+    return RunState(name, *_live(live, _line(run, live), now))
 
 
 def _live(live: Live, line: str, now: float) -> tuple[str, str]:

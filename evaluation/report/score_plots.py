@@ -1,0 +1,271 @@
+"""Plots of scores.csv for a paper, as png and pdf: metrics against the budget, utility against the sound epsilon.
+
+Seeds are small marks, their means large ones with a t interval of 95 %. A run over its budget by the sound count has a
+mark and a colour of its own, and the legend says so; a run without a sound count is named and not placed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+from evaluation.report.charts import interval
+from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
+from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save
+from evaluation.scores import Score, measured
+from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender, groups
+from workflow.common.contracts import format_epsilon
+from workflow.common.errors import command
+from workflow.common.metrics import METRICS
+from workflow.common.options import Parser
+
+WIDTH, HEIGHT = 3.4, 2.6  # inches of a panel: a column of a paper
+# Okabe and Ito's colours, which all common colour vision tells apart; beyond them dashes do.
+LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+_MARKS = {"": ("o", INK), OVER_BUDGET: ("^", WARNING)}
+_WORDS = {"": "sound ε within the budget", OVER_BUDGET: "sound ε over the budget"}
+_STEP, _NEAR = 8.5, 16.0  # points: between numbers, and how near in x they are in each other's way
+
+
+def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] = ()) -> dict[str, list[Contender]]:
+    """Returns data set -> what was measured on it, each run and budget once, references last; `datasets` alone, if any.
+
+    Data sets stand as in `datasets`, or as the layout has them, others after those.
+    """
+    found: dict[str, dict[tuple, Contender]] = {}
+    for group in groups(scores):
+        for one in group.contenders:
+            found.setdefault(group.dataset, {})[one.method, one.accounting, one.epsilon] = one
+    kept = {name: sorted(ones.values(), key=lambda one: one.bar == REFERENCE) for name, ones in found.items()}
+    order = list(datasets or layout.datasets)
+    shown = sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return {name: kept[name] for name in shown if not datasets or name in datasets}
+
+
+def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
+    """Returns metrics against the budget: a row for each metric, a column for each data set, a line for each run.
+
+    Only runs with several budgets have a line; without any the figure is a sentence.
+    """
+    lines = {name: _lines(ones) for name, ones in found.items()}
+    lines = {name: each for name, each in lines.items() if each}
+    swept = [one for each in lines.values() for line in each.values() for one in line]
+    metrics = [metric for metric in spec.metrics if any(one.values.get(metric) for one in swept)]
+    if not metrics:
+        budgets = sorted({one.epsilon for ones in found.values() for one in ones if math.isfinite(one.epsilon)})
+        ran = ", ".join(f"ε = {format_epsilon(epsilon)}" for epsilon in budgets) or "no budget"
+        return message(f"No run has several budgets ({ran}): nothing to draw over ε.")
+    names = _in_order(layout, {run for each in lines.values() for run, _ in each})
+    style = {run: (LINES[n % len(LINES)], DASHES[n // len(LINES) % len(DASHES)]) for n, run in enumerate(names)}
+    figure, grid = _grid(len(metrics), len(lines))
+    for row, metric in zip(grid, metrics, strict=True):
+        for axes, (dataset, each) in zip(row, lines.items(), strict=True):
+            for (run, _), line in sorted(each.items(), key=lambda item: names.index(item[0][0])):
+                _sweep_line(axes, [one for one in line if one.values.get(metric)], metric, *style[run])
+            _budget_axis(axes, {one.epsilon for line in each.values() for one in line})
+            axes.set_title(layout.dataset_label(dataset), loc="left", parse_math=False)
+            axes.set_xlabel("ε, the budget")
+            axes.set_ylabel(METRICS[metric].label)
+    handles = [Line2D([], [], color=style[run][0], ls=style[run][1], label=_plain(layout, run)) for run in names]
+    bars = {one.bar for one in swept}
+    handles += [Line2D([], [], ls="", marker=_sweep_mark(bar)[0], mfc=_sweep_mark(bar)[1] or "0.3", color="0.3",
+                       label={**_WORDS, NO_SOUND_COUNT: "no sound ε known"}[bar])
+                for bar in ("", OVER_BUDGET, NO_SOUND_COUNT) if bar in bars]  # fmt: skip
+    return _with_legend(figure, handles)
+
+
+def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
+    """Returns metrics against the sound epsilon: a column for each data set, a numbered mark for a run and budget."""
+    metrics = [m for m in spec.metrics if any(one.values.get(m) for ones in found.values() for one in ones)]
+    private = [one for ones in found.values() for one in ones if one.bar != REFERENCE]
+    placed = [one for one in private if one.bar != NO_SOUND_COUNT and any(one.values.get(m) for m in metrics)]
+    if not placed:
+        return message("No private run with a sound ε was measured: nothing to draw.")
+    names = _in_order(layout, {one.method for one in placed})
+    figure, grid = _grid(len(metrics), len(found))
+    for row, metric in zip(grid, metrics, strict=True):
+        for axes, (dataset, ones) in zip(row, found.items(), strict=True):
+            _cloud(axes, ones, metric, layout, names)
+            axes.set_title(layout.dataset_label(dataset), loc="left", pad=11, parse_math=False)
+    bars = [bar for bar in _MARKS if any(one.bar == bar for one in placed)]
+    handles = [Line2D([], [], ls="", marker=_MARKS[bar][0], color=_MARKS[bar][1], label=_WORDS[bar]) for bar in bars]
+    handles += [Line2D([], [], ls="", label=f"{n}  {_plain(layout, run)}") for n, run in enumerate(names, 1)]
+    lost = _in_order(layout, {one.method for one in private if one.bar == NO_SOUND_COUNT})
+    if lost:
+        gone = ", ".join(_plain(layout, run) for run in lost)
+        handles.append(Line2D([], [], ls="", label=f"not placed, no sound ε known: {gone}"))
+    return _with_legend(figure, handles)
+
+
+def _lines(ones: Sequence[Contender]) -> dict[tuple[str, str], list[Contender]]:
+    """Returns the runs that have several budgets, each in the order of these."""
+    lines: dict[tuple[str, str], list[Contender]] = {}
+    for one in sorted((one for one in ones if math.isfinite(one.epsilon)), key=lambda one: one.epsilon):
+        lines.setdefault((one.method, one.accounting), []).append(one)
+    return {key: line for key, line in lines.items() if len(line) > 1}
+
+
+def _in_order(layout: Layout, runs: Iterable[str]) -> list[str]:
+    order = list(layout.runs)
+    return sorted(runs, key=lambda run: (order.index(run) if run in order else len(order), run))
+
+
+def _plain(layout: Layout, run: str) -> str:
+    return layout.run_label(run).replace("$", r"\$")
+
+
+def _with_legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
+    """Puts a legend below the panels, in room of its own, in as many columns as the width takes."""
+    width, height = figure.get_size_inches()
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(width / (0.045 * longest + 0.45))))
+    figure.set_size_inches(width, height + 0.13 * -(-len(handles) // columns) + 0.1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=6.5)
+    return figure
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2, lw=0.5)
+        axes.tick_params(labelsize=7)
+    return figure, [list(row) for row in grid]
+
+
+def _sweep_mark(bar: str) -> tuple[str, str]:
+    """Returns a mark and its filling, "" for the line's colour: what is not within its budget is hollow."""
+    return {"": ("o", ""), OVER_BUDGET: ("^", "white")}.get(bar, ("X", "white"))
+
+
+def _sweep_line(axes: Axes, line: Sequence[Contender], metric: str, colour: str, dash: str) -> None:
+    axes.plot([one.epsilon for one in line], [one.mean(metric) for one in line], dash, color=colour, lw=1.1)
+    for one in line:
+        mark, fill = _sweep_mark(one.bar)
+        _mean(axes, (one.epsilon,), one.values[metric], mark, colour, fill or colour)
+
+
+def _mean(axes: Axes, x: Sequence[float], y: Sequence[float], mark: str, colour: str, fill: str) -> None:
+    """Draws a mean with its interval, and the seeds behind it where there are several."""
+    if len(y) > 1:
+        axes.plot(list(x) if len(x) == len(y) else [x[0]] * len(y), y, mark, ms=2, color=colour, alpha=0.5, mew=0)
+        low, high = interval(y)
+        axes.plot([statistics.fmean(x)] * 2, [low, high], "-", color=colour, lw=0.8, alpha=0.7)
+    axes.plot(statistics.fmean(x), statistics.fmean(y), mark, ms=5, mec=colour, mfc=fill, mew=0.9)
+
+
+def _budget_axis(axes: Axes, budgets: Iterable[float]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(budgets)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_epsilon(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _cloud(axes: Axes, ones: Sequence[Contender], metric: str, layout: Layout, names: Sequence[str]) -> None:
+    marks = []
+    for one in ones:
+        y = one.values.get(metric)
+        if not y or one.bar not in _MARKS:
+            continue
+        x, (mark, colour) = one.values["eps_sound"], _MARKS[one.bar]
+        _mean(axes, x, y, mark, colour, colour)
+        marks.append((statistics.fmean(x), statistics.fmean(y), str(names.index(one.method) + 1)))
+    axes.set_xscale("log")
+    spans = [x for x, _, _ in marks] + [one.epsilon for one in ones if math.isfinite(one.epsilon)]
+    if spans:
+        axes.set_xlim(min(spans) / 1.6, max(spans) * 2.2)
+        wide = max(spans) / min(spans) > 50
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for epsilon in sorted({one.epsilon for one in ones if math.isfinite(one.epsilon)}):
+        axes.axvline(epsilon, color="0.5", lw=0.7, ls=":")
+        axes.annotate(f"budget {format_epsilon(epsilon)}", (epsilon, 1), (0, 2), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", size=5.5, color=FAINT, ha="center", va="bottom")  # fmt: skip
+    for one in ones:
+        if one.bar == REFERENCE and one.values.get(metric):
+            axes.axhline(one.mean(metric), color="0.5", lw=0.7, ls="--")
+            name = textwrap.fill(_plain(layout, one.method), 12)
+            axes.annotate(name, (1, one.mean(metric)), (3, 0), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", size=5.5, color=FAINT, va="center")  # fmt: skip
+    axes.set_xlabel("ε spent, by the sound count")
+    axes.set_ylabel(METRICS[metric].label)
+    _number(axes, marks)
+
+
+def _number(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
+    """Writes each mark's number right of it, moved where it would lie on another, with a hair line to its mark."""
+    low, high = axes.get_ylim()
+    (left, right), height, width = axes.get_xlim(), 72 * (HEIGHT - 0.75), 72 * (WIDTH - 0.7)
+    wide, tall = width / math.log(right / left), height / (high - low)
+    places = [(wide * math.log(x / left), tall * (y - low)) for x, y, _ in marks]
+    line = {"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
+    for column in _columns([x for x, _ in places]):
+        column = sorted(column, key=lambda place: places[place][1])
+        for place, at in zip(column, spread([places[place][1] for place in column], _STEP, height), strict=True):
+            x, y, text = marks[place]
+            axes.annotate(text, (x, y), (10, at - places[place][1]), textcoords="offset points", size=6, va="center",
+                          arrowprops=line)  # fmt: skip
+
+
+def _columns(xs: Sequence[float]) -> list[list[int]]:
+    """Returns the places of numbers that are near each other, one after the other from left to right."""
+    columns: list[list[int]] = []
+    for place in sorted(range(len(xs)), key=lambda place: xs[place]):
+        if columns and xs[place] - xs[columns[-1][-1]] < _NEAR:
+            columns[-1].append(place)
+        else:
+            columns.append([place])
+    return columns
+
+
+def spread(wanted: Sequence[float], step: float, room: float) -> list[float]:
+    """Returns where things stand that want to be at these rising heights: `step` apart, as near as they can be.
+
+    Between 0 and `room`, as far as it takes them.
+    """
+    blocks: list[tuple[float, int]] = []  # the middle of some that touch, and how many
+    for height in wanted:
+        middle, count = height, 1
+        while blocks and middle - step * (count - 1) / 2 < blocks[-1][0] + step * (blocks[-1][1] - 1) / 2 + step:
+            before, many = blocks.pop()
+            middle, count = (middle * count + before * many) / (count + many), count + many
+        reach = step * (count - 1) / 2
+        blocks.append((max(reach, min(room - reach, middle)), count))
+    return [middle + step * (place - (count - 1) / 2) for middle, count in blocks for place in range(count)]
+
+
+def write_plots(layout: Layout, scores: Sequence[Score], out: Path, datasets: Sequence[str] = ()) -> list[Path]:
+    """Writes each plot of the layout as png (200 dpi) and pdf under `out`; returns the paths."""
+    found, written = contenders(scores, layout, datasets), []
+    for name, spec in layout.plots.items():
+        with matplotlib.rc_context(STYLE):
+            written += save((sweep if spec.x == "epsilon" else against_spent)(spec, layout, found), out / name)
+    return written
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.report.score_plots`."""
+    parser = Parser(prog="python -m evaluation.report.score_plots", description=__doc__)
+    parser.add_argument("--scores", required=True, help="scores.csv of a run")
+    add_layout(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the plots' png and pdf")
+    options = parser.parse_args(argv)
+    layout = layout_of(options)
+    write_plots(layout, measured(options.scores, "plot"), options.out, options.datasets or ())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
