@@ -290,8 +290,7 @@ class _Generator(nn.Module):
         self.label = Transposed(classes, 2 * dim, 4)
         self.layers = nn.Sequential(
             nn.LeakyReLU(_LEAK), Transposed(4 * dim, 2 * dim, first, 2, 1), nn.LeakyReLU(_LEAK),
-            Transposed(2 * dim, dim, 4, 2, 1), nn.LeakyReLU(_LEAK),
-            *more,
+            Transposed(2 * dim, dim, 4, 2, 1), nn.LeakyReLU(_LEAK), *more,
             Transposed(last, shape[0], 4, 2, 1),
         )  # fmt: skip
 
@@ -322,7 +321,8 @@ class _Discriminator(nn.Module):
         seen = self.image(images)
         # On constant maps a convolution differs at the borders alone: 3x3 outputs tell all, at a twentieth of the cost.
         label = self.label(one_hot[:, :, None, None].expand(-1, -1, 6, 6))
-        label = (label.flatten(2) @ _stretching(*seen.shape[2:], seen.device)).unflatten(2, seen.shape[2:])
+        label = _stretching(*seen.shape[2:], seen.device).mT @ label.permute(0, 2, 3, 1).flatten(1, 2)
+        label = label.unflatten(1, seen.shape[2:]).permute(0, 3, 1, 2)
         return self.layers(maps_laid_out(torch.cat([seen, label], dim=1)))
 
 
