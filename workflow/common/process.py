@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from workflow.common.handover import hand_over
+
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED_PIPE = 128 + signal.SIGPIPE
 LINE = "interrupted: the same command goes on from what is finished"
@@ -30,6 +32,8 @@ def begin() -> None:
         print_anything()
         draw_anywhere()
         end_quietly()
+        # Here, before anything else is imported, or it would be in vain.
+        hand_over()
 
 
 def print_anything() -> None:
