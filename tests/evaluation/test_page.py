@@ -318,6 +318,10 @@ def test_committed_results_give_a_page_without_any_training(name, tmp_path):
     targets = {one["id"] for one in page.select(".card .body")}
     assert rows and all(row.th.a and row.th.a["href"][1:] in targets for row in rows)
     assert out.stat().st_size < 5e6
+    committed = ROOT / "results/reference" / name / "report.html"
+    if name == "quick":
+        again = f"python -m evaluation.report.page --root {committed.parent.relative_to(ROOT)} --out"
+        assert committed.read_bytes() == out.read_bytes(), f"write it again: {again} {committed.relative_to(ROOT)}"
 
 
 def test_a_folder_without_scores_is_bad_input(tmp_path, capsys):

@@ -76,7 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with pictures, the committed results of quick under both names, and those of own pictures."""
     folder = tmp_path_factory.mktemp("documented")
     for name in ("reference/quick", "quick"):
-        shutil.copytree(ROOT / "results/reference/quick", folder / "results" / name)
+        (folder / "results" / name).mkdir(parents=True)
+        shutil.copy(ROOT / "results/reference/quick/scores.csv", folder / "results" / name)
     shutil.copytree(ROOT / "results/published", folder / "results/published")
     (folder / "results/mine").mkdir()
     shutil.copy(ROOT / "results/reference/own_faces/scores.csv", folder / "results/mine")
@@ -102,13 +103,6 @@ def test_it_runs_and_says_what_the_pages_say(there: Path, capsys, command: str) 
         prepare(["lesions", "--folder", "PICTURES", "--out", "data/lesions"])
     shown = run(command, capsys)
     assert [words for words in REGISTERED[command]["here"] if words not in shown] == [], shown[-2000:]
-
-
-def test_the_page_of_the_committed_results_is_small_enough_to_send(there: Path, capsys) -> None:
-    (command,) = (one for one in kind("here") if "evaluation.report.page" in one)
-    run(command, capsys)
-    page = there / "results/reference/quick/report.html"
-    assert page.read_text(encoding="utf-8").count('<details class="card"') > 20 and page.stat().st_size < 5 << 20
 
 
 @pytest.mark.slow
