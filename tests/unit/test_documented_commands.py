@@ -165,7 +165,9 @@ def test_snakemake_would_do_it(command: str, tmp_path: Path) -> None:
         for number in range(200):
             Image.new("L", (28, 28), number % 250).save(sources / "lookalike" / name / f"{number}.png")
     (sources / "mine.yaml").write_text("extends: own\ndatasets:\n  lookalike: {folder: lookalike, public: true}\n")
-    dry = [sys.executable, "-m", *shlex.split(command), *([] if "-n" in command else ["-n"])]
+    # print_config only prints.
+    dry = [sys.executable, "-m", *shlex.split(command)]
+    dry += [] if "-n" in dry or "print_config" in dry else ["-n"]
     done = subprocess.run(dry, cwd=sources, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and REGISTERED[command]["planned"] in done.stdout + done.stderr, done.stderr[-2000:]
 
