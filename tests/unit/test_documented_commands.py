@@ -37,7 +37,8 @@ def commands(text: str, fenced: bool = True) -> set[str]:
     shells = [block.replace("\\\n", " ") for language, block in blocks if language in ("", "sh", "bash", "console")]
     lines = [re.sub(r"(^|\s)#.*$", "", line) for block in shells for line in block.splitlines()]
     found = [*lines, *_INLINE.findall(_FENCED.sub("", text))]
-    return {" ".join(line.split()) for line in found} - {""}
+    # An ellipsis stands for any command of a kind.
+    return {" ".join(line.split()) for line in found if not line.endswith("...")} - {""}
 
 
 def kind(how: str) -> list[str]:
@@ -125,7 +126,7 @@ def _plan(preset: str, name: str, card: Path) -> None:
     """Writes the plan of a preset's run, where the graph does."""
     settings, dataset = shipped(preset).runs[name], json.loads(card.read_text())["dataset"]
     out = f"results/{preset}/runs/{dataset}/{name}/eps10/seed0/plan.json"
-    chosen = ["--hyper", json.dumps(settings.hyper_for(dataset)), "--accounting", settings.accounting]
+    chosen = ["--hyper", json.dumps(dict(settings.hyper[dataset])), "--accounting", settings.accounting]
     given = ["plan", "--method", settings.method, "--card", str(card), "--epsilon", "10", *chosen, "--out", out]
     assert methods_command.main(given) in (0, None)
 
@@ -164,7 +165,9 @@ def test_snakemake_would_do_it(command: str, tmp_path: Path) -> None:
         for number in range(200):
             Image.new("L", (28, 28), number % 250).save(sources / "lookalike" / name / f"{number}.png")
     (sources / "mine.yaml").write_text("extends: own\ndatasets:\n  lookalike: {folder: lookalike, public: true}\n")
-    dry = [sys.executable, "-m", *shlex.split(command), *([] if "-n" in command else ["-n"])]
+    # print_config only prints.
+    dry = [sys.executable, "-m", *shlex.split(command)]
+    dry += [] if "-n" in dry or "print_config" in dry else ["-n"]
     done = subprocess.run(dry, cwd=sources, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and REGISTERED[command]["planned"] in done.stdout + done.stderr, done.stderr[-2000:]
 
