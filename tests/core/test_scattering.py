@@ -272,7 +272,7 @@ def test_the_distance_is_that_between_means_less_a_constant_and_knows_rare_class
 def test_halves_of_a_class_are_compared_with_each_other_and_both_with_the_records(tmp_path) -> None:
     labels, records = torch.tensor([0] * 30 + [1] * 10), 2 * draws(40, 7) - 1
     share = torch.tensor([0.75, 0.25])
-    aims = torch.stack([functional.normalize(records)[labels == label].mean(0) for label in (0, 1)])
+    aims = torch.stack([unit(records)[labels == label].mean(0) for label in (0, 1)])
     fakes = 4 * draws(12, 7, name="fakes") - 2
     one, other = functional.normalize(fakes).view(2, 2, 3, 7).mean(2).unbind(1)
     wanted = 3 * share * ((one * other).sum(1) - ((one + other) * aims).sum(1))
