@@ -222,7 +222,7 @@ def asked(features: torch.Tensor, labels: torch.Tensor, folder: Path, noise: flo
 
 
 def test_the_release_is_the_sum_of_rows_of_norm_one_each_at_its_class(tmp_path) -> None:
-    features, labels = 9 * draws(10, 7) - 3, torch.tensor([0, 0, 1, 0, 1, 1, 1, 1, 0, 1])
+    features, labels = 9 * draws(10, 7) - 3, torch.tensor([0, 0, 1, 0, 1, 1, 2, 2, 0, 1])
     answer = asked(features, labels, tmp_path)
     rows = torch.cat([0.95**0.5 * functional.normalize(features), torch.full((10, 1), 0.05**0.5)], dim=1)
     wanted = torch.stack([rows[labels == label].sum(0) for label in range(3)])
@@ -267,6 +267,18 @@ def test_the_distance_is_that_between_means_less_a_constant_and_knows_rare_class
     one = witness.distance(answer, 40, records[:30], torch.tensor([0]))
     other = witness.distance(answer, 40, -records[:30], torch.tensor([0]))
     assert float(one) < float(other)
+
+
+def test_halves_of_a_class_are_compared_with_each_other_and_both_with_the_records(tmp_path) -> None:
+    labels, records = torch.tensor([0] * 30 + [1] * 10), 2 * draws(40, 7) - 1
+    # A class without records weighs as much as one record.
+    share = torch.tensor([0.75, 0.25, 1 / 40])
+    aims = torch.stack([unit(records)[labels == label].sum(0) / 40 for label in range(3)])
+    fakes = 4 * draws(18, 7, name="fakes") - 2
+    one, other = functional.normalize(fakes).view(3, 2, 3, 7).mean(2).unbind(1)
+    wanted = 3 * (share * (one * other).sum(1) - ((one + other) * aims).sum(1))
+    found = witness.distance(asked(records, labels, tmp_path), 40, fakes, torch.arange(3))
+    torch.testing.assert_close(found, wanted.mean(), rtol=1e-3, atol=1e-4)
 
 
 # The network that refines.

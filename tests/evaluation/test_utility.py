@@ -256,8 +256,8 @@ def test_too_few_samples_to_hold_some_of_each_class_out_train_without_a_holdout(
         ('{"num_samples": true}', "num_samples must be of type int"),
         ('{"holdout": NaN}', "NaN is no number of JSON"),
         ('{"holdout": 0.9}', "0.01 to 0.5, got 0.9"),
-        ('{"schedule": "cosine"}', "valid: onecycle, step"),
-        ('{"feature_network": "vgg"}', "valid: small, vgg11_bn"),
+        ('{"schedule": "cosine"}', "schedule must be onecycle or step, got 'cosine'"),
+        ('{"feature_network": "vgg"}', "feature_network must be small or vgg11_bn, got 'vgg'"),
         ("{", "--protocol is not readable"), ("absent.json", "no such file"),
     ],
 )

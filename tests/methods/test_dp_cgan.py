@@ -171,7 +171,7 @@ def test_an_empty_poisson_batch_makes_a_noisy_step(tmp_path: Path, monkeypatch: 
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(UserError, match="valid: adam, sgd"):
+    with pytest.raises(UserError, match="optimizer must be sgd or adam, got"):
         build(optimizer="rmsprop")
 
 

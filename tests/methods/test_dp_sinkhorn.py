@@ -279,7 +279,7 @@ def test_the_average_is_what_is_sampled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"latent_law": "cauchy"}, "valid: gaussian, uniform"),
+        ({"latent_law": "cauchy"}, "latent_law must be uniform or gaussian, got"),
         ({"generated": 0}, "generated must be 1 to 4096, got 0"),
         ({"regularization": 0.0}, "regularization must be 1e-09 to 1e\\+09, got 0"),
         ({"alternates": 1.5}, "alternates must be 0 to 1, got 1.5"),

@@ -105,7 +105,7 @@ def test_an_averaged_run_resumes(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ({"num_teachers": 25}, "num_teachers must be at most 24, the training records of toy; got 25"),
-        ({"labels": "soft"}, "valid: majority, share"),
+        ({"labels": "soft"}, "labels must be majority or share, got"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(overrides: dict, message: str) -> None:

@@ -114,6 +114,7 @@ def test_without_noise_there_is_none_to_share():
 def test_a_plan_without_a_start_says_nothing_of_it_and_one_with_a_start_says_all(method):
     bare, whole = planned(method, start="none", start_steps=1000), planned(method)
     assert not [name for name in bare.to_dict()["hyper"] if name.startswith("start")] and len(bare.releases) == 1
+    assert bare.build(CPU).num_steps == 4
     named = {name: value for name, value in whole.to_dict()["hyper"].items() if name.startswith("start")}
     assert named == {"start": "dp_gauss", "start_share": 0.3, "start_steps": 3}
     for plan in (bare, whole):
