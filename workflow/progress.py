@@ -140,7 +140,8 @@ class Progress(logging.Handler):
                 f"results: open {self.root}/report.html; tables are in {self.root}/tables/, figures in"
                 f" {self.root}/figures/, all numbers in {self.root}/scores.csv"
             )
-        files = sorted({str(path) for job in workflow.dag.targetjobs for path in job.output})
+        named = workflow.dag.targetfiles or [path for job in workflow.dag.targetjobs for path in job.output]
+        files = sorted({str(path) for path in named})
         more = f" and {len(files) - 3} more" if len(files) > 3 else ""
         return f"results: {', '.join(files[:3])}{more}"
 

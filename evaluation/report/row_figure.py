@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
-from matplotlib.textpath import TextPath
 
-from evaluation.report.saved_figures import FAINT, STYLE, WARNING, message
+from evaluation.report.saved_figures import FAINT, WARNING, message, text_width
 
 # Inches: one image, between panels, margin, a panel's title, between images and the mark, the mark, and before it.
 CELL, GAP, EDGE, TITLE, AWAY, BAR, BEFORE = 0.40, 0.22, 0.1, 0.26, 0.05, 0.035, 0.05
@@ -79,7 +77,7 @@ def _slot(panel: Panel, labels: list[Label]) -> _Slot:
     canvas = mosaic(panel, labels)
     # Every panel has the same row height, so its width follows from its canvas.
     width = CELL * len(labels) * canvas.shape[1] / canvas.shape[0]
-    step, longest = width / len(panel.classes), max(_inches(name, CLASS) for name in panel.classes)
+    step, longest = width / len(panel.classes), max(text_width(name, CLASS) for name in panel.classes)
     size = CLASS * min(1.0, 0.95 * step / longest) if longest else CLASS
     slanted = size < _SMALLEST
     names, beyond = 0.12, 0.0
@@ -87,15 +85,7 @@ def _slot(panel: Panel, labels: list[Label]) -> _Slot:
         size = CLASS
         names = longest * math.sin(math.radians(_SLANT)) + 0.12
         beyond = max(0.0, longest * math.cos(math.radians(_SLANT)) - step / 2)
-    return _Slot(panel, canvas, width, size, slanted, names, max(width + beyond, _inches(panel.title, HEAD)))
-
-
-def _inches(text: str, size: float) -> float:
-    """Returns how wide a text is, in inches at a size in points; a `$` is no formula."""
-    if not text.strip():
-        return 0.0
-    font = FontProperties(family=STYLE["font.family"])
-    return TextPath((0, 0), text.replace("$", r"\\$"), size=size, prop=font, usetex=False).get_extents().width / 72
+    return _Slot(panel, canvas, width, size, slanted, names, max(width + beyond, text_width(panel.title, HEAD)))
 
 
 def draw(labels: list[Label], panels: list[Panel], when_empty: str) -> Figure:
@@ -123,7 +113,7 @@ def _lines(label: Label) -> list[tuple[str, float, str]]:
 
 
 def _label_width(label: Label) -> float:
-    return max(_inches(text, size) for text, size, _ in _lines(label))
+    return max(text_width(text, size) for text, size, _ in _lines(label))
 
 
 def _draw_label(figure: Figure, label: Label, left: float, middle: float) -> None:

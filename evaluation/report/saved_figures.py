@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from workflow.common.files import atomic
 
@@ -32,3 +34,11 @@ def message(text: str) -> Figure:
     figure = Figure(figsize=(6, 0.6))
     figure.text(0.5, 0.5, text, ha="center", va="center")
     return figure
+
+
+def text_width(text: str, size: float) -> float:
+    """Returns how wide a text is, in inches at a size in points; a `$` is no formula."""
+    if not text.strip():
+        return 0.0
+    font = FontProperties(family=STYLE["font.family"])
+    return TextPath((0, 0), text.replace("$", r"\\$"), size=size, prop=font, usetex=False).get_extents().width / 72

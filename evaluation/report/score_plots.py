@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from evaluation.report.charts import interval
 from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
-from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save
+from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save, text_width
 from evaluation.scores import Score, measured
 from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender, groups
 from workflow.common.contracts import format_epsilon
@@ -28,13 +28,15 @@ from workflow.common.errors import command
 from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 
-WIDTH, HEIGHT = 3.4, 2.6  # inches of a panel: a column of a paper
-# Okabe and Ito's colours, which all common colour vision tells apart; beyond them dashes do.
+WIDTH, HEIGHT, NARROWEST = 3.4, 2.6, 5.2  # inches: a panel, as wide as a column of a paper, and a whole figure
+# Okabe and Ito's colours, which all common colour vision tells apart; dashes show what lies below a line.
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 _MARKS = {"": ("o", INK), OVER_BUDGET: ("^", WARNING)}
 _WORDS = {"": "sound ε within the budget", OVER_BUDGET: "sound ε over the budget"}
-_STEP, _NEAR = 8.5, 16.0  # points: between numbers, and how near in x they are in each other's way
+_SMALL = 6.5  # points
+# Points: between numbers, how near in x they are in each other's way, and about the height of a plot.
+_STEP, _NEAR, _TALL = 8.5, 16.0, 72 * (HEIGHT - 0.9)
 
 
 def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] = ()) -> dict[str, list[Contender]]:
@@ -66,7 +68,7 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
         ran = ", ".join(f"ε = {format_epsilon(epsilon)}" for epsilon in budgets) or "no budget"
         return message(f"No run has several budgets ({ran}): nothing to draw over ε.")
     names = _in_order(layout, {run for each in lines.values() for run, _ in each})
-    style = {run: (LINES[n % len(LINES)], DASHES[n // len(LINES) % len(DASHES)]) for n, run in enumerate(names)}
+    style = {run: (LINES[n % len(LINES)], DASHES[n % len(DASHES)]) for n, run in enumerate(names)}
     figure, grid = _grid(len(metrics), len(lines))
     for row, metric in zip(grid, metrics, strict=True):
         for axes, (dataset, each) in zip(row, lines.items(), strict=True):
@@ -75,7 +77,7 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
             _budget_axis(axes, {one.epsilon for line in each.values() for one in line})
             axes.set_title(layout.dataset_label(dataset), loc="left", parse_math=False)
             axes.set_xlabel("ε, the budget")
-            axes.set_ylabel(METRICS[metric].label)
+            axes.set_ylabel(_axis(metric))
     handles = [Line2D([], [], color=style[run][0], ls=style[run][1], label=_plain(layout, run)) for run in names]
     bars = {one.bar for one in swept}
     handles += [Line2D([], [], ls="", marker=_sweep_mark(bar)[0], mfc=_sweep_mark(bar)[1] or "0.3", color="0.3",
@@ -120,6 +122,12 @@ def _in_order(layout: Layout, runs: Iterable[str]) -> list[str]:
     return sorted(runs, key=lambda run: (order.index(run) if run in order else len(order), run))
 
 
+def _axis(metric: str) -> str:
+    known = METRICS[metric]
+    arrow = (" ↑" if known.higher_is_better else " ↓") if known.arrow else ""
+    return known.label + arrow
+
+
 def _plain(layout: Layout, run: str) -> str:
     return layout.run_label(run).replace("$", r"\$")
 
@@ -127,15 +135,16 @@ def _plain(layout: Layout, run: str) -> str:
 def _with_legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
     """Puts a legend below the panels, in room of its own, in as many columns as the width takes."""
     width, height = figure.get_size_inches()
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(width / (0.045 * longest + 0.45))))
+    longest = max(text_width(str(handle.get_label()), _SMALL) for handle in handles)
+    # A mark and the space around it are as wide as five letters.
+    columns = max(1, min(len(handles), int(width / (longest + 5 * _SMALL / 72))))
     figure.set_size_inches(width, height + 0.13 * -(-len(handles) // columns) + 0.1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=6.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=_SMALL)
     return figure
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    figure = Figure(figsize=(max(WIDTH * columns, NARROWEST), HEIGHT * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
@@ -193,27 +202,39 @@ def _cloud(axes: Axes, ones: Sequence[Contender], metric: str, layout: Layout, n
         axes.axvline(epsilon, color="0.5", lw=0.7, ls=":")
         axes.annotate(f"budget {format_epsilon(epsilon)}", (epsilon, 1), (0, 2), xycoords=("data", "axes fraction"),
                       textcoords="offset points", size=5.5, color=FAINT, ha="center", va="bottom")  # fmt: skip
-    for one in ones:
-        if one.bar == REFERENCE and one.values.get(metric):
-            axes.axhline(one.mean(metric), color="0.5", lw=0.7, ls="--")
-            name = textwrap.fill(_plain(layout, one.method), 12)
-            axes.annotate(name, (1, one.mean(metric)), (3, 0), xycoords=("axes fraction", "data"),
-                          textcoords="offset points", size=5.5, color=FAINT, va="center")  # fmt: skip
     axes.set_xlabel("ε spent, by the sound count")
-    axes.set_ylabel(METRICS[metric].label)
+    axes.set_ylabel(_axis(metric))
+    levels = [(_plain(layout, one.method), one.mean(metric)) for one in ones if one.bar == REFERENCE]
+    _name(axes, [(name, level) for name, level in levels if level is not None])
+    # Last, when the axis has its ends.
     _number(axes, marks)
+
+
+def _points(axes: Axes, y: float) -> float:
+    """Returns about how high a value stands above the axis, in points."""
+    low, high = axes.get_ylim()
+    return _TALL * (y - low) / (high - low)
+
+
+def _name(axes: Axes, levels: Sequence[tuple[str, float]]) -> None:
+    """Draws a dashed line at each level and writes its name right of the plot, none on another."""
+    levels = sorted(levels, key=lambda level: level[1])
+    for _, y in levels:
+        axes.axhline(y, color="0.5", lw=0.7, ls="--", zorder=0)
+    wanted = [_points(axes, y) for _, y in levels]
+    for (name, y), want, at in zip(levels, wanted, spread(wanted, 2 * _STEP, _TALL), strict=True):
+        axes.annotate(textwrap.fill(name, 16), (1, y), (3, at - want), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", size=5.5, color=FAINT, va="center")  # fmt: skip
 
 
 def _number(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
     """Writes each mark's number right of it, moved where it would lie on another, with a hair line to its mark."""
-    low, high = axes.get_ylim()
-    (left, right), height, width = axes.get_xlim(), 72 * (HEIGHT - 0.75), 72 * (WIDTH - 0.7)
-    wide, tall = width / math.log(right / left), height / (high - low)
-    places = [(wide * math.log(x / left), tall * (y - low)) for x, y, _ in marks]
+    (left, right), width = axes.get_xlim(), 72 * (WIDTH - 0.7)
+    places = [(width * math.log(x / left) / math.log(right / left), _points(axes, y)) for x, y, _ in marks]
     line = {"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
     for column in _columns([x for x, _ in places]):
         column = sorted(column, key=lambda place: places[place][1])
-        for place, at in zip(column, spread([places[place][1] for place in column], _STEP, height), strict=True):
+        for place, at in zip(column, spread([places[place][1] for place in column], _STEP, _TALL), strict=True):
             x, y, text = marks[place]
             axes.annotate(text, (x, y), (10, at - places[place][1]), textcoords="offset points", size=6, va="center",
                           arrowprops=line)  # fmt: skip
@@ -233,7 +254,7 @@ def _columns(xs: Sequence[float]) -> list[list[int]]:
 def spread(wanted: Sequence[float], step: float, room: float) -> list[float]:
     """Returns where things stand that want to be at these rising heights: `step` apart, as near as they can be.
 
-    Between 0 and `room`, as far as it takes them.
+    Between half a step from 0 and from `room`, as far as it takes them.
     """
     blocks: list[tuple[float, int]] = []  # the middle of some that touch, and how many
     for height in wanted:
@@ -241,7 +262,7 @@ def spread(wanted: Sequence[float], step: float, room: float) -> list[float]:
         while blocks and middle - step * (count - 1) / 2 < blocks[-1][0] + step * (blocks[-1][1] - 1) / 2 + step:
             before, many = blocks.pop()
             middle, count = (middle * count + before * many) / (count + many), count + many
-        reach = step * (count - 1) / 2
+        reach = step * count / 2
         blocks.append((max(reach, min(room - reach, middle)), count))
     return [middle + step * (place - (count - 1) / 2) for middle, count in blocks for place in range(count)]
 
