@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow import fork_server
 from workflow.common import process
 from workflow.common.errors import UserError, short
 
@@ -206,6 +207,17 @@ def no_rule(error: Exception, root: str) -> UserError:
     )
 
 
+def lift_default_limit(scheduling: Any) -> None:
+    """Takes away Snakemake's default limit of 100 jobs a second; one that a user sets stays.
+
+    It makes Snakemake look at every waiting job again each second, once for each job that has ended: half an hour of
+    jobs later that is a tenth of a core and grows.
+    """
+    limit = getattr(scheduling, "max_jobs_per_timespan", None)
+    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
+        scheduling.max_jobs_per_timespan = None
+
+
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
 
@@ -220,11 +232,13 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any]) -> None:
             return fail(error)
         from snakemake.exceptions import LockException, MissingRuleException
 
+        lift_default_limit(workflow.scheduling_settings)
         settings = executor_plugin.common_settings
         try:
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
-            with held(root, settings.local_exec), process.raised():
+            steps_libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
+            with held(root, settings.local_exec), steps_libraries, process.raised():
                 return execute(*arguments, executor_plugin=executor_plugin, **named)
         except LockException:
             return fail(UserError(

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_project import ROOT, Project
@@ -213,3 +214,22 @@ def test_make_calls_snakemake_through_the_door_that_ctrl_c_knows():
         ["make", "--dry-run", "tables", "PRESET=smoke"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "-m workflow.snakemake --quiet rules host --cores all --config preset=smoke" in dry.stdout
+
+
+@pytest.mark.parametrize(("arguments", "limited"), [((), False), (("--max-jobs-per-timespan", "7/1m"), True)])
+def test_the_default_limit_of_jobs_a_second_is_lifted_and_a_users_own_stays(here, monkeypatch, arguments, limited):
+    """With a limit Snakemake wakes each second once for each job that has ended."""
+    from snakemake.cli import get_argument_parser
+
+    parsed = get_argument_parser().parse_args(["--cores", "1", *arguments])
+    scheduling = SimpleNamespace(max_jobs_per_timespan=parsed.max_jobs_per_timespan)
+    seen = []
+    workflow = SimpleNamespace(
+        scheduling_settings=scheduling, is_main_process=True, execution_settings=SimpleNamespace(lock=True),
+        execute=lambda **_: seen.append(scheduling.max_jobs_per_timespan),
+    )  # fmt: skip
+    assert parsed.max_jobs_per_timespan is not None
+    calls.guard(workflow, "results/long", fail=pytest.fail)
+    plugin = SimpleNamespace(common_settings=SimpleNamespace(dryrun_exec=True))
+    workflow.execute(executor_plugin=plugin)
+    assert [limit is not None for limit in seen] == [limited]

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from workflow.common.handover import hand_over
+
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED_PIPE = 128 + signal.SIGPIPE
 LINE = "interrupted: the same command goes on from what is finished"
@@ -28,6 +30,8 @@ def begin() -> None:
     # While Python looks for the module that -m names, this stands in the place of its path.
     if sys.argv[:1] == ["-m"]:
         ready()
+        # Here, before anything else is imported, or it would be in vain.
+        hand_over()
 
 
 def ready() -> None:

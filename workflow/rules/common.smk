@@ -14,12 +14,6 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 os.environ["PYTHONUNBUFFERED"] = "1"
 
-# Its limit of 100 jobs a second makes Snakemake look at every waiting job again each second, once for each job that has
-# ended: half an hour of jobs later that is a tenth of a core and grows. A limit that a user sets stays.
-limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
-if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 from workflow.common import process
 
 process.print_anything()

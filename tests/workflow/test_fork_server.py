@@ -1,0 +1,161 @@
+"""A step whose libraries a fork server has loaded behaves as one that loads them itself, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workflow import fork_server
+from workflow.common.handover import VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+# What takes long to import says in which process it was.
+LIBRARY = "import os\nPROCESS = os.getpid()\n"
+COMMAND = """
+import os, signal, sys, time
+import library
+
+def wait():
+    open("waits", "w").write(str(os.getpid()))
+    time.sleep(60)
+
+def note(*_):
+    open("signals", "a").write("x")
+
+what = sys.argv[1]
+if what == "tell":
+    print("shared" if library.PROCESS == os.getppid() else "alone" if library.PROCESS == os.getpid() else "?")
+    print(__name__, sys.argv[1:], os.getcwd(), os.environ.get("OWN"), sys.stdin.read())
+    print("to stderr", file=sys.stderr)
+    sys.exit(7)
+elif what == "fail":
+    raise ValueError("no such thing")
+elif what == "die":
+    os.kill(os.getpid(), signal.SIGSEGV)
+elif what == "wait":
+    wait()
+elif what == "note":
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    wait()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch) -> Path:
+    package = tmp_path / "toy"
+    package.mkdir()
+    (package / "__init__.py").write_text("from workflow.common import process\nprocess.begin()\n")
+    (package / "__main__.py").write_text(COMMAND)
+    (tmp_path / "library.py").write_text(LIBRARY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def served(here: Path) -> Iterator[Path]:
+    with fork_server.running({"toy": ["library"]}):
+        yield here
+
+
+def toy(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "toy", *arguments], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def waiting(here: Path, what: str) -> tuple[subprocess.Popen, int]:
+    """Starts a command that waits, in a process group of its own; returns it and the process in which it runs."""
+    step = subprocess.Popen([sys.executable, "-m", "toy", what], stderr=subprocess.PIPE, text=True, process_group=0)
+    while not (here / "waits").exists() or not (here / "waits").read_text():
+        assert step.poll() is None
+        time.sleep(0.01)
+    return step, int((here / "waits").read_text())
+
+
+def gone(process: int) -> bool:
+    end = time.monotonic() + 30
+    while Path(f"/proc/{process}").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not Path(f"/proc/{process}").exists()
+
+
+def test_a_command_has_its_own_arguments_folder_environment_streams_and_exit_code(served: Path):
+    (served / "elsewhere").mkdir()
+    found = toy("tell", "a b", cwd=served / "elsewhere", env={**os.environ, "OWN": "mine"}, input="typed")
+    first, second = found.stdout.splitlines()
+    assert first == "shared"
+    assert second == f"__main__ ['tell', 'a b'] {served / 'elsewhere'} mine typed"
+    assert (found.stderr, found.returncode) == ("to stderr\n", 7)
+
+
+def test_two_commands_never_share_a_process(served: Path):
+    steps = [subprocess.Popen([sys.executable, "-m", "toy", "tell"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True) for _ in range(4)]  # fmt: skip
+    assert [step.communicate()[0].split()[0] for step in steps] == ["shared"] * 4
+
+
+def test_an_error_is_reported_as_without_a_server(served: Path):
+    found = toy("fail")
+    assert found.returncode == 1 and found.stderr.endswith("ValueError: no such thing\n")
+
+
+def test_a_command_that_a_signal_ends_ends_its_caller_likewise(served: Path):
+    assert toy("die").returncode == -signal.SIGSEGV
+
+
+def test_termination_reaches_the_command(served: Path):
+    step, process = waiting(served, "note")
+    step.terminate()
+    assert step.wait(30) == 3 and process != step.pid and gone(process)
+
+
+def test_ctrl_c_reaches_the_command_once(served: Path):
+    step, process = waiting(served, "note")
+    os.killpg(step.pid, signal.SIGINT)
+    while not (served / "signals").exists():
+        time.sleep(0.01)
+    step.terminate()
+    assert step.wait(30) == 3 and gone(process)
+    assert (served / "signals").read_text() == "x"
+
+
+def test_a_killed_caller_takes_the_command_with_it(served: Path):
+    step, process = waiting(served, "wait")
+    step.kill()
+    assert gone(process)
+
+
+def test_a_command_ends_the_wait_for_it_when_it_is_killed(served: Path):
+    step, process = waiting(served, "wait")
+    os.kill(process, signal.SIGKILL)
+    assert step.wait(30) == -signal.SIGKILL
+
+
+def test_a_command_alone_where_there_is_no_server_or_its_threads_are_others(served: Path):
+    assert toy("tell", input="", env={**os.environ, VARIABLE: str(served)}).stdout.startswith("alone")
+    assert toy("tell", input="", env={**os.environ, "OMP_NUM_THREADS": "2"}).stdout.startswith("alone")
+
+
+def test_the_server_leaves_nothing_behind_and_outlives_no_command(here: Path):
+    with fork_server.running({"toy": ["library"]}):
+        folder = Path(os.environ[VARIABLE])
+        assert toy("tell", input="").stdout.startswith("shared")
+        assert [path.name for path in folder.iterdir()] == ["toy"]
+    assert not folder.exists() and VARIABLE not in os.environ
+
+
+def test_a_library_that_does_not_load_is_left_to_the_command(here: Path):
+    (here / "library.py").write_text("raise RuntimeError('broken')\n")
+    with fork_server.running({"toy": ["library"]}):
+        found = toy("tell")
+    assert found.returncode == 1 and found.stderr.endswith("RuntimeError: broken\n")
