@@ -79,3 +79,9 @@ def test_every_command_and_block_of_the_page_works_in_its_order(copy: Path) -> N
     theirs = next(text for kind, text in blocks() if kind == "yaml" and "external" in text)
     (copy / "mine.yaml").write_text(f"extends: smoke\nruns:\n{theirs}")
     assert "claimed" in run("dpbench graph --cores 1 print_config --configfile mine.yaml", copy)
+
+
+@pytest.mark.slow
+def test_what_new_writes_passes_the_contract_suite_as_it_is(copy: Path) -> None:
+    run("dpbench new foo", copy)
+    assert " passed" in run("python -m pytest -q -n 0 tests/contract -k foo", copy)
