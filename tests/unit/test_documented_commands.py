@@ -24,9 +24,12 @@ from workflow.datasets.__main__ import main as prepare
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 REGISTERED = yaml.safe_load(Path(__file__).with_name("documented_commands.yaml").read_text(encoding="utf-8"))
-KINDS = ("here", "slow", "planned", "ci", "rule", "test", "help", "nowhere")
+KINDS = ("here", "slow", "planned", "ci", "test", "help", "nowhere")
 # Fenced blocks of a page that a test of its own takes from it and follows.
-FOLLOWED = {"docs/your-own-images.md": "tests/e2e/test_your_own_images.py"}
+FOLLOWED = {
+    "docs/your-own-images.md": "tests/e2e/test_your_own_images.py",
+    "docs/add-a-method.md": "tests/e2e/test_add_a_method.py",
+}
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:python[\d.]* |snakemake |make [a-z]|\.ci/|podman |mkdocs |dpbench )[^`]*)`")
 
@@ -37,8 +40,8 @@ def commands(text: str, fenced: bool = True) -> set[str]:
     shells = [block.replace("\\\n", " ") for language, block in blocks if language in ("", "sh", "bash", "console")]
     lines = [re.sub(r"(^|\s)#.*$", "", line) for block in shells for line in block.splitlines()]
     found = [*lines, *_INLINE.findall(_FENCED.sub("", text))]
-    # An ellipsis stands for any command of a kind.
-    return {" ".join(line.split()) for line in found if not line.endswith("...")} - {""}
+    # An ellipsis stands for any command of a kind, and so does a package alone.
+    return {" ".join(line.split()) for line in found if not line.endswith("...")} - {"", "python -m", "python -m methods"}
 
 
 def kind(how: str) -> list[str]:
@@ -63,10 +66,13 @@ def test_a_new_command_is_seen_wherever_it_stands() -> None:
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs `python -m MODULE ...` in this process, which must succeed; returns what it printed."""
-    _, _, module, *arguments = shlex.split(command)
+    """Runs `python -m MODULE ...` or `dpbench ...` in this process, which must succeed; returns what it printed."""
+    module, *arguments = shlex.split(command.removeprefix("python -m "))
     package = (ROOT / module.replace(".", "/")).is_dir()
-    code = importlib.import_module(f"{module}.__main__" if package else module).main(arguments)
+    try:
+        code = importlib.import_module(f"{module}.__main__" if package else module).main(arguments)
+    except SystemExit as end:  # argparse's --help
+        code = end.code
     shown = capsys.readouterr()
     assert code in (0, None), shown.err
     return " ".join((shown.out + shown.err).split())
@@ -180,12 +186,9 @@ def test_ci_runs_it(command: str) -> None:
     assert line == command and any(shown == line or shown.startswith(f"{line} ") for shown in lines)
 
 
-@pytest.mark.parametrize("command", kind("rule"))
-def test_the_graph_calls_it_with_the_same_options(command: str) -> None:
-    text = (ROOT / "workflow/rules/evaluation.smk").read_text()
-    rule = text.split(f"rule {REGISTERED[command]['rule']}:\n")[1].split("\n\n\n")[0]
-    module, options = shlex.split(command)[2], re.findall(r" (--[\w-]+)", command)
-    assert f"-m {module} " in rule and options and all(f" {option} " in rule for option in options)
+@pytest.mark.parametrize("command", [one for one in kind("help") if one.startswith("dpbench ")])
+def test_a_verb_of_the_command_line_has_a_help(command: str, capsys) -> None:
+    assert f"usage: {command}" in run(f"{command} --help", capsys)
 
 
 @pytest.mark.parametrize("command", kind("test"))
