@@ -149,8 +149,10 @@ def test_a_method_of_no_noise_knows_no_start():
 
 
 @pytest.mark.parametrize("method", SMALL)
-def test_records_are_read_twice_then_not_at_all_then_once_a_step(method, tmp_path):
-    one, data = built(method), toy_records()
+def test_records_are_read_twice_then_not_at_all_then_once_a_step(method, tmp_path, monkeypatch):
+    one, data, begun = built(method), toy_records(), []
+    begin = one.begin_private
+    monkeypatch.setattr(one, "begin_private", lambda: (begun.append(spent(ledger, one)), begin()))
     with Ledger.open(tmp_path / "ledger.jsonl", one.context.releases, TEN, noise_key=b"1") as ledger:
         one.prepare(data, ledger)
         assert spent(ledger, one) == [1, 1, 0] and one.num_steps == 7
@@ -159,7 +161,7 @@ def test_records_are_read_twice_then_not_at_all_then_once_a_step(method, tmp_pat
         assert spent(ledger, one) == [1, 1, 0]
         for t in range(3, 7):
             one.step(t, data, ledger)
-        assert spent(ledger, one) == [1, 1, 4]
+        assert spent(ledger, one) == [1, 1, 4] and begun == [[1, 1, 0]]
 
 
 @pytest.mark.parametrize("method", SMALL)
