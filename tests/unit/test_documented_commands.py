@@ -41,7 +41,8 @@ def commands(text: str, fenced: bool = True) -> set[str]:
     lines = [re.sub(r"(^|\s)#.*$", "", line) for block in shells for line in block.splitlines()]
     found = [*lines, *_INLINE.findall(_FENCED.sub("", text))]
     # An ellipsis stands for any command of a kind, and so does a package alone.
-    return {" ".join(line.split()) for line in found if not line.endswith("...")} - {"", "python -m", "python -m methods"}
+    named = {" ".join(line.split()) for line in found if not line.endswith("...")}
+    return named - {"", "python -m", "python -m methods"}
 
 
 def kind(how: str) -> list[str]:
