@@ -78,7 +78,7 @@ def test_what_is_no_configuration_is_snakemakes_own_affair():
 def test_make_names_its_targets_where_there_is_no_such_one():
     done = subprocess.run(["make", "-C", ROOT, "tabels"], capture_output=True, text=True, check=False)
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert done.returncode == 2 and error.startswith("error: no target 'tabels'; valid: setup, tables, test,")
+    assert done.returncode == 2 and error.startswith("error: no target 'tabels'; valid: setup, console, tables, test,")
     targets = error.partition("valid: ")[2].split(", ")
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
     assert targets == phony.partition(": ")[2].split()

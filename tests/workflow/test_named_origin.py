@@ -42,7 +42,7 @@ def test_data_sets_of_no_form_are_refused_with_the_name_of_their_file(value) -> 
         ({"datasets": "look"}, {}, "unknown data set 'look' in mine.yaml"),
         ({"datasets": OWN}, {"datasets": {"lesions": {"size": "29"}}}, "--config: datasets.lesions: size must be"),
         ({"datasets": {"lesions": {"folder": "p", "fit": "cut"}}}, {"datasets": {"lesions": {"size": 28}}},
-         "mine.yaml: datasets.lesions: setting data set lesions.fit must be crop or pad, got "),
+         "mine.yaml: datasets.lesions: setting fit of data set lesions must be crop or pad, got "),
         ({"datasets": OWN}, {"datasets": {"lesions": {"fodler": "x"}}}, "--config: datasets.lesions: unknown setting"),
         ({"datasets": OWN}, {"epsilons": "1,nan"}, "--config: epsilons: epsilon must be a number above 0"),
         ({"datasets": OWN, "epsilons": [0]}, {"seeds": [0]}, "mine.yaml: epsilons: epsilon must be a number above 0"),

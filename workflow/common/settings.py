@@ -68,11 +68,17 @@ def parse(
     for name, value in values.items():
         if name not in fields:
             raise unknown(f"{kind} of {owner}" if owner else kind, name, fields)
-        what = f"{kind} {owner}.{name}" if owner else f"{kind} {name}"
+        what = f"{kind} {_placed(name, owner)}"
         if (per_record or records is not None) and hints[name] in (int, float):
             value = _per_record(what, value, hints[name], fields[name], records)
         checked[name] = value if isinstance(value, PerRecord) else _checked(what, value, hints[name], fields[name])
     return cls(**checked)
+
+
+def _placed(name: str, owner: str) -> str:
+    if " " in owner:
+        return f"{name} of {owner}"
+    return f"{owner}.{name}" if owner else name
 
 
 def range_of(field: dataclasses.Field) -> str:

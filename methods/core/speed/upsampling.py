@@ -46,7 +46,7 @@ def transposed(layer: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
     multiple of the stride, torch adds a bias slowly, and everywhere it sums a bias's gradient slowly.
     """
     if not CHOICES.by_places or x.device.type != "cpu":
-        return layer(x)
+        return nn.ConvTranspose2d.forward(layer, x)
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return _Transposed.apply(*(part.to(kind) for part in (x, layer.weight, layer.bias)), layer.stride, layer.padding)
 
