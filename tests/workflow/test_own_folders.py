@@ -282,7 +282,7 @@ def test_a_bad_folder_is_named_with_its_mend(tmp_path: Path, capsys, kind: str) 
         ("My set", [], "data set name 'My set' must begin with a-z and hold only a-z, 0-9 and _"),
         ("mine", ["--size", "30"], "size must be one of 28, 32, 64, or 0 to deduce it; got 30"),
         ("mine", ["--size", "big"], "setting size of data set mine must be of type int, got 'big'"),
-        ("mine", ["--mode", "gray"], "setting mode of data set mine must be auto, grey or rgb, got 'gray'; did you mean"),
+        ("mine", ["--mode", "gray"], "setting mode of data set mine must be auto, grey or rgb, got 'gray'; did you"),
         ("mine", ["--background", "whtie"], "background 'whtie' is no colour; use #rrggbb or a name such as white"),
         ("mine", ["--background", "#12345"], "background must be a colour's name or #rrggbb, got '#12345'"),
         ("mine", ["--window", "5"], "window must be LOW,HIGH with LOW below HIGH, such as 0,4095; got '5'"),
