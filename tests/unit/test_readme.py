@@ -139,6 +139,20 @@ def test_the_tables_of_the_best_sound_rows_are_the_committed_run():
     assert set(spent) == {1, 10} and all(spent[epsilon] <= epsilon for epsilon in spent)
 
 
+def test_the_table_of_8000_faces_is_the_committed_run():
+    measured = scores("results/reference/celeba10k/scores.csv")
+    columns = ("g2r_cnn", 3), ("g2r_mlp", 3), ("r2g_cnn", 3), ("fid_classifier", 1), ("fwd", 2), ("recall", 2)
+    section = RESULTS.split("## 8,000 faces\n")[1].split("\n## ")[0]
+    shown = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, flags=re.MULTILINE)
+    assert {run for run, _ in shown} == {run for run, _, _ in measured}
+    for run, cells in shown:
+        private = run not in ("real", "nonprivate")
+        values = [number(measured.get((run, "celeba10k", metric)), digits) for metric, digits in columns]
+        values.append(number(measured.get((run, "celeba10k", "eps_sound")) if private else None, 1))
+        values.append(number(measured.get((run, "celeba10k", "train_seconds")), 0))
+        assert cells == " | ".join(values), run
+
+
 def test_the_table_of_500_faces_is_the_committed_run():
     page = (ROOT / "docs/your-own-images.md").read_text(encoding="utf-8")
     measured = read_scores(ROOT / "results/reference/own_faces/scores.csv")
