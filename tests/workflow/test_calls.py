@@ -265,3 +265,18 @@ def test_the_default_limit_of_jobs_a_second_is_lifted_and_a_users_own_stays(here
     plugin = SimpleNamespace(common_settings=SimpleNamespace(dryrun_exec=True))
     workflow.execute(executor_plugin=plugin)
     assert [limit is not None for limit in seen] == [limited]
+
+
+def test_the_log_of_a_training_that_is_killed_stays(fresh: Project):
+    """Snakemake removes what a failed job declares as its output."""
+    killed = """def main(module):
+    if module == "methods train":
+        out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "log.csv").write_text("step,loss\\n0,1.5\\n")
+        import os
+        os.kill(os.getpid(), 9)
+"""
+    fresh.edit("toy.py", "def main(module):\n", killed)
+    assert fresh.snakemake("--quiet", "rules", "host", "--", RUN).returncode
+    assert (fresh.folder / RUN).with_name("log.csv").read_text() == "step,loss\n0,1.5\n"

@@ -115,8 +115,8 @@ rule train:
         code=method_file,
         warm_start=done_file,
     output:
+        # log.csv, which grows from the first step on, is none: Snakemake would remove it after a kill.
         run=f"{RUN}/run.json",
-        log=f"{RUN}/log.csv",
         generator=f"{RUN}/generator.safetensors",
     params:
         warm_start=lambda wildcards, input: (

@@ -287,7 +287,7 @@ rule report:
         f"{OUT}/audit.csv",
         f"{OUT}/spending.csv",
         [f"{OUT}/published_costs.csv"] if COSTS_TABLES else [],
-        [f"{folder}/log.csv" for folder in TRAINED_FOLDERS],
+        [f"{folder}/run.json" for folder in TRAINED_FOLDERS],
         [f"{folder}/samples.npz" for folder in RUN_FOLDERS],
         published=code("results/published/scores.csv"),
         frontier=code("results/published/frontier.csv"),
