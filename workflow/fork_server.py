@@ -189,12 +189,18 @@ def _serve(keeper: int, listener: socket.socket, libraries: Sequence[str]) -> No
             if (asked := _received(connection)) is None:
                 connection.close()
                 continue
-            child = os.fork()
-            if not child:
+            try:
+                child = os.fork()
+            except OSError:  # No room for a further process: who asked hears of none, and goes on alone.
+                child = None
+            if child == 0:
                 waiting.forget()
                 _become(connection, *asked)
             for number in asked[1]:
                 os.close(number)
+            if child is None:
+                connection.close()
+                continue
             commands[child] = connection
             waiting.selector.register(connection, selectors.EVENT_READ)
         for child, code in _ended():

@@ -189,3 +189,22 @@ def test_a_killed_server_leaves_no_folder(here: Path, monkeypatch):
         started[0].kill()
         started[0].wait()
     assert not folder.exists()
+
+
+def test_a_server_that_cannot_fork_leaves_the_command_to_its_caller_and_goes_on(here: Path):
+    (here / "library.py").write_text(
+        LIBRARY
+        + """
+forked, forks = os.fork, []
+
+def fork():
+    forks.append(0)
+    if len(forks) == 1:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return forked()
+
+os.fork = fork
+"""
+    )
+    with fork_server.running({"toy": ["library"]}):
+        assert [toy("tell", input="").stdout.split()[0] for _ in range(2)] == ["alone", "shared"]
