@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from methods.core.runs.live_line import LiveLine
 from methods.core.runs.live_log import LiveLog, log_csv
 from methods.core.runs.plan import Plan
 from workflow.common import live
+from workflow.common.files import write_json
 from workflow.common.live import Live, hear
 
 PLAN = Plan.make("gs_wgan", "mine", TINY_GAN | {"steps": 6}, TOY, Budget(10.0, 1e-5, "published"), seed=0)
@@ -153,3 +155,21 @@ def test_a_run_of_another_machine_is_taken_for_gone_once_it_is_silent():
     assert there.is_alive(1060.0) and not there.is_alive(1100.0)
     slow = Live(5, 10, rate=0.01, updated=1000.0, host="another", pid=1)
     assert slow.is_alive(1900.0) and not slow.is_alive(2100.0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"step": 11}, {"pid": 2**40}, {"values": {"loss\x1b[2J": 1.0}}],
+    ids=["beyond the end", "no process", "an escape"],
+)
+def test_what_no_run_can_have_told_is_nothing_told(tmp_path, told):
+    whole = {**asdict(Live(5, 10, rate=1.0, updated=1000.0, host="another", pid=1)), **told}
+    write_json(live.live_path(tmp_path), whole)
+    assert hear(tmp_path) is None
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-308])
+def test_a_rate_too_low_for_an_end_says_none(rate):
+    slow = Live(5, 2**60, rate=rate, updated=1000.0, host="another", pid=1)
+    assert slow.seconds_left is None and slow.line(10.0, "sound") == f"step 5 of {2**60}"
+    assert slow.is_alive(1000.0)
