@@ -45,6 +45,11 @@ class Score:
                 raise unknown(kind, value, valid)
         for kind in ("preset", "dataset", "method"):
             check_name(kind, getattr(self, kind))
+        if self.accounting == CLAIMED and self.metric.startswith("eps_"):
+            raise UserError(
+                f"{self.method} on {self.dataset} has {self.metric}, and its accounting is {CLAIMED}: no count of the"
+                " suite has seen such a run; remove the row, or name the accounting that made it"
+            )
         known, what = METRICS[self.metric], f"{self.metric} of {self.method} on {self.dataset} is {self.value}"
         endless = self.value == math.inf and known.high == math.inf
         if not (math.isfinite(self.value) or endless):

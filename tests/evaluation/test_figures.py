@@ -11,7 +11,7 @@ import pytest
 from matplotlib import image as image_io
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from evaluation.report.claims import claim
+from evaluation.report.claims import claim, of_folder
 from evaluation.report.figures import PAPER, REAL, build_panels, first_images, main
 from evaluation.report.layout import load_layout
 from evaluation.report.row_figure import Label, Panel, draw, mosaic
@@ -263,3 +263,9 @@ def test_a_broken_sample_file_is_bad_input(root, tmp_path, capsys):
     (RunFolder(root, "mnist", "dpac", 10, 0).path / "samples.npz").write_bytes(b"PK")
     assert main(["--root", str(root), "--layout", LAYOUT, "--out", str(tmp_path)]) == 2
     assert "is not an npz" in capsys.readouterr().err
+
+
+def test_what_an_external_run_says_of_a_sound_epsilon_is_no_count(tmp_path):
+    folder = RunFolder(tmp_path, "mnist", "theirs", 10.0, 0)
+    write_json(folder.path / "run.json", {"accounting": "claimed", "eps_published": 2.0, "eps_sound": 2.0})
+    assert of_folder(folder) == claim(10.0, None, None) and of_folder(folder).marked
