@@ -60,4 +60,6 @@ def _number(value: object) -> float | None:
 
 
 def _up(value: float) -> str:
+    if math.isinf(value):
+        return "∞"
     return f"{math.ceil(value * 10 - 1e-6) / 10:.1f}" if value < 100 else f"{math.ceil(value - 1e-6)}"
