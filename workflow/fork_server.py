@@ -180,12 +180,16 @@ def _serve(keeper: int, listener: socket.socket, libraries: Sequence[str]) -> No
     commands: dict[int, socket.socket] = {}
     while waiting.kept or commands:
         for one in waiting.ready():
-            if one is not listener:
+            if one is listener:
+                # It is heard when it asks: one that stops before must not hold up the others.
+                waiting.selector.register(listener.accept()[0], selectors.EVENT_READ)
+                continue
+            waiting.selector.unregister(one)
+            if one in commands.values():
                 # Who asked is gone, or says what nobody asked for: its command has no one to serve.
-                waiting.selector.unregister(one)
                 _kill(commands, one)
                 continue
-            connection, _ = listener.accept()
+            connection = one
             if (asked := _received(connection)) is None:
                 connection.close()
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,12 @@ def test_a_killed_server_leaves_no_folder(here: Path, monkeypatch):
         started[0].kill()
         started[0].wait()
     assert not folder.exists()
+
+
+def test_a_caller_that_stops_before_it_asks_holds_up_no_other(served: Path):
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.connect(str(Path(os.environ[VARIABLE], "toy")))
+        assert toy("tell", input="").stdout.startswith("shared")
 
 
 def test_a_server_that_cannot_fork_leaves_the_command_to_its_caller_and_goes_on(here: Path):
