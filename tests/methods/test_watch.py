@@ -185,3 +185,10 @@ def test_no_more_is_drawn_than_the_terminal_is_high(capsys, monkeypatch, height)
     watch._draw([f"line {number}" for number in range(10)] + ["end"])
     drawn = capsys.readouterr().out.count("\n")
     assert drawn == min(max(height - 1, 1), 11)
+
+
+def test_a_run_whose_samples_were_made_elsewhere_is_shown_though_it_has_no_plan(tmp_path, capsys):
+    folder = tmp_path / "runs/mnist/theirs/eps10/seed0"
+    write_json(folder / "run.json", {"accounting": "claimed"})
+    (folder / "samples.npz").touch()
+    assert shown(capsys, str(tmp_path))[1:] == ["  sampled   mnist theirs eps10 seed0"]

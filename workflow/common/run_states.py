@@ -47,7 +47,7 @@ def loose_runs(folder: Path) -> list[Path]:
 def graph_runs(root: Path) -> list[Path]:
     """Returns the run folders of results/<preset>: those there are, and those that the last call is still to make."""
     anything = RUN_PATTERN.format(dataset="*", run="*", epsilon="*", seed="*")
-    there = {path for path in root.glob(anything) if isfile(path / "plan.json")}
+    there = {path for path in root.glob(anything) if _is_made(path)}
     to_make = filter(_is_run, _told(root).get("runs", []))
     return sorted(there | {root / Path(*Path(told).parts[-5:]) for told in to_make})
 
@@ -75,7 +75,7 @@ def state_of(run: Path, name: str, now: float) -> RunState:
     """Returns how far a run is; `now` in seconds since 1970."""
     if (error := _failure(run)) is not None:
         return RunState(name, FAILED, error)
-    if not isfile(run / "plan.json"):
+    if not _is_made(run):
         return RunState(name, WAITING)
     if isfile(run / "fidelity.json") and isfile(run / "utility.json"):
         return RunState(name, SCORED, _trained(run))
@@ -144,6 +144,11 @@ def _last_lines(log: Path, size: int = 4096) -> Iterator[str]:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - size))
         yield from (line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip())
+
+
+def _is_made(run: Path) -> bool:
+    # Samples that were made elsewhere have a record and no plan.
+    return isfile(run / "plan.json") or isfile(run / "run.json")
 
 
 def _is_run(told: object) -> bool:
