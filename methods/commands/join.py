@@ -31,3 +31,4 @@ def join(folder: Path, out: Path) -> None:
         again = "" if parts.AGAIN in str(error) else f"; {parts.AGAIN}"
         raise UserError(f"{error}{again}") from None
     write_npz(out, images=samples.images, labels=samples.labels)
+    print(f"{out}: {len(samples.images)} images")

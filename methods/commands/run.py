@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             finished.check_record(arguments.out)
         _samples(plan, arguments, device)
+    spent = ", ".join(f"epsilon {cost:.4g} by the {count} count" for count, cost in plan.costs.items()) or "no privacy"
+    print(f"{arguments.out}: trained with {spent}; {arguments.num} images, which `join` puts into one file")
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

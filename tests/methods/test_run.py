@@ -58,11 +58,14 @@ def test_a_run_leaves_its_release_and_keeps_the_rest_private(tmp_path, data):
     assert len(samples) == 40 and np.bincount(samples.labels).tolist() == [4] * 10
 
 
-def test_samples_are_split_below_the_size_and_joined_again(tmp_path, data, monkeypatch):
+def test_samples_are_split_below_the_size_and_joined_again(tmp_path, data, monkeypatch, capsys):
     monkeypatch.setattr(whole_run, "_PART_BYTES", 16 * 28 * 28)
     call(data, tmp_path / "run")
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"{tmp_path / 'run'}: trained with epsilon ") and " by the sound count; 40 images" in said
     assert len(list((tmp_path / "run").glob("samples-*.npz"))) == 3
     assert main(["join", str(tmp_path / "run"), "--out", str(tmp_path / "all.npz")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'all.npz'}: 40 images\n"
     monkeypatch.undo()
     call(data, tmp_path / "other")
     whole, joined = load_images(tmp_path / "other" / "samples-000.npz"), load_images(tmp_path / "all.npz")

@@ -121,7 +121,7 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         assert not re.search(r"(src|<link[^>]* href)=\"(https?:)?//", text), path
     for page in PAGES:
         assert (tmp_path / "site" / page).with_suffix(".html").is_file(), page
-    for taken in ("results/reference/quick/figures/figure3.png", "results/reference/quick/tables/table5.html"):
+    for taken in ("results/reference/quick_seeds/figures/figure3.png", "results/reference/quick/tables/table5.html"):
         assert (tmp_path / "site" / taken).is_file()
 
 
