@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from workflow.common.class_names import check_distinct
 from workflow.common.contracts import load_images
 from workflow.common.errors import UserError
 from workflow.common.files import read_object
@@ -32,21 +36,27 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise UserError(f"--out {arguments.out} is there already; name a folder that does not exist yet")
     data = load_images(source)
-    if not len(data) or data.image_shape[0] not in (1, 3):
-        raise UserError(f"{source} has {len(data)} images {list(data.image_shape)}; PNG needs 1 or 3 channels")
+    if not len(data) or data.image_shape[0] not in (1, 3) or not all(data.image_shape):
+        raise UserError(
+            f"{source} has {len(data)} images {list(data.image_shape)}; PNG needs one at least, of 1 or 3 channels"
+        )
     # Here: it imports the methods' own libraries.
     from methods.core.released import image_files
 
-    names = image_files.paths(_names(arguments.card, 1 + int(data.labels.max())), data.labels)
+    # Those that there are: a label may be any number.
+    classes, places = np.unique(data.labels, return_inverse=True)
+    names = image_files.paths(_names(arguments.card, classes.tolist()), places)
     image_files.write_images(arguments.out, names, data.images)
     print(f"{len(data)} images in {arguments.out}")
     print(f"notice: {PROTECTS_NOBODY}", file=sys.stderr)
 
 
-def _names(card: Path | None, classes: int) -> list[str]:
+def _names(card: Path | None, labels: Sequence[int]) -> list[str]:
     if card is None:
-        return [str(label) for label in range(classes)]
+        return [str(label) for label in labels]
     names: Any = read_object(card, "a data set card").get("class_names")
+    classes = 1 + labels[-1]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) < classes:
         raise UserError(f"{card} has no names for {classes} classes; give the card of the set that the images imitate")
-    return names
+    check_distinct(names, str(card))
+    return [names[label] for label in labels]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workflow import merging
 from workflow.common.contracts import CLAIMED, LabelledImages, format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
-from workflow.common.files import read_object, refuse_folder, write_json
+from workflow.common.files import read_object, refuse_unwritable, write_json
 from workflow.common.metrics import METRICS
 from workflow.common.options import whole
 from workflow.common.run_name import check_run_name
@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_run_name(arguments.run, "--run")
     epsilon = None if arguments.claimed_epsilon is None else parse_epsilon(arguments.claimed_epsilon)
     _check_out(arguments.out, epsilon)
+    if arguments.classifiers is not None:
+        refuse_unwritable(arguments.classifiers / "classifiers.json")
     settings = _settings(arguments)
     real = read_real(arguments.real, arguments.test)
     samples = read_samples(arguments.samples, real.wanted)
@@ -129,7 +131,7 @@ def _check_out(out: Path | None, epsilon: float | None) -> None:
         return
     if out.suffix not in (".json", ".csv"):
         raise UserError(f"--out must end in .json or .csv, got {out}")
-    refuse_folder(out)
+    refuse_unwritable(out)
     if out.suffix == ".csv" and epsilon is None:
         raise UserError("--out .csv needs --claimed-epsilon, which stands in every row; inf if there is no privacy")
 

@@ -74,8 +74,20 @@ def _cells(score: Score) -> list[str]:
 
 
 def write_scores(path: str | Path, scores: Iterable[Score]) -> None:
-    """Writes scores as CSV, sorted, with a fixed number format: equal scores give equal bytes."""
-    write_csv(path, COLUMNS, map(_cells, sorted(scores, key=lambda score: score.order)))
+    """Writes scores as CSV, sorted, with a fixed number format: equal scores give equal bytes.
+
+    Raises UserError for an epsilon that a count gave to a run whose own is a claim.
+    """
+    write_csv(path, COLUMNS, [_cells(_uncounted(score)) for score in sorted(scores, key=lambda score: score.order)])
+
+
+def _uncounted(score: Score) -> Score:
+    if score.accounting == CLAIMED and score.metric.startswith("eps_"):
+        raise UserError(
+            f"{score.method} on {score.dataset} has {score.metric}, and its accounting is {CLAIMED}: no count of the"
+            " suite has seen such a run; remove it, or name the accounting that made it"
+        )
+    return score
 
 
 def _score(cells: dict[str, str]) -> Score:
@@ -90,7 +102,7 @@ def _score(cells: dict[str, str]) -> Score:
     for key, right in (("epsilon", format_epsilon(epsilon)), ("seed", "" if seed is None else str(seed))):
         if cells[key] != right:
             raise UserError(f"{key} {cells[key][:80]} must be written {right}")
-    return Score(**{**cells, "epsilon": epsilon, "seed": seed, "value": value})
+    return _uncounted(Score(**{**cells, "epsilon": epsilon, "seed": seed, "value": value}))
 
 
 def read_scores(path: str | Path) -> list[Score]:

@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
 
 @contextlib.contextmanager
 def running(libraries: Mapping[str, Sequence[str]] = LIBRARIES) -> Iterator[None]:
-    """Keeps a fork server for a block, and names it in the environment; on Linux alone, elsewhere does nothing."""
-    if sys.platform != "linux":
+    """Keeps a fork server for a block, and names it in the environment.
+
+    Elsewhere than on Linux, and where no folder takes sockets, does nothing: each command loads its own libraries.
+    """
+    if sys.platform != "linux" or (found := _sockets(libraries)) is None:
         yield
         return
-    folder = tempfile.mkdtemp(prefix="fork-server-")
-    sockets = {package: _listening(folder, package) for package in libraries}
+    folder, sockets = found
     ends, keeper = os.pipe()
     command = [sys.executable, "-m", "workflow.fork_server", str(ends)]
     command += [f"{package}={one.fileno()}={','.join(libraries[package])}" for package, one in sockets.items()]
@@ -64,6 +66,21 @@ def running(libraries: Mapping[str, Sequence[str]] = LIBRARIES) -> Iterator[None
         os.environ.pop(VARIABLE, None)
         os.close(keeper)
         server.wait()
+        # A server that was killed could not.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sockets(packages: Iterable[str]) -> tuple[str, dict[str, socket.socket]] | None:
+    """Returns a new folder and in it a socket for each package, None where none can be made."""
+    # A path of more than 107 bytes names no socket, so the user's own folder for such files may not do.
+    for parent in (None, "/tmp"):
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="fork-server-", dir=parent)
+            try:
+                return folder, {package: _listening(folder, package) for package in packages}
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def _listening(folder: str, package: str) -> socket.socket:
@@ -163,21 +180,31 @@ def _serve(keeper: int, listener: socket.socket, libraries: Sequence[str]) -> No
     commands: dict[int, socket.socket] = {}
     while waiting.kept or commands:
         for one in waiting.ready():
-            if one is not listener:
+            if one is listener:
+                # It is heard when it asks: one that stops before must not hold up the others.
+                waiting.selector.register(listener.accept()[0], selectors.EVENT_READ)
+                continue
+            waiting.selector.unregister(one)
+            if one in commands.values():
                 # Who asked is gone, or says what nobody asked for: its command has no one to serve.
-                waiting.selector.unregister(one)
                 _kill(commands, one)
                 continue
-            connection, _ = listener.accept()
+            connection = one
             if (asked := _received(connection)) is None:
                 connection.close()
                 continue
-            child = os.fork()
-            if not child:
+            try:
+                child = os.fork()
+            except OSError:  # No room for a further process: who asked hears of none, and goes on alone.
+                child = None
+            if child == 0:
                 waiting.forget()
                 _become(connection, *asked)
             for number in asked[1]:
                 os.close(number)
+            if child is None:
+                connection.close()
+                continue
             commands[child] = connection
             waiting.selector.register(connection, selectors.EVENT_READ)
         for child, code in _ended():

@@ -112,7 +112,7 @@ def _bullets(texts: list[str]) -> str:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Writes the cards, and removes those of methods that have no words."""
+    """Writes the cards, and removes those of methods that have no words; a page of somebody's own stays."""
     parser = Parser(prog="python -m docs.make.method_cards", description=__doc__)
     parser.add_argument("--out", type=Path, default=CARDS, help="folder of the cards (default: docs/methods)")
     out = parser.parse_args(argv).out
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, text in made.items():
         write_text(out / name, text)
     for path in out.glob("*.md"):
-        if path.name not in made:
+        if path.name not in made and path.read_text(encoding="utf-8", errors="replace").startswith(MADE_BY):
             path.unlink()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.standings import exceeds
-from workflow.common.contracts import RunFolder, format_epsilon
+from workflow.common.contracts import CLAIMED, RunFolder, format_epsilon
 from workflow.common.files import read_object
 
 MARK = "▲"
@@ -26,6 +26,9 @@ def of_folder(folder: RunFolder) -> Claim:
     """Returns the claim of a run, from its run.json. Raises UserError for a file that cannot be read."""
     path = Path(folder.path, "run.json")
     record = read_object(path, "a run's record") if path.is_file() else {}
+    if record.get("accounting") == CLAIMED:
+        # Whatever else its maker wrote there: no count of the suite has seen the run.
+        return claim(folder.epsilon, None, None)
     return claim(folder.epsilon, _number(record.get("eps_published")), _number(record.get("eps_sound")))
 
 
@@ -57,4 +60,6 @@ def _number(value: object) -> float | None:
 
 
 def _up(value: float) -> str:
+    if math.isinf(value):
+        return "∞"
     return f"{math.ceil(value * 10 - 1e-6) / 10:.1f}" if value < 100 else f"{math.ceil(value - 1e-6)}"

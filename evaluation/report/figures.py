@@ -7,7 +7,7 @@ the first of each class in the test split. Each row says what its epsilon is wor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +18,7 @@ from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from evaluation.report.row_figure import Label, Panel, draw
 from evaluation.report.saved_figures import STYLE, save
 from workflow.common.contracts import LabelledImages, RunFolder, load_images, run_folders
-from workflow.common.errors import command
+from workflow.common.errors import UserError, command
 from workflow.common.files import read_object
 from workflow.common.options import Parser
 
@@ -95,12 +95,25 @@ def _panel(spec: FigureSpec, layout: Layout, dataset: str, labels: dict[RunFolde
     # Where there are few classes, as many images of each as fill the width of many.
     per_class = max(spec.images_per_class, spec.max_classes // num_classes)
     rows: dict[Label, list[np.ndarray | None]] = {}
+    sides = {folder.path: item.image_shape[1:] for folder, item in samples.items()}
     if (real := data / dataset / "test.npz").is_file():
-        rows[REAL] = first_images(load_images(real), num_classes, per_class)
+        originals = load_images(real)
+        sides[real] = originals.image_shape[1:]
+        rows[REAL] = first_images(originals, num_classes, per_class)
+    _check_sides(sides)
     for folder, item in samples.items():
         rows[labels[folder]] = first_images(item, num_classes, per_class)
     title = layout.dataset_label(dataset) + (f", {num_classes} of {there} classes" if there > num_classes else "")
     return Panel(title, _class_names(spec, data, dataset, num_classes), per_class, rows)
+
+
+def _check_sides(sides: Mapping[Path, Sequence[int]]) -> None:
+    """Raises UserError where the runs of a data set have images of several sizes."""
+    (first, side), *others = sides.items()
+    for path, other in others:
+        if other != side:
+            sizes = f"{other[0]}x{other[1]}, those of {first} {side[0]}x{side[1]}"
+            raise UserError(f"images of {path} are {sizes}: one is of another data set; make it again, or remove it")
 
 
 def build_panels(

@@ -47,7 +47,7 @@ def mosaic(panel: Panel, labels: list[Label]) -> np.ndarray:
     and missing images stay white.
     """
     images = [image for row in panel.rows.values() for image in row if image is not None]
-    _, height, width = images[0].shape
+    _, height, width = images[0].shape if images else (1, 1, 1)
     between = 2 if panel.per_class > 1 else 0
     block = panel.per_class * (width + 1) + between
     canvas = np.full((len(labels) * (height + 1), len(panel.classes) * block, 3), 255, np.uint8)

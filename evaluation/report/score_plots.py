@@ -1,7 +1,8 @@
 """Plots of scores.csv for a paper, as png and pdf: metrics against the budget, utility against the sound epsilon.
 
 Seeds are small marks, their means large ones with a t interval of 95 %. A run over its budget by the sound count has a
-mark and a colour of its own, and the legend says so; a run without a sound count is named and not placed.
+mark and a colour of its own, and the legend says so; a run without a sound count is named and not placed, nor is one
+whose epsilon is a claim of others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from evaluation.report.charts import interval
 from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
 from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save, text_width
 from evaluation.scores import Score, measured
-from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, Contender, groups
+from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender, groups
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 from workflow.common.metrics import METRICS
@@ -33,7 +34,10 @@ WIDTH, HEIGHT, NARROWEST = 3.4, 2.6, 5.2  # inches: a panel, as wide as a column
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 _MARKS = {"": ("o", INK), OVER_BUDGET: ("^", WARNING)}
-_WORDS = {"": "sound ε within the budget", OVER_BUDGET: "sound ε over the budget"}
+_WORDS = {
+    "": "sound ε within the budget", OVER_BUDGET: "sound ε over the budget", NO_SOUND_COUNT: "no sound ε known",
+    UNCHECKED: "ε claimed, not checked",
+}  # fmt: skip
 _SMALL = 6.5  # points
 # Points: between numbers, how near in x they are in each other's way, and about the height of a plot.
 _STEP, _NEAR, _TALL = 8.5, 16.0, 72 * (HEIGHT - 0.9)
@@ -81,8 +85,7 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
     handles = [Line2D([], [], color=style[run][0], ls=style[run][1], label=_plain(layout, run)) for run in names]
     bars = {one.bar for one in swept}
     handles += [Line2D([], [], ls="", marker=_sweep_mark(bar)[0], mfc=_sweep_mark(bar)[1] or "0.3", color="0.3",
-                       label={**_WORDS, NO_SOUND_COUNT: "no sound ε known"}[bar])
-                for bar in ("", OVER_BUDGET, NO_SOUND_COUNT) if bar in bars]  # fmt: skip
+                       label=_WORDS[bar]) for bar in _WORDS if bar in bars]  # fmt: skip
     return _with_legend(figure, handles)
 
 
@@ -90,7 +93,7 @@ def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contende
     """Returns metrics against the sound epsilon: a column for each data set, a numbered mark for a run and budget."""
     metrics = [m for m in spec.metrics if any(one.values.get(m) for ones in found.values() for one in ones)]
     private = [one for ones in found.values() for one in ones if one.bar != REFERENCE]
-    placed = [one for one in private if one.bar != NO_SOUND_COUNT and any(one.values.get(m) for m in metrics)]
+    placed = [one for one in private if not _why_not(one) and any(one.values.get(m) for m in metrics)]
     if not placed:
         return message("No private run with a sound ε was measured: nothing to draw.")
     names = _in_order(layout, {one.method for one in placed})
@@ -102,11 +105,19 @@ def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contende
     bars = [bar for bar in _MARKS if any(one.bar == bar for one in placed)]
     handles = [Line2D([], [], ls="", marker=_MARKS[bar][0], color=_MARKS[bar][1], label=_WORDS[bar]) for bar in bars]
     handles += [Line2D([], [], ls="", label=f"{n}  {_plain(layout, run)}") for n, run in enumerate(names, 1)]
-    lost = _in_order(layout, {one.method for one in private if one.bar == NO_SOUND_COUNT})
-    if lost:
+    for why in sorted(set(map(_why_not, private)) - {""}):
+        lost = _in_order(layout, {one.method for one in private if _why_not(one) == why})
         gone = ", ".join(_plain(layout, run) for run in lost)
-        handles.append(Line2D([], [], ls="", label=f"not placed, no sound ε known: {gone}"))
+        handles.append(Line2D([], [], ls="", label=f"not placed, {why}: {gone}"))
     return _with_legend(figure, handles)
+
+
+def _why_not(one: Contender) -> str:
+    """Returns in words why a private run has no place over its sound epsilon, on a logarithmic axis."""
+    if one.bar not in _MARKS:
+        return _WORDS[one.bar]
+    spent = one.values["eps_sound"]
+    return _WORDS[NO_SOUND_COUNT] if math.inf in spent else "sound ε 0" if 0.0 in spent else ""
 
 
 def _lines(ones: Sequence[Contender]) -> dict[tuple[str, str], list[Contender]]:
@@ -155,7 +166,7 @@ def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
 
 def _sweep_mark(bar: str) -> tuple[str, str]:
     """Returns a mark and its filling, "" for the line's colour: what is not within its budget is hollow."""
-    return {"": ("o", ""), OVER_BUDGET: ("^", "white")}.get(bar, ("X", "white"))
+    return {"": ("o", ""), OVER_BUDGET: ("^", "white"), UNCHECKED: ("D", "white")}.get(bar, ("X", "white"))
 
 
 def _sweep_line(axes: Axes, line: Sequence[Contender], metric: str, colour: str, dash: str) -> None:
@@ -185,7 +196,7 @@ def _cloud(axes: Axes, ones: Sequence[Contender], metric: str, layout: Layout, n
     marks = []
     for one in ones:
         y = one.values.get(metric)
-        if not y or one.bar not in _MARKS:
+        if not y or one.bar == REFERENCE or _why_not(one):
             continue
         x, (mark, colour) = one.values["eps_sound"], _MARKS[one.bar]
         _mean(axes, x, y, mark, colour, colour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import re
 from pathlib import Path
 from string import Template
 
@@ -46,7 +47,12 @@ def write(name: str) -> Path:
     if path.exists():
         raise UserError(f"new: there is a method {name!r} already, {path}, which stays as it is; choose another name")
     title = name.replace("_", " ").capitalize()
-    # As in Python: words together, each with a capital.
-    cls = "".join(part.capitalize() for part in name.split("_"))
-    write_text(path, Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, cls=cls))
+    text = Template(TEMPLATE.read_text(encoding="utf-8"))
+    write_text(path, text.substitute(title=title, cls=_class_name(name, text.template)))
     return path
+
+
+def _class_name(name: str, template: str) -> str:
+    """Returns a class's name as Python has them, words together, each with a capital, that means nothing else there."""
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    return f"{cls}Method" if keyword.iskeyword(cls) or re.search(rf"\b{cls}\b", template) else cls

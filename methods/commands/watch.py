@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workflow.common import run_states
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, printable
 from workflow.common.options import number
 from workflow.common.run_states import RunState
 
@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.folder.is_dir():
         raise UserError(f"no folder {arguments.folder} to watch; name the results, such as results/quick")
     if arguments.once or not sys.stdout.isatty():
-        print("\n".join(lines(arguments.folder, time.time())))
+        print("\n".join(map(printable, lines(arguments.folder, time.time()))))
         return
     try:
         while True:
-            _draw([*lines(arguments.folder, time.time()), _END])
+            _draw([*map(printable, lines(arguments.folder, time.time())), _END])
             time.sleep(arguments.every)
     except KeyboardInterrupt:
         # Nothing was interrupted: this is how it ends.
@@ -82,7 +82,9 @@ def _draw(text: Sequence[str]) -> None:
     """Draws lines over those drawn before, as many and as much of them as the terminal shows."""
     width, height = shutil.get_terminal_size()
     if len(text) > height - 1:
-        text = [*text[: height - 3], f"  ... and {len(text) - height + 2} more: --once shows all", text[-1]]
+        room = max(height - 3, 0)
+        more = f"  ... and {len(text) - 1 - room} more: --once shows all"
+        text = [*text[:room], more, text[-1]][-max(height - 1, 1) :]
     shown = "".join(f"{line[: width - 1]}{_CLEAR_LINE}{os.linesep}" for line in text)
     sys.stdout.write(f"{_HOME}{shown}{_CLEAR_BELOW}")
     sys.stdout.flush()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import resource
+import sys
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.core import registry
@@ -17,6 +23,7 @@ from methods.core.runs.live_line import LiveLine
 from methods.core.runs.live_log import LiveLog, log_csv
 from methods.core.runs.plan import Plan
 from workflow.common import live
+from workflow.common.files import write_json
 from workflow.common.live import Live, hear
 
 PLAN = Plan.make("gs_wgan", "mine", TINY_GAN | {"steps": 6}, TOY, Budget(10.0, 1e-5, "published"), seed=0)
@@ -153,3 +160,67 @@ def test_a_run_of_another_machine_is_taken_for_gone_once_it_is_silent():
     assert there.is_alive(1060.0) and not there.is_alive(1100.0)
     slow = Live(5, 10, rate=0.01, updated=1000.0, host="another", pid=1)
     assert slow.is_alive(1900.0) and not slow.is_alive(2100.0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"step": 11}, {"pid": 2**40}, {"values": {"loss\x1b[2J": 1.0}}],
+    ids=["beyond the end", "no process", "an escape"],
+)
+def test_what_no_run_can_have_told_is_nothing_told(tmp_path, told):
+    whole = {**asdict(Live(5, 10, rate=1.0, updated=1000.0, host="another", pid=1)), **told}
+    write_json(live.live_path(tmp_path), whole)
+    assert hear(tmp_path) is None
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-308])
+def test_a_rate_too_low_for_an_end_says_none(rate):
+    slow = Live(5, 2**60, rate=rate, updated=1000.0, host="another", pid=1)
+    assert slow.seconds_left is None and slow.line(10.0, "sound") == f"step 5 of {2**60}"
+    assert slow.is_alive(1000.0)
+
+
+def test_half_a_line_that_a_full_disk_took_does_not_stay(tmp_path):
+    path = tmp_path / "log.csv"
+    log, rows = LiveLog(path), [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.25}]
+    log.show(rows)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The limit stands for the disk: room for two letters more.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 2, before[1]))
+    try:
+        log.show([*rows, {"step": 2, "loss": 0.125}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == log_csv(rows)
+    rows += [{"step": 2, "loss": 0.125}, {"step": 3, "loss": 0.0}]
+    log.show(rows)
+    assert path.read_text() == log_csv(rows)
+
+
+def test_numbers_of_numpy_and_torch_are_told_and_continue_as_pythons_do(tmp_path, monkeypatch):
+    cls = registry.load("gs_wgan")
+    whole = cls.step
+
+    def telling(self, t, data, ledger):
+        return {**whole(self, t, data, ledger), "a": np.float64(0.5), "b": torch.tensor(0.25), "c": 3}
+
+    monkeypatch.setattr(cls, "step", telling)
+    monkeypatch.setattr(live_line, "TOLD_SECONDS", 0.0)
+    killed(tmp_path, monkeypatch, 3, checkpoint_seconds=0)
+    assert {name: hear(tmp_path).values[name] for name in "abc"} == {"a": 0.5, "b": 0.25, "c": 3}
+    train.train(PLAN, toy_records(), tmp_path, CPU)
+    assert [line.split(",")[-3:] for line in (tmp_path / "log.csv").read_text().split()] == [
+        ["a", "b", "c"], *[["0.5", "0.25", "3"]] * 6
+    ]  # fmt: skip
+
+
+def test_a_line_that_cannot_be_printed_ends_no_training(tmp_path, clock, monkeypatch):
+    class Refuses(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Refuses())
+    with LiveLine(PLAN, tmp_path, 0, 10) as line:
+        clock.now += 61.0
+        line.ended(1, SimpleNamespace(spent=tuple), None)
+    assert hear(tmp_path).step == 1

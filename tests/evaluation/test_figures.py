@@ -11,11 +11,12 @@ import pytest
 from matplotlib import image as image_io
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from evaluation.report.claims import claim
+from evaluation.report.claims import claim, of_folder
 from evaluation.report.figures import PAPER, REAL, build_panels, first_images, main
 from evaluation.report.layout import load_layout
 from evaluation.report.row_figure import Label, Panel, draw, mosaic
 from workflow.common.contracts import LabelledImages, RunFolder, run_folders
+from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_npz
 
 LAYOUT = str(Path(__file__).resolve().parents[2] / "workflow/config/report.yaml")
@@ -263,3 +264,27 @@ def test_a_broken_sample_file_is_bad_input(root, tmp_path, capsys):
     (RunFolder(root, "mnist", "dpac", 10, 0).path / "samples.npz").write_bytes(b"PK")
     assert main(["--root", str(root), "--layout", LAYOUT, "--out", str(tmp_path)]) == 2
     assert "is not an npz" in capsys.readouterr().err
+
+
+def test_what_an_external_run_says_of_a_sound_epsilon_is_no_count(tmp_path):
+    folder = RunFolder(tmp_path, "mnist", "theirs", 10.0, 0)
+    write_json(folder.path / "run.json", {"accounting": "claimed", "eps_published": 2.0, "eps_sound": 2.0})
+    assert of_folder(folder) == claim(10.0, None, None) and of_folder(folder).marked
+
+
+def test_a_count_without_end_is_said_to_be_one():
+    assert claim(10.0, math.inf, 80.0).words == "▲ ε = ∞ as its authors count,\nsound count: ε ≤ 80.0"
+
+
+def test_a_panel_without_any_image_is_white():
+    panel = Panel("none", ["0", "1"], 2, {REAL: [None] * 4})
+    assert (mosaic(panel, [REAL]) == 255).all()
+
+
+def test_runs_of_a_data_set_that_was_made_anew_at_another_size_are_one_error(tmp_path):
+    folders = [RunFolder(tmp_path, "mine", run, 10.0, 0) for run in ("dpac", "dp_merf")]
+    for folder, side in zip(folders, (28, 32), strict=True):
+        write_npz(folder.path / "samples.npz", images=np.zeros((4, 1, side, side), np.uint8), labels=np.arange(4))
+    (spec,) = (spec for spec in DEFAULT.figures.values() if spec.further_datasets)
+    with pytest.raises(UserError, match=r"images of .*dpac.* are 28x28, those of .*dp_merf.* 32x32: one is"):
+        build_panels(spec, DEFAULT, folders, tmp_path)

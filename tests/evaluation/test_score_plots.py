@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,27 @@ def test_a_run_without_a_sound_count_is_named_and_not_placed():
     assert [text.get_text() for text in drawn(against_spent, SPENT, lost).texts] == [
         "No private run with a sound ε was measured: nothing to draw."
     ]
+
+
+def test_a_claim_that_nobody_checked_has_a_mark_and_words_of_its_own_and_no_place_over_a_sound_epsilon():
+    claimed = [one for epsilon in (1, 10) for one in run("theirs", epsilon, 0.9, accounting="claimed")
+               if not one.metric.startswith("eps_")]  # fmt: skip
+    swept = drawn(sweep, SWEEP, [*claimed, *run("dpac", 1, 0.5), *run("dpac", 10, 0.8)])
+    assert words(swept) == ["DP-GAN-DPAC", "theirs", "sound ε within the budget", "ε claimed, not checked"]
+    assert {line.get_marker() for line in swept.axes[0].lines} - {"None"} == {"o", "D"}
+    spent = drawn(against_spent, SPENT, [*claimed, *run("dpac", 10, 0.8)])
+    assert words(spent) == [
+        "sound ε within the budget", "1  DP-GAN-DPAC", "not placed, ε claimed, not checked: theirs"
+    ]  # fmt: skip
+    assert not drawn(against_spent, SPENT, claimed).axes
+
+
+@pytest.mark.parametrize(("sound", "why"), [(math.inf, "no sound ε known"), (0.0, "sound ε 0")])
+def test_an_epsilon_that_the_axis_does_not_have_is_named_and_not_placed(sound, why):
+    lost = [replace(one, value=sound) if one.metric == "eps_sound" else one for one in run("g_pate", 10, 0.9)]
+    figure = drawn(against_spent, SPENT, [*lost, *run("dp_merf", 10, 0.7)])
+    FigureCanvasAgg(figure).draw()
+    assert words(figure)[-1] == f"not placed, {why}: G-PATE"
 
 
 def test_seeds_stand_behind_their_mean_with_its_interval():

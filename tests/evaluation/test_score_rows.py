@@ -39,6 +39,8 @@ BAD = (
     ({"metric": "accuracy"}, "unknown metric 'accuracy'"),
     ({"dataset": ""}, "dataset must be a printable name"),
     ({"method": "a\x1b[31m"}, "method must be a printable name"),
+    ({"accounting": "claimed", "metric": "eps_sound", "value": "9"}, "no count of the suite has seen such a run"),
+    ({"accounting": "claimed", "metric": "eps_published", "value": "9"}, "and its accounting is claimed"),
     ({}, "two values for g2r_cnn of dpac on faces, seed 3; remove one"),
 )
 

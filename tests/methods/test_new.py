@@ -71,6 +71,14 @@ def test_what_is_written_is_short_clean_and_says_what_to_do_next(folder, capsys)
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("name", ["true", "none", "release", "method", "private_data", "hyper"])
+def test_a_class_takes_no_name_that_means_something_else_in_its_file(name, folder) -> None:
+    new.write(name)
+    spec = PublicSpec("toy", (1, 8, 8), 2, 900)
+    (release,) = registry.load(name).releases(registry.load(name).Hyper(), spec, 1.0)
+    assert release.name == "sums"
+
+
 def test_it_trains_at_a_sound_epsilon_and_its_images_are_near_their_classes(folder, tmp_path) -> None:
     new.write("fresh_one")
     spec = PublicSpec("toy", (3, 20, 16), 3, 900)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from methods.__main__ import main
+from methods.commands import watch
 from workflow.common.files import write_json
 from workflow.common.live import FAILED, STOPPED, Live, live_path, tell
 from workflow.common.run_states import GRAPH
@@ -85,7 +86,16 @@ def test_every_run_of_a_graph_has_its_state_and_what_moves_stands_first(results,
         "scored": ("scored", "40 steps in 61 s"),
     }  # fmt: skip
     assert list(table) == [
-        "training", "broken", "unscored", "killed", "stopped", "trained", "sampled", "planned", "later", "scored"
+        "training",
+        "broken",
+        "unscored",
+        "killed",
+        "stopped",
+        "trained",
+        "sampled",
+        "planned",
+        "later",
+        "scored",
     ]
 
 
@@ -133,3 +143,52 @@ def test_on_a_terminal_it_looks_again_until_ctrl_c_which_is_no_failure(results):
     os.close(controller)
     assert watching.returncode == 0 and "interrupted" not in text and "Traceback" not in text
     assert "Ctrl-C ends the watching and no run" in text
+
+
+@pytest.mark.parametrize(
+    "told",
+    [7, ["runs/mnist/a/eps1/seed0"], "", "/", "a\0b", "runs/mnist/a/epsx/seed0", f"runs/mnist/{'a' * 300}/eps1/seed0"],
+    ids=["number", "list", "empty", "root", "null", "epsilon", "long"],
+)
+def test_a_call_that_tells_nonsense_of_its_runs_hides_no_other(results, capsys, told):
+    content = {"runs": [], "line": "ended: 1/1 steps", "updated": time.time()}
+    write_json(results / "quick" / GRAPH, content)
+    without = shown(capsys, str(results))
+    write_json(results / "quick" / GRAPH, {**content, "runs": [told]})
+    found = shown(capsys, str(results))
+    assert found == without or len(found) == len(without) + 1
+
+
+def test_a_folder_that_may_not_be_entered_hides_no_other(results, capsys, monkeypatch):
+    stat = os.stat
+
+    def refused(path, *arguments, **named):
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **named)
+
+    (results / "closed").mkdir()
+    before = shown(capsys, str(results))
+    monkeypatch.setattr(os, "stat", refused)
+    assert shown(capsys, str(results)) == before
+
+
+def test_what_a_log_holds_is_shown_and_not_obeyed(results, capsys):
+    log(results / "quick", "train", "planned", "error: \x1b[2Jcleared \x07\n")
+    (line,) = (line for line in shown(capsys, str(results)) if "cleared" in line)
+    assert line.endswith("train: error: \\x1b[2Jcleared \\x07")
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4, 30])
+def test_no_more_is_drawn_than_the_terminal_is_high(capsys, monkeypatch, height):
+    monkeypatch.setattr(watch.shutil, "get_terminal_size", lambda: os.terminal_size((80, height)))
+    watch._draw([f"line {number}" for number in range(10)] + ["end"])
+    drawn = capsys.readouterr().out.count("\n")
+    assert drawn == min(max(height - 1, 1), 11)
+
+
+def test_a_run_whose_samples_were_made_elsewhere_is_shown_though_it_has_no_plan(tmp_path, capsys):
+    folder = tmp_path / "runs/mnist/theirs/eps10/seed0"
+    write_json(folder / "run.json", {"accounting": "claimed"})
+    (folder / "samples.npz").touch()
+    assert shown(capsys, str(tmp_path))[1:] == ["  sampled   mnist theirs eps10 seed0"]

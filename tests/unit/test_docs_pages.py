@@ -42,9 +42,11 @@ def test_the_committed_cards_are_what_the_code_and_the_committed_numbers_say(mad
 
 
 def test_the_command_writes_the_cards_and_removes_what_has_no_words(tmp_path: Path, made) -> None:
-    (tmp_path / "gone.md").write_text("a method that is no more")
+    (tmp_path / "gone.md").write_text(f"{method_cards.MADE_BY}\n\n# A method that is no more\n")
+    own = {"README.md": "somebody's own page"}
+    (tmp_path / "README.md").write_text(own["README.md"])
     assert method_cards.main(["--out", str(tmp_path)]) in (0, None)
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == made
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {**made, **own}
 
 
 def test_every_method_of_the_main_preset_has_a_card_with_everything(made) -> None:

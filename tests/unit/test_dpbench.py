@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -152,3 +153,27 @@ def test_make_console_puts_a_command_into_the_environment_that_works_anywhere(tm
         check=False,
     )  # fmt: skip
     assert done.stdout.split() == registry.names(), done.stderr
+
+
+def saved(path: Path, labels: list[int], side: int = 4) -> str:
+    np.savez(path, images=np.zeros((len(labels), 1, side, side), np.uint8), labels=np.array(labels, np.int64))
+    return str(path)
+
+
+def test_two_classes_of_one_name_are_not_exported_over_each_other(tmp_path: Path, capsys) -> None:
+    samples = saved(tmp_path / "s.npz", [0, 1])
+    for names in (["same", "same"], ["a/b", "a:b"]):
+        (tmp_path / "card.json").write_text(json.dumps({"class_names": names}))
+        assert main(["export", samples, "--card", str(tmp_path / "card.json"), "--out", str(tmp_path / "out")]) == 2
+        assert f"classes {names[0]!r} and {names[1]!r} would both be folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_any_size_are_exported(tmp_path: Path) -> None:
+    assert main(["export", saved(tmp_path / "s.npz", [10**12, 3]), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [str(10**12), "3"]
+
+
+def test_images_without_a_pixel_are_refused(tmp_path: Path, capsys) -> None:
+    assert main(["export", saved(tmp_path / "s.npz", [0, 1], side=0), "--out", str(tmp_path / "out")]) == 2
+    assert "2 images [1, 0, 0]; PNG needs one at least" in capsys.readouterr().err

@@ -158,6 +158,24 @@ def test_score_refuses_before_it_trains_anything(tmp_path: Path, capsys: pytest.
         assert says in error and error.count("\n") == 1, error
 
 
+def test_score_refuses_what_it_cannot_write_before_it_trains_anything(tmp_path: Path, capsys) -> None:
+    samples, file = stored(tmp_path), tmp_path / "a.txt"
+    file.write_text("mine")
+    for named in (["--out", str(file / "s.json")], ["--classifiers", str(file)]):
+        assert main(["score", "--samples", str(samples), "--real", str(samples), *named]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: cannot write ") and f"{file} is a file, no folder" in error
+        assert error.count("\n") == 1
+
+
+def test_a_label_beyond_all_images_is_refused_before_anything_is_made_for_each_class(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"has the label {10**12 + 2} among 30 images; labels are 0"):
+        read_real(stored(tmp_path, labels=LABELS + 10**12))
+    few = np.array([0, 1, 2])
+    (tmp_path / "test").mkdir()
+    assert len(read_real(stored(tmp_path), stored(tmp_path / "test", GREY[:3], few)).test) == 3
+
+
 def test_export_writes_what_score_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = stored(tmp_path, GREY, LABELS)
     assert main(["export", str(source), "--out", str(tmp_path / "png")]) == 0

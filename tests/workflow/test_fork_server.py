@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +161,57 @@ def test_a_library_that_does_not_load_is_left_to_the_command(here: Path):
     with fork_server.running({"toy": ["library"]}):
         found = toy("tell")
     assert found.returncode == 1 and found.stderr.endswith("RuntimeError: broken\n")
+
+
+def test_a_folder_for_short_lived_files_too_long_to_name_a_socket_is_passed_over(here: Path, monkeypatch):
+    deep = here.joinpath(*["a-folder-with-a-long-name"] * 5)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with fork_server.running({"toy": ["library"]}):
+        assert toy("tell", input="").stdout.startswith("shared")
+    assert not list(deep.iterdir())
+
+
+def test_commands_run_alone_where_no_folder_takes_sockets(here: Path, monkeypatch):
+    def refused(*_, **__):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    with fork_server.running({"toy": ["library"]}):
+        assert VARIABLE not in os.environ
+        assert toy("tell", input="").stdout.startswith("alone")
+
+
+def test_a_killed_server_leaves_no_folder(here: Path, monkeypatch):
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **named: started.append(popen(*a, **named)) or started[-1])
+    with fork_server.running({"toy": ["library"]}):
+        folder = Path(os.environ[VARIABLE])
+        started[0].kill()
+        started[0].wait()
+    assert not folder.exists()
+
+
+def test_a_caller_that_stops_before_it_asks_holds_up_no_other(served: Path):
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.connect(str(Path(os.environ[VARIABLE], "toy")))
+        assert toy("tell", input="").stdout.startswith("shared")
+
+
+def test_a_server_that_cannot_fork_leaves_the_command_to_its_caller_and_goes_on(here: Path):
+    (here / "library.py").write_text(
+        LIBRARY
+        + """
+forked, forks = os.fork, []
+
+def fork():
+    forks.append(0)
+    if len(forks) == 1:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return forked()
+
+os.fork = fork
+"""
+    )
+    with fork_server.running({"toy": ["library"]}):
+        assert [toy("tell", input="").stdout.split()[0] for _ in range(2)] == ["alone", "shared"]

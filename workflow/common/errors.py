@@ -68,11 +68,15 @@ def short(text: object) -> str:
     return str(text) if len(str(text)) <= 200 else f"{str(text)[:200]}..."
 
 
+def printable(text: str) -> str:
+    """Returns a text in which what a terminal would obey, or cannot show, is written out as \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_error(error: Exception) -> None:
     """Prints the error as one line of at most 2,000 printable characters on stderr."""
     text = " ".join(str(error).split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST])
-    print(f"error: {shown}{'...' if len(text) > LONGEST else ''}", file=sys.stderr, flush=True)
+    print(f"error: {printable(text[:LONGEST])}{'...' if len(text) > LONGEST else ''}", file=sys.stderr, flush=True)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

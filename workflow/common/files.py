@@ -26,7 +26,7 @@ from workflow.common.readers.json_text import parse_json, read_json
 
 __all__ = [
     "atomic", "csv_text", "json_or_path", "read_csv", "read_json", "read_lines", "read_object", "refuse_folder",
-    "sha256", "write_csv", "write_json", "write_npz", "write_text",
+    "refuse_unwritable", "sha256", "write_csv", "write_json", "write_npz", "write_text",
 ]  # fmt: skip
 
 
@@ -98,6 +98,18 @@ def refuse_folder(path: Path) -> None:
     """Raises UserError where a file is to be written and a folder stands: to be called before hours of work too."""
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises UserError where `path` cannot be written, as far as can be told without: before hours of work.
+
+    A folder stands there, a file in the place of a folder, or the nearest folder above it is closed.
+    """
+    refuse_folder(path)
+    near = next(above for above in path.absolute().parents if os.path.lexists(above))
+    for problem, found in ((errno.ENOTDIR, not near.is_dir()), (errno.EACCES, not os.access(near, os.W_OK | os.X_OK))):
+        if found:
+            raise cannot_write(path, OSError(problem, os.strerror(problem)))
 
 
 def _temporary(path: Path) -> tuple[Path, int]:

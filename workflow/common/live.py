@@ -49,13 +49,14 @@ class Live:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the last step at this rate; None where no rate is known."""
-        return (self.steps - self.step) / self.rate if self.rate > 0 else None
+        """Seconds to the last step at this rate; None where no rate is known, or one so low that they are endless."""
+        left = (self.steps - self.step) / self.rate if self.rate > 0 else math.inf
+        return left if math.isfinite(left) else None
 
     def line(self, budget: float, accounting: str) -> str:
         """Returns in words how far the run is; `budget` is its epsilon, `accounting` the count that calibrated it."""
         parts = [f"step {self.step} of {self.steps}", *(f"{name} {value:.4g}" for name, value in self.values.items())]
-        if self.rate > 0:
+        if self.seconds_left is not None:
             pace = f"{self.rate:.3g} steps/s" if self.rate >= 1 else f"{1 / self.rate:.3g} s/step"
             parts += [pace, f"about {describe(self.seconds_left)} left"]
         if self.epsilon is not None:
@@ -87,12 +88,12 @@ def tell(folder: Path, live: Live) -> None:
 def hear(folder: Path) -> Live | None:
     """Returns what `tell` wrote last, None where nothing is told or it cannot be read."""
     path = live_path(folder)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         content = read_json(path)
         fields(content, _FIELDS)
-        return Live(**{name: content[name] for name in _FIELDS})
+        return Live(**{name: content[name] for name in _FIELDS}) if content["step"] <= content["steps"] else None
     except (UserError, ValueError):
         return None
 
@@ -108,12 +109,14 @@ def _exists(pid: int) -> bool:
 
 
 def _is_values(value: Any) -> bool:
-    return is_object(value) and all(isinstance(one, int | float) and math.isfinite(one) for one in value.values())
+    return is_object(value) and all(
+        is_text(name) and isinstance(one, int | float) and math.isfinite(one) for name, one in value.items()
+    )
 
 
 _FIELDS = {
     "step": is_whole(), "steps": is_whole(), "values": _is_values, "rate": is_number,
     "state": is_one_of(TRAINING, STOPPED, FAILED),
     "epsilon": lambda value: value is None or is_number(value), "reason": is_text, "updated": is_number,
-    "host": is_text, "pid": is_whole(1),
+    "host": is_text, "pid": is_whole(1, 2**31 - 1),
 }  # fmt: skip

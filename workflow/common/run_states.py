@@ -6,6 +6,9 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+# Unlike those of Path they answer no where a folder is closed to the user, or a name is none that a file may have.
+from os.path import isdir, isfile
 from pathlib import Path
 
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
@@ -33,19 +36,20 @@ class RunState:
 
 def roots(folder: Path) -> list[Path]:
     """Returns the folders under `folder`, itself included, that hold the runs of a graph, as results/quick does."""
-    return [one for one in (folder, *sorted(folder.glob("*"))) if (one / "runs").is_dir() or (one / GRAPH).is_file()]
+    return [one for one in (folder, *sorted(folder.glob("*"))) if isdir(one / "runs") or isfile(one / GRAPH)]
 
 
 def loose_runs(folder: Path) -> list[Path]:
     """Returns the folders of runs that no graph made, `folder` itself or those right in it."""
-    return [one for one in (folder, *sorted(folder.glob("*"))) if (one / "plan.json").is_file()]
+    return [one for one in (folder, *sorted(folder.glob("*"))) if isfile(one / "plan.json")]
 
 
 def graph_runs(root: Path) -> list[Path]:
     """Returns the run folders of results/<preset>: those there are, and those that the last call is still to make."""
     anything = RUN_PATTERN.format(dataset="*", run="*", epsilon="*", seed="*")
-    there = {path for path in root.glob(anything) if (path / "plan.json").is_file()}
-    return sorted(there | {root / Path(*Path(told).parts[-5:]) for told in _told(root).get("runs", [])})
+    there = {path for path in root.glob(anything) if _is_made(path)}
+    to_make = filter(_is_run, _told(root).get("runs", []))
+    return sorted(there | {root / Path(*Path(told).parts[-5:]) for told in to_make})
 
 
 def name_of(run: Path) -> str:
@@ -71,13 +75,13 @@ def state_of(run: Path, name: str, now: float) -> RunState:
     """Returns how far a run is; `now` in seconds since 1970."""
     if (error := _failure(run)) is not None:
         return RunState(name, FAILED, error)
-    if not (run / "plan.json").is_file():
+    if not _is_made(run):
         return RunState(name, WAITING)
-    if (run / "fidelity.json").is_file() and (run / "utility.json").is_file():
+    if isfile(run / "fidelity.json") and isfile(run / "utility.json"):
         return RunState(name, SCORED, _trained(run))
-    if (run / "samples.npz").is_file() or (run / "samples.json").is_file():
+    if isfile(run / "samples.npz") or isfile(run / "samples.json"):
         return RunState(name, SAMPLED, _trained(run))
-    if (run / "run.json").is_file():
+    if isfile(run / "run.json"):
         return RunState(name, TRAINED, _trained(run))
     live = hear(run)
     if live is None:
@@ -116,7 +120,7 @@ def _failure(run: Path) -> str | None:
         return None
     made = {"train": "run.json", "sample": "samples.npz"}
     for rule in _RULES:
-        if (run / made.get(rule, f"{rule}.json")).is_file():
+        if isfile(run / made.get(rule, f"{rule}.json")):
             continue
         log = folder.root / "logs" / rule / f"{_log_name(folder)}.log"
         if error := _error(log):
@@ -142,8 +146,20 @@ def _last_lines(log: Path, size: int = 4096) -> Iterator[str]:
         yield from (line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip())
 
 
+def _is_made(run: Path) -> bool:
+    # Samples that were made elsewhere have a record and no plan.
+    return isfile(run / "plan.json") or isfile(run / "run.json")
+
+
+def _is_run(told: object) -> bool:
+    """Returns whether what stands among a call's runs is the folder of one."""
+    with contextlib.suppress(UserError, ValueError):
+        return is_text(told) and RunFolder.parse(told).path.parts[-5:] == Path(told).parts[-5:]
+    return False
+
+
 def _told(root: Path) -> dict:
     with contextlib.suppress(UserError, ValueError):
         kinds = {"runs": lambda value: isinstance(value, list), "line": is_text, "updated": is_number}
-        return fields(read_json(root / GRAPH), kinds) if (root / GRAPH).is_file() else {}
+        return fields(read_json(root / GRAPH), kinds) if isfile(root / GRAPH) else {}
     return {}

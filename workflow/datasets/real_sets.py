@@ -68,6 +68,10 @@ def _own(path: Path, own: OwnSet) -> RealSet:
 
 def _of_npz(path: Path, test: Path | None) -> RealSet:
     train = _arrays(path)
+    # Before anything is made for each class.
+    if len(train) and (most := train.labels.max()) >= len(train):
+        why = f"label {most} among {len(train)} images; labels are 0 .. classes - 1, and no class is empty"
+        raise UserError(f"{path} has the {why}: mend it")
     if test is None:
         if len(train) and (counts := np.bincount(train.labels))[counts > 0].min() < 2:
             raise UserError(f"{path}: class {_rarest(counts)} has one image; give --test, or more images")

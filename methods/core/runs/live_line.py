@@ -5,6 +5,7 @@ It tells what log.csv tells and what follows from public numbers: steps, time, a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -52,7 +53,8 @@ class LiveLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
         if error is not None:
             stopped = isinstance(error, SystemExit | KeyboardInterrupt)
             reason = "" if stopped else " ".join(str(error).split()) or type(error).__name__
@@ -70,7 +72,9 @@ class LiveLine:
             self._told = now
             self._marks.append((now, step))
             live.tell(self._folder, self._live)
-        self._say(now)
+        # A terminal that was closed, or a full disk below a job's log, ends no training: this is a word to a reader.
+        with contextlib.suppress(OSError):
+            self._say(now)
 
     def _rate(self, step: int, now: float) -> float:
         then, before = self._marks[0]

@@ -7,8 +7,11 @@ when the run continues, and the finished file, the same as if nobody had watched
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_text
@@ -19,6 +22,11 @@ Row = Mapping[str, float]
 def log_csv(rows: Sequence[Row]) -> str:
     """Returns the rows as the text of log.csv: a column for each name, an empty cell where a row has no such value."""
     return csv_text(_columns(rows), rows)
+
+
+def plain_numbers(values: Mapping[str, Any]) -> Row:
+    """Returns what a step tells as Python's own numbers: a checkpoint with those of torch or numpy is not read back."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
 
 class LiveLog:
@@ -44,7 +52,11 @@ class LiveLog:
     def _append(self, line: str) -> None:
         # One write, so that no reader and no kill of the process sees half a line.
         with self._path.open("ab", buffering=0) as file:
-            file.write(line.encode())
+            whole, content = file.seek(0, os.SEEK_END), line.encode()
+            if file.write(content) < len(content):
+                # A disk that becomes full takes the part that it has room for.
+                file.truncate(whole)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

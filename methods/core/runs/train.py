@@ -33,7 +33,7 @@ from methods.core.runs.folder import (
     working_ledger,
 )
 from methods.core.runs.live_line import LiveLine
-from methods.core.runs.live_log import LiveLog, log_csv
+from methods.core.runs.live_log import LiveLog, log_csv, plain_numbers
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
@@ -220,7 +220,7 @@ class TrainingLoop:
                     return
                 row = None
                 if self.step % every == 0 or self.step + 1 == total:
-                    row = {"step": self.step, **values}
+                    row = {"step": self.step, **plain_numbers(values)}
                     self.log.append(row)
                     self.live_log.show(self.log)
                 self.step += 1
