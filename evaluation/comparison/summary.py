@@ -48,7 +48,7 @@ class Report:
     def headline(self) -> str:
         """The counts in one line; of a kind without changes nothing is said, but for regressions and new scores."""
         worse, missing = self.count("regression"), self.count("missing")
-        told = _counted(self.regressions, "regression") if self.regressions else "no regression"
+        told = counted(self.regressions, "regression") if self.regressions else "no regression"
         if missing:
             told += f" ({f'{worse} worse, ' if worse else ''}{missing} missing)"
         others = {
@@ -88,7 +88,8 @@ def findings(report: Report, lines: int) -> list[Finding]:
     return found
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Returns "1 run" or "2 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -118,14 +119,14 @@ def _regressions(report: Report, gone: set[Run], lines: int) -> list[Finding]:
     if rest:
         kinds = [change.kind for _, changes in rest for change in changes]
         what = f"{kinds.count('regression')} worse, {kinds.count('missing')} missing"
-        who = told_runs(_counted(len(rest), "more run"), [run for run, _ in rest])
+        who = told_runs(counted(len(rest), "more run"), [run for run, _ in rest])
         found.append(Finding("regression" if "regression" in kinds else "missing", who, what))
     return found + missing
 
 
 def _whole(report: Report, gone: set[Run]) -> Finding:
     kinds = [change.kind for change in report.changes if change.row.run in gone]
-    scores = _counted(len(kinds), "score")
+    scores = counted(len(kinds), "score")
     if "no longer" in kinds:
         # As the first line counts them.
         scores += f": {kinds.count('missing')} missing, {kinds.count('no longer')} {NO_LONGER}"
@@ -143,7 +144,7 @@ def _summed(kind: str, changes: Sequence[Change]) -> Finding:
     """Returns the change that goes farthest beyond its limit, and how many others there are."""
     first, others = changes[0], changes[1:]
     runs = len(_by_run(others))
-    more = [f"{_counted(len(others), 'more score')} in {_counted(runs, 'run')}"] if others else []
+    more = [f"{counted(len(others), 'more score')} in {counted(runs, 'run')}"] if others else []
     return Finding(kind, str(first.row.run), "; ".join([first.move, *more]))
 
 
@@ -156,12 +157,12 @@ def _one_sided(report: Report, kind: str, changes: Sequence[Change]) -> Finding:
     what = []
     if alone:
         again = {_seedless(run) for run in alone} <= {_seedless(run) for run in other}
-        number = _counted(len(alone), "run" if again else "whole run")
+        number = counted(len(alone), "run" if again else "whole run")
         what.append(told_runs(f"{number}{' with a further seed' if again else ''}", alone))
     metrics = [change.row.metric for change in changes if change.row.run in other]
     if metrics:
         what.append(f"{len(metrics)} in runs that both have: {listed(metrics)}")
-    return Finding(kind, _counted(len(changes), "score"), "; ".join(what))
+    return Finding(kind, counted(len(changes), "score"), "; ".join(what))
 
 
 def told_runs(number: str, runs: Collection[Run]) -> str:
@@ -181,7 +182,8 @@ def told_runs(number: str, runs: Collection[Run]) -> str:
 
 
 def _setting(run: Run) -> str:
-    return f"eps {format_epsilon(run.epsilon)} {run.accounting}" + ("" if run.source == "measured" else f" {run.source}")
+    source = "" if run.source == "measured" else f" {run.source}"
+    return f"eps {format_epsilon(run.epsilon)} {run.accounting}{source}"
 
 
 def _seedless(run: Run) -> Run:

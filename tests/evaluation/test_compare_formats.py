@@ -120,7 +120,7 @@ def test_a_run_that_is_gone_is_one_line_and_many_are_one_line(run, tmp_path) -> 
 
 
 @pytest.mark.parametrize("form", ["text", "md", "github"])
-def test_the_counts_of_runs_that_are_gone_add_up_and_their_epsilon_and_accounting_are_named(run, tmp_path, form) -> None:
+def test_counts_of_runs_that_are_gone_add_up_and_their_epsilon_and_accounting_are_named(run, tmp_path, form) -> None:
     metrics = ("g2r_cnn", "eps_sound", "train_seconds")
     rows = [
         Score("p", "mnist", method, epsilon, accounting, 0, metric, 0.5, "measured")
