@@ -180,6 +180,21 @@ def test_a_run_over_its_budget_is_marked_in_words_and_one_within_it_is_not(page)
     assert all("not run here" in words(row.th) for row in published.find_all("tr"))
 
 
+def test_a_published_row_that_was_not_run_there_has_the_papers_count_whatever_the_run_has_elsewhere(tmp_path):
+    root = tmp_path / "quick"
+    sound = scores("datalens", (0.7, 50.0, 10.0, 10.0, 5.0))
+    write(root, [*sound, *scores("datalens", (0.8, 40.0, 10.0, 20.0, 5.0), accounting="published")])
+    made_page = made(root)
+    for name in ("table1", "table2"):
+        table = table_of(made_page, name, "celeba")
+        rows = [row for row in table.tbody.find_all("tr") if words(row.th).startswith("DataLens")]
+        assert rows and all("not run here" in words(row.th) for row in rows)
+        assert [words(row.find_all("td")[1]) for row in rows if words(row.td) == "10"] == ["published"]
+    rows = [row for row in table_of(made_page, "table2", "mnist").tbody.find_all("tr") if "DataLens" in words(row.th)]
+    at_ten = {words(row.find_all("td")[1]) for row in rows if words(row.td) == "10"}
+    assert at_ten == {"published", "sound"}
+
+
 def test_columns_that_hold_nothing_are_left_out_of_a_part(page):
     heads = [words(head) for head in table_of(page, "table2", "celeba").thead.find_all("th")]
     assert "ε sound" not in heads and not any("measured" in head for head in heads)
