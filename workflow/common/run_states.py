@@ -12,7 +12,7 @@ from os.path import isdir, isfile
 from pathlib import Path
 
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
-from workflow.common.durations import describe
+from workflow.common.durations import describe, steps_in
 from workflow.common.errors import UserError
 from workflow.common.live import FAILED, STOPPED, TRAINING, Live, hear
 from workflow.common.readers.fields import fields, is_number, is_text
@@ -109,7 +109,7 @@ def _trained(run: Path) -> str:
     with contextlib.suppress(UserError, ValueError):
         record = read_json(run / "run.json")
         fields(record, {"steps_done": is_number, "train_seconds": is_number})
-        return f"{record['steps_done']} steps in {record['train_seconds']:.0f} s"
+        return steps_in(record["steps_done"], record["train_seconds"])
     return ""
 
 
