@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 from pathlib import Path
 
 from workflow import merging
 from workflow.common.errors import unknown
 from workflow.overrides import own_rows
+
+_SENTENCE = re.compile(r"[.!?](?=\s|$)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = merging.names()
     if arguments.preset is None:
         for name in names:
-            print(f"{name}: {_file(name)}, {_about(name)}")
+            print(", ".join(filter(None, [f"{name}: {_file(name)}", about(_text(name))])))
     elif arguments.preset in names:
         content = merging.mapping(_file(arguments.preset))
         for run, entry in content["runs"].items():
@@ -36,6 +40,16 @@ def _file(name: str) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _about(name: str) -> str:
-    first = (merging.FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("#").strip()
+def about(text: str) -> str:
+    """Returns the sentences of the first line of a file's comment, and of further lines up to the first one's end."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = ""
+    for line in comment:
+        words = f"{words} {line.removeprefix('#').strip()}".strip()
+        if ends := [*_SENTENCE.finditer(words)]:
+            return words[: ends[-1].end()]
+    return words
+
+
+def _text(name: str) -> str:
+    return (merging.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

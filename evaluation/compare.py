@@ -43,8 +43,8 @@ def compared(sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: 
 
         old_values, new_values = seeds.gathered(old), seeds.gathered(new)
         limits, said = seeds.limits(old_values, new_values, DEFAULT_TOLERANCES, by_hand)
+        notes += [*seeds.uneven(old, new), *said]
         old, new = seeds.means(old_values), seeds.means(new_values)
-        notes += said
     else:
         limits = changes.fixed_limits(old, new, DEFAULT_TOLERANCES | by_hand)
     if common:

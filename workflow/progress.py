@@ -23,6 +23,7 @@ from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
+RUN_RULES = ("train", "external")  # whose first output lies in a run folder of its own
 
 
 def measured_seconds(path: str | Path | None) -> float | None:
@@ -109,7 +110,7 @@ class Progress(logging.Handler):
         for job in dag.jobs:
             if (took := _took(job)) is not None:
                 self.schedule.costs.learn(job.rule.name, *self._priced(job), took)
-        self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name == "train")
+        self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
         logger = logging.getLogger("snakemake.logging")
         if "RULES" in {part.name for part in workflow.output_settings.quiet or ()}:

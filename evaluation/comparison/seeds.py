@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from evaluation.comparison.changes import Limit, Row
+from evaluation.comparison.changes import Limit, Row, Run
+from evaluation.comparison.summary import counted, listed, told_runs
 from evaluation.comparison.tolerance import Tolerance
 from workflow.common.metrics import METRICS
 
 LEVEL = 0.05
 # scores.csv holds six significant digits.
 ROUNDING = 1e-5
+SEED_GROUPS = 3  # that the line of uneven seeds tells
 
 Values = Mapping[Row, Sequence[float]]
 
@@ -26,6 +28,32 @@ def gathered(scores: Mapping[Row, float]) -> dict[Row, list[float]]:
     found: dict[Row, list[float]] = {}
     for row, value in scores.items():
         found.setdefault(Row(row.run._replace(seed=None), row.metric), []).append(value)
+    return found
+
+
+def uneven(old: Iterable[Row], new: Iterable[Row]) -> list[str]:
+    """Returns a line that says which runs have which other seeds on each side, if any; the rows are of single seeds.
+
+    Runs that one side lacks altogether are left out: they are missing or new.
+    """
+    of_a, of_b = _seeds(old), _seeds(new)
+    groups: dict[tuple, list[Run]] = {}
+    for run in of_a.keys() & of_b.keys():
+        if of_a[run] != of_b[run]:
+            groups.setdefault((tuple(sorted(of_a[run])), tuple(sorted(of_b[run]))), []).append(run)
+    told = [
+        f"A has seeds {listed(a)}; B has {listed(b)}: {told_runs(counted(len(runs), 'run'), runs)}"
+        for (a, b), runs in sorted(groups.items())
+    ]
+    more = [f"{len(told) - SEED_GROUPS} other differences of seeds"] if len(told) > SEED_GROUPS else []
+    return ["; ".join([*told[:SEED_GROUPS], *more])] if told else []
+
+
+def _seeds(rows: Iterable[Row]) -> dict[Run, set[int]]:
+    found: dict[Run, set[int]] = {}
+    for row in rows:
+        if row.run.seed is not None:
+            found.setdefault(row.run._replace(seed=None), set()).add(row.run.seed)
     return found
 
 
@@ -58,10 +86,7 @@ def limits(
     both = [row for row in old if row in new]
     tested = [row for row in both if _testable(row, old[row], new[row])]
     fixed = dict(defaults) | dict(given)
-    found = {
-        row: Limit(fixed[row.metric].of(statistics.fmean(old[row])), str(fixed[row.metric]))
-        for row in both
-    }
+    found = {row: Limit(fixed[row.metric].of(statistics.fmean(old[row])), str(fixed[row.metric])) for row in both}
     found |= _tested_limits(tested, old, new, given)
     return found, _notes(both, tested, old, new)
 
@@ -71,9 +96,7 @@ def _testable(row: Row, old: Sequence[float], new: Sequence[float]) -> bool:
     return enough and METRICS[row.metric].arrow and (len(set(old)) > 1 or len(set(new)) > 1)
 
 
-def _tested_limits(
-    tested: Sequence[Row], old: Values, new: Values, given: Mapping[str, Tolerance]
-) -> dict[Row, Limit]:
+def _tested_limits(tested: Sequence[Row], old: Values, new: Values, given: Mapping[str, Tolerance]) -> dict[Row, Limit]:
     if not tested:
         return {}
     with warnings.catch_warnings():

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.comparison.changes import KINDS, REGRESSIONS, Change, Row, Run
+from workflow.common.contracts import format_epsilon
 
 LINES = 20
 MOVES = 3  # of one run, named on its line
+NO_LONGER = "no longer there"
 NAMES = 6  # of methods, data sets, seeds or metrics that a line lists
 
 
@@ -46,14 +48,17 @@ class Report:
     def headline(self) -> str:
         """The counts in one line; of a kind without changes nothing is said, but for regressions and new scores."""
         worse, missing = self.count("regression"), self.count("missing")
-        told = _counted(self.regressions, "regression") if self.regressions else "no regression"
+        told = counted(self.regressions, "regression") if self.regressions else "no regression"
         if missing:
             told += f" ({f'{worse} worse, ' if worse else ''}{missing} missing)"
         others = {
             "new": self.count("new"), "better": self.count("improvement"), "unclear": self.count("unclear"),
-            "moved": self.count("moved"), "no longer there": self.count("no longer"),
+            "moved": self.count("moved"), NO_LONGER: self.count("no longer"),
         }  # fmt: skip
         counts = [f"{number} {what}" for what, number in others.items() if number or what == "new"]
+        if self.count("no longer"):
+            metrics = listed(sorted({change.row.metric for change in self.changes if change.kind == "no longer"}))
+            counts[-1] += f" ({metrics}: no regression)"
         return f"{told}; {', '.join([f'{self.compared} scores compared', *counts])}"
 
 
@@ -83,7 +88,8 @@ def findings(report: Report, lines: int) -> list[Finding]:
     return found
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Returns "1 run" or "2 runs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -113,16 +119,20 @@ def _regressions(report: Report, gone: set[Run], lines: int) -> list[Finding]:
     if rest:
         kinds = [change.kind for _, changes in rest for change in changes]
         what = f"{kinds.count('regression')} worse, {kinds.count('missing')} missing"
-        who = _told(_counted(len(rest), "more run"), [run for run, _ in rest])
+        who = told_runs(counted(len(rest), "more run"), [run for run, _ in rest])
         found.append(Finding("regression" if "regression" in kinds else "missing", who, what))
     return found + missing
 
 
 def _whole(report: Report, gone: set[Run]) -> Finding:
-    rows = sum(row.run in gone for row in report.old)
+    kinds = [change.kind for change in report.changes if change.row.run in gone]
+    scores = counted(len(kinds), "score")
+    if "no longer" in kinds:
+        # As the first line counts them.
+        scores += f": {kinds.count('missing')} missing, {kinds.count('no longer')} {NO_LONGER}"
     if len(gone) == 1:
-        return Finding("missing", str(*gone), f"the whole run ({_counted(rows, 'score')})")
-    return Finding("missing", _counted(rows, "score"), _told(f"{len(gone)} whole runs", gone))
+        return Finding("missing", str(*gone), f"the whole run ({scores})")
+    return Finding("missing", told_runs(f"{len(gone)} whole runs", gone), scores)
 
 
 def _of_run(run: Run, changes: Sequence[Change]) -> Finding:
@@ -134,7 +144,7 @@ def _summed(kind: str, changes: Sequence[Change]) -> Finding:
     """Returns the change that goes farthest beyond its limit, and how many others there are."""
     first, others = changes[0], changes[1:]
     runs = len(_by_run(others))
-    more = [f"{_counted(len(others), 'more score')} in {_counted(runs, 'run')}"] if others else []
+    more = [f"{counted(len(others), 'more score')} in {counted(runs, 'run')}"] if others else []
     return Finding(kind, str(first.row.run), "; ".join([first.move, *more]))
 
 
@@ -147,22 +157,33 @@ def _one_sided(report: Report, kind: str, changes: Sequence[Change]) -> Finding:
     what = []
     if alone:
         again = {_seedless(run) for run in alone} <= {_seedless(run) for run in other}
-        number = _counted(len(alone), "run" if again else "whole run")
-        what.append(_told(f"{number}{' with a further seed' if again else ''}", alone))
+        number = counted(len(alone), "run" if again else "whole run")
+        what.append(told_runs(f"{number}{' with a further seed' if again else ''}", alone))
     metrics = [change.row.metric for change in changes if change.row.run in other]
     if metrics:
         what.append(f"{len(metrics)} in runs that both have: {listed(metrics)}")
-    return Finding(kind, _counted(len(changes), "score"), "; ".join(what))
+    return Finding(kind, counted(len(changes), "score"), "; ".join(what))
 
 
-def _told(number: str, runs: Collection[Run]) -> str:
-    """Returns how many runs, in words, with their seeds, and their methods by data set."""
+def told_runs(number: str, runs: Collection[Run]) -> str:
+    """Returns how many runs, in words, with their seeds, and by data set their methods, epsilons and accountings.
+
+    What all of them share, of seeds, epsilons and accountings, is said once.
+    """
     seeds = listed(sorted({run.seed for run in runs if run.seed is not None}))
+    settings = {_setting(run) for run in runs}
+    common = ", ".join([f"seed {seeds}"] * bool(seeds) + ([*settings] if len(settings) == 1 else []))
     by_dataset: dict[str, list[str]] = {}
     for run in sorted(runs, key=str):
-        by_dataset.setdefault(" ".join(filter(None, [run.preset, run.dataset])), []).append(run.method)
+        name = run.method if len(settings) == 1 else f"{run.method} {_setting(run)}"
+        by_dataset.setdefault(" ".join(filter(None, [run.preset, run.dataset])), []).append(name)
     names = [f"{dataset} ({listed(methods)})" for dataset, methods in by_dataset.items()]
-    return f"{number}{seeds and f' (seed {seeds})'} of {listed(names)}"
+    return f"{number}{common and f' ({common})'} of {listed(names)}"
+
+
+def _setting(run: Run) -> str:
+    source = "" if run.source == "measured" else f" {run.source}"
+    return f"eps {format_epsilon(run.epsilon)} {run.accounting}{source}"
 
 
 def _seedless(run: Run) -> Run:

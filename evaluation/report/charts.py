@@ -14,6 +14,7 @@ from evaluation.report.layout import Layout
 from evaluation.report.mark_names import HEIGHT, Mark, sides
 from evaluation.report.page_tables import Links, bare, contender
 from evaluation.report.scores_tables import Numbers
+from evaluation.report.single_value import axis_of
 from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text
@@ -139,6 +140,9 @@ def _scatter(
         "x": {"field": "x", "type": "quantitative", "title": _axis(x), "scale": x_scale},
         "y": {"field": "y", "type": "quantitative", "title": _axis(y), "scale": {"zero": False, "nice": True}},
     }
+    if not log:
+        axes["x"] |= axis_of(ends)
+    axes["y"] |= axis_of(heights)
     kind = {
         "color": {"field": "kind", "type": "nominal", "title": None, "scale": {"domain": KINDS, "range": COLOURS},
                   "legend": {"symbolOpacity": 1, "values": [k for k in KINDS if any(p.kind == k for p in points)]}},
@@ -250,6 +254,7 @@ def _over_budgets(
             seeds += [{"x": one.epsilon, "y": value, "name": layout.run_label(run)} for value in several]
     x = {"field": "x", "type": "quantitative", "title": "ε, the budget", "scale": {"type": "log", "nice": True}}
     y = {"field": "y", "type": "quantitative", "title": _axis(metric), "scale": {"zero": False, "nice": True}}
+    y |= axis_of(row[end] for row in rows for end in ("y0", "y1"))
     name = {"field": "name", "type": "nominal", "title": None}
     axes = {"x": x, "y": y, "color": {**name, "scale": {"range": LINES}}}
     layers = [
@@ -276,6 +281,8 @@ def curves(name: str, column: str, series: dict[int, list[tuple[float, float]]])
         "color": {**seed, "legend": {} if len(series) > 1 else None},
         "strokeDash": {**seed, "scale": {"range": DASHES}, "legend": None},
     }
+    for channel in ("x", "y"):
+        encoding[channel] |= axis_of(row[channel] for row in rows)
     title = column.replace("_", " ")
     layers = [{"data": _data(rows), "mark": {"type": "line", "point": len(rows) < 4}, "encoding": encoding}]
     return Chart(name, title, f"{title} over the steps of training", _spec(layers, height=110))
@@ -290,12 +297,13 @@ def spent(name: str, rows: Sequence[tuple[float, float, float]], budget: float, 
     ]  # fmt: skip
     who = {"field": "name", "type": "nominal", "title": None}
     y = {"field": "y", "type": "quantitative", "title": "ε spent"}
-    encoding = {
+    encoding: dict[str, Any] = {
         "x": {"field": "x", "type": "quantitative", "title": "charges to the ledger",
               "axis": {"tickMinStep": 1}},
         "y": y, "color": {**who, "scale": {"domain": ["published count", "sound count"], "range": LINES[:2]}},
         "strokeDash": {**who, "scale": {"domain": ["published count", "sound count"], "range": DASHES[:2]}},
     }  # fmt: skip
+    encoding["x"] |= axis_of(row["x"] for row in long)
     mark = {"type": "line", "point": {"filled": True, "size": 25}}
     layers = [{"data": _data(long), "mark": mark, "encoding": encoding}]
     if math.isfinite(budget):

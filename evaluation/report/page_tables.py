@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from evaluation.report.render import NOT_MEASURED, OURS, PAPER, Column, Grid, Row, Table, cell_text, summary
 from evaluation.report.scores_tables import LEDGER_METRICS, Numbers
@@ -122,9 +122,7 @@ def _wide_part(
     ledger = LEDGER_METRICS if any(source == MEASURED for _, source in places) else ()
     metrics = list(dict.fromkeys(metric for metric, _ in places))
     rows = []
-    for row in table.rows:
-        if not any(row.cells[place] for place in places.values()):
-            continue
+    for row in _rows_on(dataset, table, list(places.values()), numbers):
         one = contender(dataset, row.run, row.epsilon, row.accounting, numbers)
         cells = [*_setting(row), *(_spent(one, metric) for metric in ledger)]
         for metric in metrics:
@@ -135,6 +133,29 @@ def _wide_part(
     heads = [Head(("Method",)), Head(("ε",), True), Head(("Accounting",), kind=COUNT)]
     heads += [Head((METRICS[metric].label,), True, "" if metric == "eps_sound" else COUNT) for metric in ledger]
     return Part(dataset, label, heads + _metric_heads(metrics, places, table.columns), rows)
+
+
+def _rows_on(dataset: str, table: Table, places: Sequence[int], numbers: Numbers) -> list[Row]:
+    """Returns the rows with a value in `places`, the columns of a data set.
+
+    A run at a budget that was not run there, whatever its count elsewhere, is one row, as the paper counted.
+    """
+    held = [row for row in table.rows if any(row.cells[place] for place in places)]
+    here = [(row.run, row.epsilon) for row in held if _is_measured(row, dataset, numbers)]
+    kept = []
+    for row in held:
+        if not _is_measured(row, dataset, numbers):
+            if (row.run, row.epsilon) in here:
+                continue
+            here.append((row.run, row.epsilon))
+            count = numbers.published_accounting(dataset, row.published, row.epsilon)
+            row = replace(row, accounting=count or row.accounting)
+        kept.append(row)
+    return kept
+
+
+def _is_measured(row: Row, dataset: str, numbers: Numbers) -> bool:
+    return bool(contender(dataset, row.run, row.epsilon, row.accounting, numbers).values)
 
 
 def bare(label: str) -> str:

@@ -46,7 +46,8 @@ class Column:
 class Row:
     """A row: label, data set (tables with a row per data set), setting, and one tuple of values per column.
 
-    `run` and `on` are the names behind the labels: of the run, and of the row's data set.
+    `run` and `on` are the names behind the labels: of the run, and of the row's data set. `published` is the name under
+    which the paper's numbers of the row are listed.
     """
 
     label: str
@@ -56,6 +57,7 @@ class Row:
     cells: list[tuple[float, ...]] = field(default_factory=list)
     run: str = ""
     on: str | None = None
+    published: str = ""
 
 
 @dataclass

@@ -48,6 +48,11 @@ class Numbers:
                 numbers.presets.add(s.preset)
         return numbers
 
+    def published_accounting(self, dataset: str, method: str, epsilon: float) -> str:
+        """Returns how the paper counted the epsilon of its numbers of a method; empty where it has none."""
+        found = (s.accounting for (*key, _), s in self.published.items() if key == [dataset, method, epsilon])
+        return next(found, "")
+
     def datasets(self) -> set[str]:
         """Returns the data sets with a measured value."""
         return set().union(*self.measured_runs.values())
@@ -144,7 +149,9 @@ def _wide(table: TableSpec, datasets: list[str], places: list[Place], layout: La
     columns, rows = list(ledger), []
     for p in places:
         spent = [_largest(p, datasets, column.metric, numbers) for column in ledger]
-        rows.append(Row(_label(p, datasets, numbers), None, p.epsilon, p.accounting, spent, p.spec.run))
+        name = _label(p, datasets, numbers)
+        row = Row(name, None, p.epsilon, p.accounting, spent, p.spec.run, published=p.spec.published)
+        rows.append(row)
     for dataset in datasets:
         for metric in table.metrics:
             paper = [_published(place, dataset, metric, numbers) for place in places]

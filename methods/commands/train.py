@@ -10,6 +10,7 @@ from pathlib import Path
 from methods.commands.arguments import add_machine, add_secret_noise, read_plan, read_private, use_machine
 from methods.core.accounting.calibration import COUNTS
 from methods.core.runs.train import train
+from workflow.common.durations import steps_in
 from workflow.common.errors import UserError
 
 
@@ -42,4 +43,4 @@ def run(arguments: argparse.Namespace) -> None:
         plan, data, arguments.out, device, arguments.warm_start,
         secret_noise=arguments.secret_noise, again=arguments.again,
     )  # fmt: skip
-    print(f"{plan.run}: {record['steps_done']} steps in {record['train_seconds']:.0f} s", file=sys.stderr)
+    print(f"{plan.run}: {steps_in(record['steps_done'], record['train_seconds'])}", file=sys.stderr)

@@ -155,6 +155,22 @@ def test_how_a_run_ends_before_its_last_step_is_told(tmp_path, error, state, rea
     assert (told.step, told.state, told.reason) == (3, state, reason) and not told.is_alive(time.time())
 
 
+def test_a_run_tells_which_steps_its_checkpoint_keeps(tmp_path):
+    with pytest.raises(KeyboardInterrupt), LiveLine(PLAN, tmp_path, 3, 6) as line:
+        assert hear(tmp_path).checkpoint == 3
+        line.ended(4, None, None)
+        line.saved()
+        assert (hear(tmp_path).step, hear(tmp_path).checkpoint) == (4, 4)
+        line.ended(5, None, None)
+        raise KeyboardInterrupt
+    assert (hear(tmp_path).step, hear(tmp_path).checkpoint) == (5, 4)
+    # A run of before told nothing of it.
+    told = {**asdict(Live(5, 10, updated=1000.0, host="another", pid=1))}
+    del told["checkpoint"]
+    write_json(live.live_path(tmp_path), told)
+    assert hear(tmp_path).checkpoint is None
+
+
 def test_a_run_of_another_machine_is_taken_for_gone_once_it_is_silent():
     there = Live(5, 10, rate=1.0, updated=1000.0, host="another", pid=1)
     assert there.is_alive(1060.0) and not there.is_alive(1100.0)
@@ -164,8 +180,8 @@ def test_a_run_of_another_machine_is_taken_for_gone_once_it_is_silent():
 
 @pytest.mark.parametrize(
     "told",
-    [{"step": 11}, {"pid": 2**40}, {"values": {"loss\x1b[2J": 1.0}}],
-    ids=["beyond the end", "no process", "an escape"],
+    [{"step": 11}, {"pid": 2**40}, {"values": {"loss\x1b[2J": 1.0}}, {"checkpoint": 6}, {"checkpoint": "x"}],
+    ids=["beyond the end", "no process", "an escape", "a checkpoint ahead", "a checkpoint in words"],
 )
 def test_what_no_run_can_have_told_is_nothing_told(tmp_path, told):
     whole = {**asdict(Live(5, 10, rate=1.0, updated=1000.0, host="another", pid=1)), **told}

@@ -60,7 +60,7 @@ def test_a_reviewer_learns_of_one_seed_more_and_two_rows_fewer(run, one_seed_mor
     assert out.index(counts) < 30
     for dataset, method, metric in TWO:
         assert re.search(rf"{dataset} {method} eps 10 \w+ seed 0.*{metric}: [\d.]+ -> absent", out)
-    assert f"{len(RUNS)} runs with a further seed (seed 1) of fashion_mnist (datalens, " in out
+    assert f"{len(RUNS)} runs with a further seed (seed 1) of fashion_mnist (datalens eps 10 " in out
 
 
 def test_json_says_all_of_it(run, one_seed_more_and_two_rows_fewer) -> None:
@@ -111,11 +111,34 @@ def test_a_run_that_is_gone_is_one_line_and_many_are_one_line(run, tmp_path) -> 
     write_scores(tmp_path / "b.csv", [s for s in ROWS if (s.dataset, s.method) != ("mnist", "dpgan")])
     out = run(QUICK, tmp_path / "b.csv")[1]
     count = sum((score.dataset, score.method) == ("mnist", "dpgan") for score in ROWS)
-    assert out.splitlines()[1:] == [f"missing      mnist dpgan eps 10 sound seed 0: the whole run ({count} scores)"]
+    parts = f"{count} scores: {count - 1} missing, 1 no longer there"
+    assert out.splitlines()[1:] == [f"missing      mnist dpgan eps 10 sound seed 0: the whole run ({parts})"]
     write_scores(tmp_path / "b.csv", [s for s in ROWS if s.dataset != "mnist"])
     out = run(QUICK, tmp_path / "b.csv")[1]
     gone = sum(dataset == "mnist" for dataset, _ in RUNS)
-    assert len(out.splitlines()) == 2 and f"{gone} whole runs (seed 0) of mnist (datalens, " in out
+    assert len(out.splitlines()) == 2 and f"missing      {gone} whole runs (seed 0) of mnist (datalens eps 10 " in out
+
+
+@pytest.mark.parametrize("form", ["text", "md", "github"])
+def test_counts_of_runs_that_are_gone_add_up_and_their_epsilon_and_accounting_are_named(run, tmp_path, form) -> None:
+    metrics = ("g2r_cnn", "eps_sound", "train_seconds")
+    rows = [
+        Score("p", "mnist", method, epsilon, accounting, 0, metric, 0.5, "measured")
+        for method, epsilon, accounting in (("a", 1.0, "sound"), ("a", 10.0, "sound"), ("b", 10.0, "published"))
+        for metric in metrics
+    ]
+    write_scores(tmp_path / "a.csv", rows)
+    write_scores(tmp_path / "b.csv", rows[:3])
+    code, out = run(tmp_path / "a.csv", tmp_path / "b.csv", "--format", form)
+    counts = "4 regressions (4 missing); 3 scores compared, 0 new, 2 no longer there (train_seconds: no regression)"
+    assert code == 1 and counts in out
+    told = "2 whole runs (seed 0) of mnist (a eps 10 sound, b eps 10 published)"
+    assert told in out and "6 scores: 4 missing, 2 no longer there" in out
+    # Shared by all, it is said once.
+    write_scores(tmp_path / "a.csv", [dataclasses.replace(row, epsilon=2.0, accounting="sound") for row in rows[3:]])
+    write_scores(tmp_path / "b.csv", [dataclasses.replace(row, method="c") for row in rows[:3]])
+    out = run(tmp_path / "a.csv", tmp_path / "b.csv", "--format", form)[1]
+    assert "2 whole runs (seed 0, eps 2 sound) of mnist (a, b)" in out
 
 
 def test_the_markdown_is_a_table_and_names_that_hold_its_signs_stay_names(run, tmp_path) -> None:

@@ -71,6 +71,27 @@ def test_one_seed_more_is_no_new_score_and_is_judged_by_the_fixed_tolerance_whic
     assert code == 1 and "g2r_cnn: 0.8 -> 0.775 (tolerance 0.02)" in out
 
 
+def test_which_runs_have_which_other_seeds_is_said_in_one_line_whatever_the_side(run) -> None:
+    note = run({"g2r_cnn": [0.80]}, {"g2r_cnn": [0.80, 0.77]})[1].splitlines()[1]
+    assert note.startswith("note: A has seeds 0; B has 0, 1: 1 run (eps 10 sound) of mnist (dpac); means over seeds")
+    note = run({"g2r_cnn": [0.80, 0.79, 0.81]}, {"g2r_cnn": [0.80, 0.79]})[1].splitlines()[1]
+    assert "A has seeds 0, 1, 2; B has 0, 1: 1 run (eps 10 sound) of mnist (dpac)" in note
+    assert "A has seeds" not in run({"g2r_cnn": [0.80, 0.79]}, {"g2r_cnn": [0.80, 0.79]})[1]
+
+
+def test_equally_many_seeds_that_are_others_are_said_and_many_groups_are_summed_up() -> None:
+    def of(method: str, *numbers: int) -> list[Row]:
+        return [row(method=method)._replace(run=row(method=method).run._replace(seed=number)) for number in numbers]
+
+    assert seeds.uneven(of("a", 0), of("a", 1) + of("b", 2)) == [
+        "A has seeds 0; B has 1: 1 run (eps 10 sound) of mnist (a)"
+    ]
+    old = [one for place in range(5) for one in of(f"m{place}", place)]
+    new = [one for place in range(5) for one in of(f"m{place}", 9)]
+    (told,) = seeds.uneven(old, new)
+    assert told.count("A has seeds") == 3 and told.endswith("; 2 other differences of seeds")
+
+
 def test_a_seed_less_is_no_missing_score_but_is_said(run) -> None:
     code, out = run({"g2r_cnn": [0.80, 0.79, 0.81]}, {"g2r_cnn": [0.80, 0.79]})
     assert code == 0 and "1 have fewer seeds in B than in A" in out

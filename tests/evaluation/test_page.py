@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from report_pages import folder_of, made, scores, words, write
 
+from evaluation.report import charts
 from evaluation.report.page import HERE, SCRIPTS, main
 from workflow.common.contracts import RunFolder
 from workflow.common.files import sha256, write_json, write_text
@@ -180,6 +181,21 @@ def test_a_run_over_its_budget_is_marked_in_words_and_one_within_it_is_not(page)
     assert all("not run here" in words(row.th) for row in published.find_all("tr"))
 
 
+def test_a_published_row_that_was_not_run_there_has_the_papers_count_whatever_the_run_has_elsewhere(tmp_path):
+    root = tmp_path / "quick"
+    sound = scores("datalens", (0.7, 50.0, 10.0, 10.0, 5.0))
+    write(root, [*sound, *scores("datalens", (0.8, 40.0, 10.0, 20.0, 5.0), accounting="published")])
+    made_page = made(root)
+    for name in ("table1", "table2"):
+        table = table_of(made_page, name, "celeba")
+        rows = [row for row in table.tbody.find_all("tr") if words(row.th).startswith("DataLens")]
+        assert rows and all("not run here" in words(row.th) for row in rows)
+        assert [words(row.find_all("td")[1]) for row in rows if words(row.td) == "10"] == ["published"]
+    rows = [row for row in table_of(made_page, "table2", "mnist").tbody.find_all("tr") if "DataLens" in words(row.th)]
+    at_ten = {words(row.find_all("td")[1]) for row in rows if words(row.td) == "10"}
+    assert at_ten == {"published", "sound"}
+
+
 def test_columns_that_hold_nothing_are_left_out_of_a_part(page):
     heads = [words(head) for head in table_of(page, "table2", "celeba").thead.find_all("th")]
     assert "ε sound" not in heads and not any("measured" in head for head in heads)
@@ -233,6 +249,31 @@ def test_the_plots_hold_seeds_means_intervals_and_the_pareto_front(page):
     assert "The Pareto front among runs within their budget (DPGAN (revisited), DP-MERF)" in text
     plain = page.find(id="utility-epsilon-mnist").find_parent("figure")
     assert "Dashed: Real data (0.990)." in words(plain)
+
+
+@pytest.mark.parametrize(
+    ("value", "domain", "shape"), [(0, [-1, 1], ",d"), (1, [0.9, 1.1], ",d"), (0.52341, [0.471069, 0.575751], ".4~g")]
+)
+def test_a_plot_of_one_point_has_one_tick_on_each_axis_at_its_value(value, domain, shape):
+    (layer,) = charts.curves("c", "loss", {0: [(value, value)]}).spec["layer"]
+    for channel in ("x", "y"):
+        axis = layer["encoding"][channel]
+        assert axis["axis"] == {"values": [pytest.approx(value)], "format": shape}
+        assert axis["scale"]["domain"] == pytest.approx(domain) and axis["scale"]["zero"] is False
+
+
+def test_the_axes_of_several_points_are_the_librarys_and_one_charge_is_a_whole_number():
+    (layer,) = charts.curves("c", "loss", {0: [(0, 0.5), (9, 0.25)]}).spec["layer"]
+    assert "axis" not in layer["encoding"]["x"] and "domain" not in layer["encoding"]["y"]["scale"]
+    one = charts.spent("s", [(1.0, 4.0, 3.0)], 10.0, 1).spec["layer"][0]["encoding"]["x"]
+    assert one["axis"] == {"values": [1.0], "format": ",d"}
+
+
+def test_one_run_alone_gives_plots_whose_axes_say_its_scores(tmp_path):
+    write(tmp_path / "quick", scores("dp_merf", (0.8, 30.0, 9.9, 9.9, 12.0)))
+    plot = made(tmp_path / "quick").find("script", {"data-for": "fidelity-utility-mnist"})
+    axes = json.loads(plot.get_text())["layer"][2]["encoding"]
+    assert (axes["x"]["axis"]["values"], axes["y"]["axis"]["values"]) == ([30.0], [0.8])
 
 
 def test_the_ranking_and_the_limits_are_there(page):

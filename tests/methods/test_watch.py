@@ -50,7 +50,7 @@ def results(tmp_path) -> Path:
     values = {"loss": 0.12345}
     tell(a_run(root, "training"), Live(30, 40, values, rate=0.5, epsilon=8.218))
     tell(a_run(root, "stopped"), Live(7, 40, state=STOPPED))
-    gone = Live(9, 40, updated=time.time(), host=socket.gethostname(), pid=2**22 + 1)
+    gone = Live(9, 40, updated=time.time(), host=socket.gethostname(), pid=2**22 + 1, checkpoint=6)
     write_json(live_path(a_run(root, "killed")), asdict(gone))
     tell(a_run(root, "broken"), Live(3, 40, state=FAILED, reason="cannot write x: No space left"))
     a_run(root, "trained", "run.json")
@@ -77,7 +77,7 @@ def test_every_run_of_a_graph_has_its_state_and_what_moves_stands_first(results,
         ),
         "broken": ("failed", "cannot write x: No space left"),
         "unscored": ("failed", "fidelity: ValueError: NaN"),
-        "killed": ("stopped", "step 9 of 40; the same command continues"),
+        "killed": ("stopped", "step 9 of 40; the same command continues from its checkpoint after step 6"),
         "stopped": ("stopped", "step 7 of 40; the same command continues"),
         "trained": ("trained", "40 steps in 61 s"),
         "sampled": ("sampled", "40 steps in 61 s"),
@@ -192,3 +192,12 @@ def test_a_run_whose_samples_were_made_elsewhere_is_shown_though_it_has_no_plan(
     write_json(folder / "run.json", {"accounting": "claimed"})
     (folder / "samples.npz").touch()
     assert shown(capsys, str(tmp_path))[1:] == ["  sampled   mnist theirs eps10 seed0"]
+    for name in ("fidelity.json", "utility.json"):
+        (folder / name).touch()
+    assert shown(capsys, str(tmp_path))[1:] == ["  scored    mnist theirs eps10 seed0"]
+    assert shown(capsys, str(folder))[1:] == ["  scored    mnist theirs eps10 seed0"]
+    log(tmp_path, "external", "lost", "error: samples.npz: no such file\n")
+    told = ["results/quick/runs/mnist/lost/eps10/seed0"]
+    write_json(tmp_path / GRAPH, {"runs": told, "line": "ended", "updated": time.time()})
+    failed = "  failed    mnist lost eps10 seed0    external: error: samples.npz: no such file"
+    assert failed in shown(capsys, str(tmp_path))

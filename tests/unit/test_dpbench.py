@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import methods.__main__ as methods_main
-from dpbench import completion
+from dpbench import completion, preset_files
 from dpbench.__main__ import main
 from dpbench.verbs import all_verbs
 from evaluation import compare
@@ -53,6 +53,40 @@ def test_an_unknown_verb_is_one_line_with_the_nearest(capsys: pytest.CaptureFixt
     assert main(["scoer"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: unknown command 'scoer'; did you mean 'score'? valid: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("nwe", "new"), ("rnu", "run"), ("nww", "new"), ("dat", "data"), ("wacth", "watch")]
+)
+def test_a_slip_in_a_short_verb_is_understood_too(typed, meant, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([typed]) == 2
+    assert f"unknown command {typed!r}; did you mean {meant!r}? valid: " in capsys.readouterr().err
+
+
+def test_a_verb_like_no_other_is_met_with_the_list_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["foo"]) == 2
+    assert "unknown command 'foo'; valid: " in capsys.readouterr().err
+
+
+def test_presets_are_listed_each_in_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert [line for line in lines if not line.endswith(".")] == []
+    (own,) = (line for line in lines if line.startswith("own: "))
+    assert own.endswith("64x64: give them as `datasets:`.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# One. Two at 0.5 and\n# more. Three.\npreset: x\n", "One."),
+        ("# It begins here,\n# and ends here. More\npreset: x\n", "It begins here, and ends here."),
+        ("# no stop\npreset: x\n# other.\n", "no stop"),
+        ("preset: x\n", ""),
+    ],
+)
+def test_what_a_preset_is_about_ends_with_a_sentence(text, said) -> None:
+    assert preset_files.about(text) == said
 
 
 def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ COMMON = {"numpy", "yaml", "workflow.common"}
 SHOWN = {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.rank", "evaluation.price"}
 PAGE = (
     *("page", "page_tables", "contents", "headline", "leaders", "cards", "published_cards", "charts"),
-    "picture_sheets", "mark_names",
+    "picture_sheets", "mark_names", "single_value",
 )
 BELOW = ("release", "rng", "partition", "optimisers", "speed", "accounting", "privacy")
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from workflow.common.durations import describe
+from workflow.common.durations import describe, steps_in
 from workflow.common.live import STOPPED, Live, live_path, tell
 from workflow.progress import Progress, job_name, line, measured_seconds
 from workflow.schedule import Schedule, Task
@@ -103,6 +103,14 @@ def test_the_line_counts_steps_and_names_what_runs():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (720, "12 min"), (12_000, "3 h 20 min")])
 def test_durations_are_written_for_people(seconds, text):
     assert describe(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "text"),
+    [(1, 0.004, "1 step in less than 1 s"), (0, 3.0, "0 steps in 3 s"), (40, 61.4, "40 steps in 61 s")],
+)
+def test_steps_are_counted_for_people(steps, seconds, text):
+    assert steps_in(steps, seconds) == text
 
 
 def test_a_job_is_named_by_its_rule_and_wildcards():

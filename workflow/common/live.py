@@ -34,6 +34,7 @@ class Live:
         epsilon: spent so far, by the count that calibrated the run; None where that is not known (yet).
         state: TRAINING, STOPPED at a checkpoint, or FAILED; `reason` is the error's line.
         updated: seconds since 1970.
+        checkpoint: ended steps that the last checkpoint keeps, from which a stopped run continues; None without one.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Live:
     updated: float = 0.0
     host: str = ""
     pid: int = 0
+    checkpoint: int | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -91,9 +93,10 @@ def hear(folder: Path) -> Live | None:
     if not os.path.isfile(path):
         return None
     try:
-        content = read_json(path)
-        fields(content, _FIELDS)
-        return Live(**{name: content[name] for name in _FIELDS}) if content["step"] <= content["steps"] else None
+        # What a run told before this field was there has none.
+        content = fields({"checkpoint": None, **fields(read_json(path), {})}, _FIELDS)
+        possible = (content["checkpoint"] or 0) <= content["step"] <= content["steps"]
+        return Live(**{name: content[name] for name in _FIELDS}) if possible else None
     except (UserError, ValueError):
         return None
 
@@ -119,4 +122,5 @@ _FIELDS = {
     "state": is_one_of(TRAINING, STOPPED, FAILED),
     "epsilon": lambda value: value is None or is_number(value), "reason": is_text, "updated": is_number,
     "host": is_text, "pid": is_whole(1, 2**31 - 1),
+    "checkpoint": lambda value: value is None or is_whole()(value),
 }  # fmt: skip

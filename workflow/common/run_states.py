@@ -12,7 +12,7 @@ from os.path import isdir, isfile
 from pathlib import Path
 
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
-from workflow.common.durations import describe
+from workflow.common.durations import describe, steps_in
 from workflow.common.errors import UserError
 from workflow.common.live import FAILED, STOPPED, TRAINING, Live, hear
 from workflow.common.readers.fields import fields, is_number, is_text
@@ -21,7 +21,7 @@ from workflow.common.readers.json_text import read_json
 WAITING, PLANNED, TRAINED, SAMPLED, SCORED = "waiting", "planned", "trained", "sampled", "scored"
 STATES = (WAITING, PLANNED, TRAINING, STOPPED, TRAINED, SAMPLED, SCORED, FAILED)
 GRAPH = "logs/graph.json"  # below results/<preset>: what the last call of Snakemake told of itself
-_RULES = ("plan", "train", "sample", "fidelity", "utility")
+_RULES = ("plan", "train", "external", "sample", "fidelity", "utility")
 _ERRORS = ("error: ", "Traceback ", "MemoryError", "Killed")
 
 
@@ -41,7 +41,7 @@ def roots(folder: Path) -> list[Path]:
 
 def loose_runs(folder: Path) -> list[Path]:
     """Returns the folders of runs that no graph made, `folder` itself or those right in it."""
-    return [one for one in (folder, *sorted(folder.glob("*"))) if isfile(one / "plan.json")]
+    return [one for one in (folder, *sorted(folder.glob("*"))) if _is_made(one)]
 
 
 def graph_runs(root: Path) -> list[Path]:
@@ -94,7 +94,8 @@ def _live(live: Live, line: str, now: float) -> tuple[str, str]:
         return TRAINING, line
     if live.state == FAILED:
         return FAILED, live.reason
-    return STOPPED, f"step {live.step} of {live.steps}; the same command continues"
+    place = "" if live.checkpoint is None else f" from its checkpoint after step {live.checkpoint}"
+    return STOPPED, f"step {live.step} of {live.steps}; the same command continues{place}"
 
 
 def _line(run: Path, live: Live) -> str:
@@ -108,7 +109,7 @@ def _trained(run: Path) -> str:
     with contextlib.suppress(UserError, ValueError):
         record = read_json(run / "run.json")
         fields(record, {"steps_done": is_number, "train_seconds": is_number})
-        return f"{record['steps_done']} steps in {record['train_seconds']:.0f} s"
+        return steps_in(record["steps_done"], record["train_seconds"])
     return ""
 
 
@@ -118,7 +119,7 @@ def _failure(run: Path) -> str | None:
         folder = RunFolder.parse(run)
     except UserError:
         return None
-    made = {"train": "run.json", "sample": "samples.npz"}
+    made = {"train": "run.json", "external": "run.json", "sample": "samples.npz"}
     for rule in _RULES:
         if isfile(run / made.get(rule, f"{rule}.json")):
             continue

@@ -36,7 +36,8 @@ class LiveLine:
     def __init__(self, plan: Plan, folder: Path, step: int, steps: int) -> None:
         self._plan, self._folder = plan, folder
         self._name = f"{plan.run} {plan.public.dataset}"
-        self._live = Live(step, steps)
+        # Training begins with a checkpoint, or goes on from one.
+        self._live = Live(step, steps, checkpoint=step)
         begun = time.monotonic()
         self._marks = deque([(begun, step)], maxlen=_MARKS)
         self._logged = self._told = begun
@@ -75,6 +76,11 @@ class LiveLine:
         # A terminal that was closed, or a full disk below a job's log, ends no training: this is a word to a reader.
         with contextlib.suppress(OSError):
             self._say(now)
+
+    def saved(self) -> None:
+        """Notes that a checkpoint keeps the steps that have ended; told at once, since a kill may follow."""
+        self._live = replace(self._live, checkpoint=self._live.step)
+        live.tell(self._folder, self._live)
 
     def _rate(self, step: int, now: float) -> float:
         then, before = self._marks[0]

@@ -229,6 +229,7 @@ class TrainingLoop:
                 # second time.
                 if signals.received or self.step == total or self._is_due(ledger):
                     self._save(ledger)
+                    line.saved()
                 if signals.received:
                     raise process.Stopped(signals.received, self._kept(total))
 
