@@ -18,12 +18,12 @@ TEMPLATE = Path(__file__).with_name("template.txt")
 TAKEN = ("core", "commands", "external")
 NEXT = """\
 {path} is a whole method: it takes noisy class means, at a sound epsilon. Next:
-  look at it         python -m methods describe {name}
+  look at it         dpbench describe {name}
   change it          what it gives out: releases; how: prepare and step; what it draws: sample
-  test it            python -m pytest -n auto tests/contract -k {name}
-  compare it         add one line under runs: in workflow/config/smoke.yaml (or quick, ...):
+  test it            python -m pytest -q -n 0 tests/contract -k {name}
+  compare it         add one line under runs: in workflow/config/smoke.yaml (or another preset: dpbench presets):
                        {name}: {{}}
-                     and python -m workflow.snakemake --cores 2 --config preset=smoke
+                     and dpbench graph --cores 2 --config preset=smoke
 docs/add-a-method.md does this with a real one."""
 
 

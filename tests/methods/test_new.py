@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,16 @@ def test_what_is_written_is_short_clean_and_says_what_to_do_next(folder, capsys)
         command = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml")]
         done = subprocess.run([*command, str(folder / "two_words.py")], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_commands_it_prints_are_those_of_the_walk_through(folder, capsys) -> None:
+    assert main(["new", "class_means"]) == 0
+    shown = capsys.readouterr().out
+    page = (ROOT / "docs/add-a-method.md").read_text()
+    commands = re.findall(r"(?:dpbench|python -m) .*class_means$|dpbench graph.*", shown, re.MULTILINE)
+    assert [command for command in commands if command not in page] == []
+    assert len(commands) == 3 and "  class_means: {}\n" in page and "class_means: {}\n" in shown
+    assert set(re.findall(r"dpbench \w+|python -m \w+", shown)) <= set(re.findall(r"dpbench \w+|python -m \w+", page))
 
 
 @pytest.mark.parametrize("name", ["true", "none", "release", "method", "private_data", "hyper"])
