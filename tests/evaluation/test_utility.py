@@ -190,7 +190,7 @@ def test_samples_beyond_the_protocols_number_are_left_out(folder):
 @pytest.mark.parametrize(
     ("extra", "samples", "message"),
     [
-        (["--directions", "g2g"], "samples", "unknown direction 'g2g'; valid: g2r, r2g"),
+        (["--directions", "g2g"], "samples", "unknown direction 'g2g'; did you mean 'r2g'? valid: g2r, r2g"),
         (["--directions", "g2r,g2r"], "samples", "--directions names one twice: 'g2r,g2r'"),
         ([], "samples", "direction r2g needs --classifiers"),
         (["--directions", "r2g", "--classifiers", "nowhere"], "samples", "no such file: nowhere/mlp.npz"),
