@@ -20,7 +20,7 @@ from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
-REFERENCES = ("quick", "quick_seeds", "quick_sound", "long", "long_sound", "celeba10k")
+REFERENCES = ("quick", "quick_seeds", "quick_sound", "long", "long_sound", "long_scatter", "celeba10k")
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
 HEADS = ("row", "data set", "ε", *(METRICS[name].label for name in MEASURED))
