@@ -70,7 +70,11 @@ def charts(dataset: str, numbers: Numbers, layout: Layout, links: Links) -> list
     def points(x: str, y: str) -> list[_Point]:
         found = []
         for one in ones:
-            pairs = list(zip(one.values.get(x, ()), one.values.get(y, ()), strict=False))
+            across, up = (
+                numbers.of_seeds(dataset, one.method, one.epsilon, one.accounting, metric) for metric in (x, y)
+            )
+            # A seed may lack one of the two.
+            pairs = [(across[seed], up[seed]) for seed in across if seed in up]
             if x == "eps_sound" and one.bar == REFERENCE:
                 pairs = []
             if pairs and all(map(math.isfinite, (value for pair in pairs for value in pair))):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evaluation.report import render
 from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, layout_of
@@ -32,6 +33,7 @@ class Numbers:
     measured: dict[tuple, list[float]] = field(default_factory=dict)
     measured_runs: dict[tuple[str, float, str], set[str]] = field(default_factory=dict)  # -> data sets
     presets: set[str] = field(default_factory=set)
+    seeds: dict[tuple, list[int]] = field(default_factory=dict)  # of `measured`, in its order
 
     @classmethod
     def gather(cls, scores: Iterable[Score], published: Iterable[Score]) -> Numbers:
@@ -44,9 +46,14 @@ class Numbers:
             if s.source == "measured":
                 key = (s.dataset, s.method, s.epsilon, s.accounting, s.metric)
                 numbers.measured.setdefault(key, []).append(s.value)
+                numbers.seeds.setdefault(key, []).append(s.seed)
                 numbers.measured_runs.setdefault((s.method, s.epsilon, s.accounting), set()).add(s.dataset)
                 numbers.presets.add(s.preset)
         return numbers
+
+    def of_seeds(self, *key: Any) -> dict[int, float]:
+        """Returns seed -> value of what was measured of a (data set, method, epsilon, accounting, metric)."""
+        return dict(zip(self.seeds.get(key, ()), self.measured.get(key, ()), strict=True))
 
     def published_accounting(self, dataset: str, method: str, epsilon: float) -> str:
         """Returns how the paper counted the epsilon of its numbers of a method; empty where it has none."""

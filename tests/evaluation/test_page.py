@@ -15,7 +15,10 @@ from PIL import Image
 from report_pages import folder_of, made, scores, words, write
 
 from evaluation.report import charts
+from evaluation.report.layout import load_layout
 from evaluation.report.page import HERE, SCRIPTS, main
+from evaluation.report.page_tables import Links
+from evaluation.report.scores_tables import Numbers
 from workflow.common.contracts import RunFolder
 from workflow.common.files import sha256, write_json, write_text
 
@@ -374,3 +377,14 @@ def test_the_vendored_scripts_are_the_published_ones_with_their_licences():
     assert {name: sha256(HERE / "vendor" / name) for name in SCRIPTS} == PINNED
     assert len(list((HERE / "vendor").glob("*.LICENSE"))) == len(SCRIPTS)
     assert not any(b"</script" in (HERE / "vendor" / name).read_bytes() for name in SCRIPTS)
+
+
+LAYOUT = Path(__file__).resolve().parents[2] / "workflow/config/report.yaml"
+
+
+def test_a_plot_pairs_what_was_measured_of_the_same_seed():
+    rows = [one for seed in range(3) for one in scores("dpac", (0.5 + 0.1 * seed, 30, 9, 9, 100 + seed), seed=seed)]
+    lacking = [one for one in rows if (one.metric, one.seed) not in {("g2r_cnn", 0), ("train_seconds", 2)}]
+    shown = charts.charts("mnist", Numbers.gather(lacking, []), load_layout(LAYOUT), Links({}, {}))
+    (cost,) = (str(one.spec) for one in shown if one.name.startswith("cost-utility"))
+    assert "DP-GAN-DPAC: gen2real CNN 0.600, training time (s) 101 (within its budget)" in cost
