@@ -184,5 +184,6 @@ class Schedule:
         if task.started is None:
             # A checkpoint of an earlier call has done a part of it.
             return expected * (1 - live.step / live.steps) if live and live.steps else expected
-        # A job beyond its expected time is taken to need a tenth of it more.
-        return max(expected - (now - task.started), 0.1 * expected)
+        took = now - task.started
+        # A job beyond its expected time has shown that this was too short: it may need a tenth more of what it took.
+        return max(expected - took, 0.1 * max(expected, took))

@@ -27,7 +27,8 @@ def test_time_already_spent_on_a_running_job_is_taken_off():
 
 
 def test_an_overdue_job_is_not_reported_as_done():
-    assert Schedule({1: Task(100.0, started=0.0)}, slots=1).seconds_left(500.0) == pytest.approx(10.0)
+    assert Schedule({1: Task(100.0, started=0.0)}, slots=1).seconds_left(500.0) == pytest.approx(50.0)
+    assert Schedule({1: Task(100.0, started=0.0)}, slots=1).seconds_left(99.0) == pytest.approx(10.0)
 
 
 def after(schedule: Schedule, *took: float) -> Schedule:
