@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,7 @@ def costs_of(setting: Setting, budgets: Sequence[float]) -> dict[str, str]:
     described has sound epsilon E.
     """
     described = described_releases(setting) if setting.is_proved else ()
+    bare = tuple(dataclasses.replace(release, noise=0.0) for release in described)
     released = described if setting.released == AS_DESCRIBED else _releases(setting, setting.released)
     noisy = setting.has_noise and setting.is_proved
     queries = _releases(setting, setting.released_counted) or released
@@ -185,7 +187,7 @@ def costs_of(setting: Setting, budgets: Sequence[float]) -> dict[str, str]:
         "behaviour": setting.behaviour,
         "eps_released_counted": _number(_count(setting, queries) if released and noisy else None),
         **sound,
-        **{f"noise_for_{format_epsilon(budget)}": _noise_for(described, budget, setting.delta) for budget in budgets},
+        **{f"noise_for_{format_epsilon(budget)}": _noise_for(bare, budget, setting.delta) for budget in budgets},
         "source": setting.source,
     }
 
@@ -242,7 +244,9 @@ def _sound(name: str, releases: Sequence[Release], delta: float) -> dict[str, st
     return {name: _number(epsilon(releases, delta, "sound")), f"{name}_is": BOUND if remembered else TIGHT}
 
 
-def _noise_for(releases: Sequence[Release], budget: float, delta: float) -> str:
+# Many settings differ in their data set or their noise alone, and a search takes a second.
+@functools.lru_cache(maxsize=None)
+def _noise_for(releases: tuple[Release, ...], budget: float, delta: float) -> str:
     if not releases:
         return ""
 
