@@ -20,7 +20,8 @@ TINY = peers.Sizes(widths=(3,), hidden=(4,), precisions=("fp32",), images=12, se
 
 def task(**changes):
     """Returns a small task of whose five rows the clip cuts some."""
-    rows = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 1, 5)[:, None, None, None]
+    rows = torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    rows *= torch.logspace(-2, 1, 5)[:, None, None, None]
 
     def network():
         torch.manual_seed(0)
