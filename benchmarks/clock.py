@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -37,9 +37,14 @@ def alternate(ours: Run, other: Run, device: torch.device, repeats: int, least: 
 
     After a warm-up of each come `repeats` pairs of blocks of at least `least` seconds.
     """
-    sides = [(run, warm_up(run, device, least)) for run in (ours, other)]
-    pairs = [tuple(seconds(run, device, loops) for run, loops in sides) for _ in range(repeats)]
-    return Comparison(*zip(*pairs, strict=True))
+    return Comparison(*in_turn([ours, other], device, repeats, least))
+
+
+def in_turn(runs: Sequence[Run], device: torch.device, repeats: int, least: float) -> list[tuple[float, ...]]:
+    """Returns the seconds of each run, `repeats` of them: entry i of all was measured one right after the other."""
+    sides = [(run, warm_up(run, device, least)) for run in runs]
+    rounds = [tuple(seconds(run, device, loops) for run, loops in sides) for _ in range(repeats)]
+    return list(zip(*rounds, strict=True))
 
 
 @dataclass(frozen=True)

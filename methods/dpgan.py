@@ -22,6 +22,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.sharded.losses import mixed_precision
 from methods.core.speed.layout import laid_out, maps_laid_out
+from methods.core.speed.rows_at_once import rows_at_once
 from methods.core.speed.upsampling import Transposed
 from workflow.common.settings import setting
 
@@ -32,8 +33,6 @@ _MEMORY = 0.99
 _LEAK = 0.2
 _SIZES = (28, 32, 64)
 _BLOCK = 500
-# Rows at once: a processor's caches hold the patches of this many images, an accelerator wants them all.
-_CPU_CHUNK = 256
 
 
 class DPGAN(start.Started, Method):
@@ -124,7 +123,8 @@ class DPGAN(start.Started, Method):
         self.optimizers = self._g_optimizer, self._d_optimizer
         self._private = dp_sgd.PrivateOptimizer(
             self._discriminator, self._d_optimizer, self.start.main, 2 * hp.batch_size,
-            chunk=_CPU_CHUNK if self.device.type == "cpu" else 0,
+            # The largest tensor: the second layer's patches of 4x4 at a quarter of the sides.
+            chunk=rows_at_once(4 * hp.dim * shape[1] * shape[2], self.device),
         )  # fmt: skip
         self._balance = _Balance(hp.generator_every, hp.threshold, hp.patience)
         self._trained = {

@@ -152,6 +152,33 @@ def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
     assert float(layer.weight._norm_sample) == pytest.approx(float(exact), rel=1e-4)
 
 
+@pytest.mark.parametrize(("size", "stride", "padding"), [((4, 4), (2, 2), (1, 1)), ((2, 6), (2, 3), (0, 2))])
+def test_norms_from_blocks_of_pixels_are_those_of_the_gradients(size, stride, padding) -> None:
+    # More rows than are multiplied at once, and a margin of pixels that no patch reaches.
+    layer, rng = nn.Conv2d(64, 256, size, stride, padding), named_rng(0, "x")
+    images = torch.randn(35, 64, 13, 11, generator=rng)
+    deltas = torch.randn(layer(images[:1]).shape, generator=rng).repeat(35, 1, 1, 1) * torch.rand(35, 1, 1, 1)
+    gradients = one_backward_pass.LayerGradients(layer, images, deltas)
+    assert gradients._folding
+    gradients.store_norms()
+    patches = torch.nn.functional.unfold(images.double(), size, padding=padding, stride=stride)
+    exact = (deltas.double().flatten(2) @ patches.mT).norm(dim=(1, 2))
+    torch.testing.assert_close(layer.weight._norm_sample.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_norms_from_blocks_of_pixels_hold_where_their_terms_cancel() -> None:
+    layer = nn.Conv2d(64, 256, 4, 2)
+    images, deltas = torch.full((1, 64, 10, 10), 30.0), torch.ones(1, 256, 4, 4)
+    deltas *= torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)
+    deltas[..., 0, 0] += 1e-4
+    gradients = one_backward_pass.LayerGradients(layer, images, deltas)
+    assert gradients._folding
+    gradients.store_norms()
+    patches = torch.nn.functional.unfold(images.double(), 4, stride=2)
+    exact = (deltas.double().flatten(2) @ patches.mT).norm(dim=(1, 2))
+    assert float(layer.weight._norm_sample) == pytest.approx(float(exact), rel=1e-4)
+
+
 def test_norms_of_gradients_that_are_not_kept_are_those_of_the_gradients() -> None:
     # Places enough that the gradients are made, too few to keep them, and more rows than are made at once.
     layer, rng = nn.Conv2d(16, 32, 3), named_rng(0, "x")

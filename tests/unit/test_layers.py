@@ -86,6 +86,11 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
+    "benchmarks/peers.py": COMMON | {"benchmarks", "methods", "torch", "tqdm"},
+    "benchmarks/clipped_sums.py": {"methods.core.speed", "torch", "opacus"},
+    "benchmarks/opacus_layout.py": COMMON | {"methods.core.speed", "torch", "opacus"},
+    "benchmarks/peer_fidelity.py": COMMON | {"evaluation", "torch", "torch_fidelity"},
+    "benchmarks/time_to_quality.py": COMMON | {"benchmarks", "methods", "evaluation", "torch"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }

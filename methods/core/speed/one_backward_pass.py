@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from methods.core.speed.gram_norms import folded_cost, folded_norms, folds, gram_norms
 from methods.core.speed.patches import patches
 
 with warnings.catch_warnings():
@@ -110,9 +111,15 @@ class LayerGradients:
         places, ins, outs = self._patches.shape[1], self._patches.shape[2], self._deltas.shape[2]
         # Where they are few numbers, the gradients themselves; both forms of the norm are in Bu, Mao, Xu 2022, sec. 4.
         few = ins * outs <= places * (ins + outs)
+        cheapest = places**2 * (ins + outs)
+        self._folding = None
+        if not few and folds(layer):
+            folded = folded_cost(layer, derivatives.shape[2:])
+            if folded < cheapest:
+                cheapest, self._folding = folded, (layer, inputs, derivatives)
         # In single precision before the norm is taken, so that the rows that are clipped are those that are summed.
         self._rows = (self._deltas.mT @ self._patches).flatten(1).float() if few else None
-        self._passing = not few and ins * outs <= _GRAM_COST * places * (ins + outs)
+        self._passing = not few and places * ins * outs <= _GRAM_COST * cheapest
         self._bias_rows = self._deltas.sum(1, dtype=torch.float32)
 
     def store_norms(self) -> None:
@@ -150,10 +157,9 @@ class LayerGradients:
     def _gram_norms(self) -> torch.Tensor:
         if self._patches.shape[1] == 1:
             return (self._patches.float().norm(dim=2) * self._deltas.float().norm(dim=2))[:, 0]
-        # A sum of signed products: where they cancel, single precision would put the norm, and so the clip, too low.
-        wide = [part.double() for part in (self._patches, self._deltas)]
-        grams = [part @ part.mT for part in wide]
-        return (grams[0] * grams[1]).sum((1, 2)).clamp(min=0).sqrt().float()
+        if self._folding:
+            return folded_norms(*self._folding)
+        return gram_norms(self._patches, self._deltas)
 
 
 def owns_parameters(layer: nn.Module) -> bool:
