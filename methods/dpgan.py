@@ -22,6 +22,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.sharded.losses import mixed_precision
 from methods.core.speed.layout import laid_out, maps_laid_out
+from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import Transposed
 from workflow.common.settings import setting
 
@@ -201,12 +202,12 @@ class DPGAN(start.Started, Method):
             "discriminator_steps": float(self._balance.rate),
         }
 
-    def _descend_generator(self, scores: torch.Tensor) -> float:
+    def _descend_generator(self, scores: torch.Tensor) -> torch.Tensor:
         loss = functional.softplus(-scores).mean()
         descend(loss, self._generator, self._g_optimizer)
         if self.hp.ema:
             blend(self._sampled, self._generator, self.hp.ema)
-        return loss.item()
+        return loss.detach()
 
     def _fakes(self, rng: torch.Generator) -> torch.Tensor:
         """Returns generated examples [B, pixels + classes], their labels independent of any private batch."""
@@ -217,16 +218,16 @@ class DPGAN(start.Started, Method):
 
     def _generate(self, generator: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         latent = torch.randn(len(labels), self.hp.latent, generator=rng)
-        return generator(latent.to(self.device), self._one_hot(labels))
+        return generator(sent(latent, self.device), self._one_hot(labels))
 
     def _examples(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self._joined(images.to(self.device).float() / 255, labels)
+        return self._joined(sent(images, self.device).float() / 255, labels)
 
     def _joined(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.cat([images.flatten(1), self._one_hot(labels)], dim=1)
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.hp.label_scale * functional.one_hot(labels.to(self.device), self.public.num_classes).float()
+        return self.hp.label_scale * functional.one_hot(sent(labels, self.device), self.public.num_classes).float()
 
     def _score(self, discriminator: nn.Module, examples: torch.Tensor) -> torch.Tensor:
         classes = self.public.num_classes

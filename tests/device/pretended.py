@@ -1,4 +1,4 @@
-"""A pretended GPU: tensors that say they are on `cuda` while their values are the processor's, and a count of crossings.
+"""A pretended GPU: tensors that say they are on `cuda` while their values are the processor's; crossings are counted.
 
 It stands in for a card where there is none. Code takes the paths of a GPU, the results are the processor's, what a card
 would refuse (operands on two devices) fails here too, and whatever makes the host wait for the card is counted.
@@ -7,7 +7,7 @@ would refuse (operands on two devices) fails here too, and whatever makes the ho
 from __future__ import annotations
 
 import contextlib
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +59,9 @@ class OnCard(torch.Tensor):
     @property
     def is_meta(self) -> bool:
         return False
+
+    def tolist(self) -> Any:
+        return self.to("cpu").tolist()
 
     def __repr__(self) -> str:
         return f"OnCard({self.held!r})"
@@ -138,7 +141,8 @@ class Card(TorchDispatchMode):
             self.copies[name, _place()] += 1
             return
         if outside:
-            raise RuntimeError(f"{name}: expected all tensors to be on the same device, {outside[0].shape} is on the cpu")
+            shape = list(outside[0].shape)
+            raise RuntimeError(f"{name}: expected all tensors to be on the same device, {shape} is on the cpu")
 
     def _count(self, name: str, here: list, on_card: bool, args: Any, kwargs: dict[str, Any]) -> None:
         if name == "_to_copy" and on_card and not here:
@@ -169,10 +173,13 @@ def _sized(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
 
 def _place() -> str:
     """Returns the function of methods/ at work, as its file and name."""
-    frames = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(registry.FOLDER)]
-    if not frames:
-        return "elsewhere"
-    return f"{Path(frames[-1].filename).relative_to(registry.FOLDER).as_posix()}:{frames[-1].name}"
+    frame = sys._getframe()
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(registry.FOLDER):
+            return f"{path.relative_to(registry.FOLDER).as_posix()}:{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"
 
 
 def _made_here(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -36,6 +36,7 @@ class Choices:
         one_backward_pass: DP-SGD's norms and clipped sum from one backward pass; off: a backward pass an example.
         row_chunks: rows of DP-SGD pass in chunks that suit a processor's cache; off: all at once.
         remembered_features: scattering features of records are kept in memory, on a processor; off: made at each read.
+        pinned_copies: values go to a GPU from memory that cannot be paged out, behind what it still has to do.
         batched_teachers: convolutional teachers as batched matrix products on patches; off: vmap'd convolutions.
         keep_freed: the C library keeps freed memory; read once, when a command of `methods` starts.
     """
@@ -56,6 +57,7 @@ class Choices:
     one_backward_pass: bool = True
     row_chunks: bool = True
     remembered_features: bool = True
+    pinned_copies: bool = True
     batched_teachers: bool = True
     keep_freed: bool = True
 
