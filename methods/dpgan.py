@@ -129,11 +129,9 @@ class DPGAN(start.Started, Method):
         )  # fmt: skip
         self._balance = _Balance(hp.generator_every, hp.threshold, hp.patience)
         self._trained = {
-            "generator": self._generator,
-            "discriminator": self._discriminator,
-            "generator_optimizer": self._g_optimizer,
-            "discriminator_optimizer": self._d_optimizer,
-        }
+            "generator": self._generator, "discriminator": self._discriminator,
+            "generator_optimizer": self._g_optimizer, "discriminator_optimizer": self._d_optimizer,
+        }  # fmt: skip
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
@@ -217,8 +215,8 @@ class DPGAN(start.Started, Method):
         return self._joined(images, labels)
 
     def _generate(self, generator: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        latent = torch.randn(len(labels), self.hp.latent, generator=rng)
-        return generator(sent(latent, self.device), self._one_hot(labels))
+        latent = sent(torch.randn(len(labels), self.hp.latent, generator=rng), self.device)
+        return generator(latent, self._one_hot(labels))
 
     def _examples(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return self._joined(sent(images, self.device).float() / 255, labels)

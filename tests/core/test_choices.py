@@ -49,6 +49,8 @@ EVERY = ALONE | {"all": dict.fromkeys(ALONE, False)}
 # Choices that no sharded method comes to.
 ELSEWHERE = {
     "separable_doubling", "one_backward_pass", "row_chunks", "remembered_features", "batched_teachers", "keep_freed",
+    # On a GPU alone, or off as they are: tests/device.
+    "pinned_copies", "compiled", "cuda_graphs",
 }  # fmt: skip
 SHARDED = [off for off in EVERY if off not in ELSEWHERE]
 

@@ -6,42 +6,17 @@ or sends one by a plain copy ends that once a step. What cannot be avoided is li
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from harness import CLASSIFIER, SOUND, START, Run, public
+from device_rows import ROWS, on
+from harness import Run, public
 from pretended import CUDA, OnCard, pretended_card
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: test_on_a_gpu.py tries it")
 
-CONV = {"teacher_network": "conv_norm"}
-# Method, settings, and per step what the host waits for: (operation, place) and how often.
-ROWS: dict[str, tuple[str, dict[str, Any], dict[tuple[str, str], int]]] = {
-    "gs_wgan": ("gs_wgan", {}, {}),
-    "gs_wgan_sound": ("gs_wgan", SOUND, {}),
-    "dpac": ("dpac", CLASSIFIER, {}),
-    "dpac_sound": ("dpac", SOUND | CLASSIFIER, {}),
-    "dpac_sound with a start": ("dpac", SOUND | CLASSIFIER | START, {}),
-    "dpac_as_released": ("dpac", CLASSIFIER | {"as_released": True, "released_batch": 3}, {}),
-    "nonprivate": ("nonprivate", {}, {}),
-    "dpac_scatter": ("dpac_scatter", {}, {}),
-    "dp_cgan": ("dp_cgan", {}, {}),
-    # How accurate the discriminator is decides when the generator steps next.
-    "dpgan": ("dpgan", {}, {("_local_scalar_dense", "dpgan.py:_generator_step"): 1}),
-    "datalens_paper": ("datalens", CONV | {"teacher_memory": "bf16"}, {}),
-    # Votes are checked before they are counted, and the data-dependent bound is computed on the processor; a round
-    # trains thousands of teachers meanwhile.
-    "g_pate_paper": (
-        "g_pate", CONV | {"teacher_memory": "bf16"},
-        {("bincount", "core/privacy/noise.py:count_votes"): 2,
-         ("_local_scalar_dense", "core/privacy/grant.py:votes"): 1,
-         ("to the processor", "core/accounting/data_dependent.py:gaussian_cost"): 1},
-    ),
-}  # fmt: skip
 # Those of each kind that the default suite tries; the others are slow tests.
 SOON = ("dpac", "dpac_sound with a start", "dpac_scatter", "dpgan", "datalens_paper")
 # Single precision, summed in another order, and what Adam makes of it in some steps.
@@ -54,8 +29,7 @@ def trained(row: str, folder: Path, patch: pytest.MonkeyPatch) -> tuple[Run, Cou
     run = Run(name, public("grey"), folder, overrides=settings)
     warm = run.warm_start()
     with pretended_card(patch) as card:
-        run.context = dataclasses.replace(run.context, device=CUDA)
-        run.method = run.new()
+        on(CUDA, run)
         with run.ledger() as ledger:
             run.method.prepare(run.data, ledger, warm)
             for t in range(run.method.num_steps):

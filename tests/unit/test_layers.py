@@ -86,6 +86,8 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
     "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
+    "benchmarks/gpu_rows.py": COMMON
+    | {"methods.core.registry", "workflow.presets", "workflow.grid", "workflow.datasets.sources"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }

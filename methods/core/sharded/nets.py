@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from methods.core.method import Context
 from methods.core.rng import seeded
+from methods.core.speed.compiled import compiled
 from methods.core.speed.layout import laid_out
 from methods.core.speed.pixel_norm import pixel_norm
 from methods.core.speed.transfers import moved
@@ -202,7 +203,7 @@ def build_generator(hp: Any, context: Context, width: int, *names: object, plain
             network = DCGANGenerator(shape, classes, width)
         else:
             network = ResNetGenerator(shape, classes, width, hp.spectral_norm and not plain)
-    return laid_out(network.to(context.device))
+    return compiled(laid_out(network.to(context.device)))
 
 
 def build_critic(hp: Any, context: Context, plain: bool = False) -> nn.Module:
