@@ -14,6 +14,14 @@ import torch
 from device_rows import ROWS, on
 from harness import Run, public
 from pretended import CUDA, OnCard, pretended_card
+from toys import TINY_GAN, TOY, toy_records
+
+from methods.core import registry
+from methods.core.method import Context
+from methods.core.partition import partition
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import NO_BUDGET
+from methods.core.sharded import pretraining
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: test_on_a_gpu.py tries it")
 
@@ -51,6 +59,21 @@ def test_a_step_waits_for_nothing_but_what_is_listed_and_ends_as_on_the_processo
     assert there.keys() == here.keys()
     for part, value in there.items():
         torch.testing.assert_close(getattr(value, "held", value), here[part], rtol=0, atol=TOLERANCE)
+
+
+def test_a_warm_start_s_steps_wait_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hp = registry.hyper("gs_wgan", TINY_GAN | {"warm_start_steps": 2})
+    whole, counts = pretraining._train_generators, []
+    with Ledger.open(tmp_path / "ledger.jsonl", (), NO_BUDGET) as ledger, pretended_card(monkeypatch) as card:
+
+        def step(*given) -> None:
+            whole(*given)
+            counts.append((sum(card.waits.values()), sum(card.copies.values())))
+
+        monkeypatch.setattr(pretraining, "_train_generators", step)
+        shards, context = partition(60, 6, 0), Context(TOY, (), 0, CUDA)
+        pretraining.train(hp, context, shards, [range(6)], toy_records(), ledger)
+    assert len(counts) == 2 and counts[0] == counts[1]
 
 
 def test_what_a_step_asks_of_the_card_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,10 @@ from methods.core.speed.choices import CHOICES
 
 
 def sent(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Returns values [...] on `device`, the same values whatever becomes of the given ones.
+    """Returns values [...] on `device`; the given tensor itself where nothing crosses.
 
     A plain copy to a GPU waits for all that the GPU still has to do. One from memory that cannot be paged out is queued
-    behind it; torch keeps that memory until the copy is made. Where nothing crosses, the values are returned as they
-    are.
+    behind it; torch keeps that memory until the copy is made, whatever becomes of the given tensor.
     """
     crosses = values.device.type == "cpu" and torch.device(device).type == "cuda"
     if not (crosses and CHOICES.pinned_copies):
