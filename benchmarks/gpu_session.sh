@@ -26,6 +26,7 @@ shift
 for part; do
   case $part in tests | speed | paper | teachers) ;; *) fail "unknown part '$part'; valid: tests, speed, paper, teachers" ;; esac
 done
+"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || fail "$PYTHON has no torch that sees a GPU"
 mkdir -p "$OUT" || fail "OUT $OUT cannot be made"
 
 # once NAME SECONDS COMMAND...: unless it was done in an earlier slot; a slot that has not SECONDS left ends before.
@@ -62,7 +63,7 @@ runs() {
 
 for part; do
   case $part in
-    tests) once tests 120 "$PYTHON" -m pytest -q -m gpu -n 0 tests/device ;;
+    tests) once tests 120 "$PYTHON" -m pytest -q -m gpu tests/device ;;
     speed) once speed 300 "$PYTHON" -m benchmarks --only throughput,roofline --repeats 3 --device cuda --out "$OUT/speed" ;;
     *) runs "$part" ;;
   esac

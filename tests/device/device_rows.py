@@ -15,7 +15,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], dict[tuple[str, str], int]]] = {
     "gs_wgan_sound": ("gs_wgan", SOUND, {}),
     "dpac": ("dpac", CLASSIFIER, {}),
     "dpac_sound": ("dpac", SOUND | CLASSIFIER, {}),
-    "dpac_sound with a start": ("dpac", SOUND | CLASSIFIER | START, {}),
+    "dpac_sound with a start": ("dpac", SOUND | CLASSIFIER | START | {"generator": "dcgan"}, {}),
     "dpac_as_released": ("dpac", CLASSIFIER | {"as_released": True, "released_batch": 3}, {}),
     "nonprivate": ("nonprivate", {}, {}),
     "dpac_scatter": ("dpac_scatter", {}, {}),

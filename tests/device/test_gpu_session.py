@@ -40,7 +40,8 @@ def session(tmp_path: Path):
         done = subprocess.run(
             [ROOT / "benchmarks/gpu_session.sh", *arguments], env=environment, capture_output=True, text=True
         )
-        return done.returncode, done.stderr, (out / "calls").read_text().splitlines()
+        calls = (out / "calls").read_text().splitlines()
+        return done.returncode, done.stderr, [call for call in calls if not call.startswith("-c ")]
 
     return call
 
@@ -64,6 +65,11 @@ def test_nothing_is_trained_on_a_card_whose_tests_fail(session) -> None:
 def test_what_a_short_slot_has_no_time_for_is_left_to_the_next_one(session) -> None:
     code, error, calls = session("2", "speed")
     assert (code, calls) == (75, []) and "speed goes on in the next one" in error
+
+
+def test_nothing_begins_where_torch_sees_no_card(session) -> None:
+    code, error, calls = session("10", ends="1 torch.cuda.is_available\n")
+    assert (code, calls) == (2, []) and "has no torch that sees a GPU" in error
 
 
 @pytest.mark.parametrize(
