@@ -87,7 +87,7 @@ class DataLens(TeacherGAN):
         for gradients in self._teachers.gradients(current.images, current.labels):
             yield stochastic_signs(gradients, self.hp.top_k, self.hp.max_gradient, rng).flatten(1)
 
-    def _learn(self, current: Round, answer: torch.Tensor) -> float:
+    def _learn(self, current: Round, answer: torch.Tensor) -> torch.Tensor:
         bar = self.hp.threshold * self.hp.num_teachers
         signs = (answer > bar).float() - (answer < -bar).float()
         return self._regress(current, current.images + self.hp.step_size * signs)

@@ -19,6 +19,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
+from methods.core.speed.transfers import sent
 from workflow.common.settings import setting
 
 _RELEASE = "discriminator_gradient"
@@ -157,7 +158,7 @@ class DPCGAN(start.Started, Method):
         descend(loss, self._generator, self._g_optimizer)
         if self.hp.ema:
             blend(self._sampled, self._generator, self.hp.ema)
-        return loss.item()
+        return loss.detach()
 
     def _fakes(self, rng: torch.Generator) -> torch.Tensor:
         """Returns generated examples [batch_size, pixels + classes], their labels independent of any private batch."""
@@ -166,21 +167,21 @@ class DPCGAN(start.Started, Method):
 
     def _generate(self, generator: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         latent = torch.rand(len(labels), self.hp.latent, generator=rng) * 2 - 1
-        return generator(torch.cat([latent.to(self.device), self._one_hot(labels)], dim=1)).sigmoid()
+        return generator(torch.cat([sent(latent, self.device), self._one_hot(labels)], dim=1)).sigmoid()
 
     def _examples(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        flat = images.to(self.device).flatten(1).float() / 255
+        flat = sent(images, self.device).flatten(1).float() / 255
         return self._labelled(flat, labels)
 
     def _labelled(self, flat: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.cat([flat, self.hp.label_scale * self._one_hot(labels)], dim=1)
 
     def _with_targets(self, reals: torch.Tensor, fakes: torch.Tensor) -> torch.Tensor:
-        targets = torch.cat([torch.ones(len(reals)), torch.zeros(len(fakes))]).to(self.device)
+        targets = torch.cat([torch.ones(len(reals), device=self.device), torch.zeros(len(fakes), device=self.device)])
         return torch.cat([torch.cat([reals, fakes]), targets[:, None]], dim=1)
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return functional.one_hot(labels.to(self.device), self.public.num_classes).float()
+        return functional.one_hot(sent(labels, self.device), self.public.num_classes).float()
 
 
 def _losses(discriminator: nn.Module, rows: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,7 @@ class DPGauss(Method):
         return {"rank": self._model.laws.basis.shape[1]}
 
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        return (self._model.images(labels, rng) * 255).round().to(torch.uint8)
+        return (self._model.images(labels, rng).cpu() * 255).round().to(torch.uint8)
 
     def public_state(self) -> dict[str, torch.Tensor]:
         return self._model.laws.tensors()

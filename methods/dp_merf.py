@@ -125,7 +125,7 @@ class DPMERF(MeanMatching):
         mean = self._one_hot(labels).T @ self._features(images.flatten(1)) / self.hp.batch_size
         loss = (self._target - mean).square().sum()
         descend(loss, self._generator, self._optimizer)
-        return {"loss": loss.item()}
+        return {"loss": loss.detach()}
 
     def _features(self, flat: torch.Tensor) -> torch.Tensor:
         """Returns features [B, 2F] of unit L2 norm for images in [0, 1], [B, entries]."""

@@ -19,6 +19,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out, maps_laid_out
+from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import doubled_bilinearly
 from workflow.common.settings import setting
 
@@ -128,9 +129,9 @@ class DPNTK(MeanMatching):
         labels = classes.repeat_interleave(hp.batch_size // shown)
         self._generator.train()
         images = self._generated(labels, rng)
-        loss = self._distance(images, classes.to(self.device))
+        loss = self._distance(images, sent(classes, self.device))
         descend(loss, self._generator, self._optimizer)
-        return {"loss": loss.item()}
+        return {"loss": loss.detach()}
 
     def _embedding(self, data: PrivateData, grant: Grant) -> torch.Tensor:
         """Returns the sum of features by class, float64 [num_classes, numbers of a feature], over all records."""

@@ -19,6 +19,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out
+from methods.core.speed.transfers import sent
 from workflow.common.settings import setting
 
 _RELEASE = "batch_gradient"
@@ -147,14 +148,14 @@ class DPSinkhorn(Method):
         repulsion = self._gradient(points, labels, rivals, rival_labels)
         with ledger.charge(_RELEASE) as grant:
             records, targets = data.read(grant, grant.poisson_batch(len(data)))
-            records = records.to(self.device).flatten(1).float() / 127.5 - 1
-            attraction = self._gradient(points, labels, records, targets.to(self.device))
+            records = sent(records, self.device).flatten(1).float() / 127.5 - 1
+            attraction = self._gradient(points, labels, records, sent(targets, self.device))
             noisy = grant.rows(2 * (attraction - repulsion).flatten()[None])
         self._optimizer.zero_grad(set_to_none=True)
         images.backward(noisy.view_as(images))
         self._optimizer.step()
         update_average(self._average, self._generator, t + 1, hp.ema)
-        return {"noisy_gradient_norm": float(noisy.norm())}
+        return {"noisy_gradient_norm": noisy.norm()}
 
     @torch.no_grad()
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

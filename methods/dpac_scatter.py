@@ -27,6 +27,7 @@ from methods.core.scattering.judge import Judge, gradient_release
 from methods.core.scattering.refiner import Refiner
 from methods.core.scattering.witness import MOST_NUMBERS, ask, distance, means_release
 from methods.core.speed.remembered import Remembered
+from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
@@ -227,7 +228,7 @@ class DPACScatter(Method):
         """Yields features [B, size] and labels int64 [B] of the records `index`, a block at a time."""
         for part in index.split(_BLOCK):
             images, labels = data.read(grant, part)
-            yield self._remembered(images), labels.to(self.device)
+            yield self._remembered(images), sent(labels, self.device)
 
     def _teach(self, data: PrivateData, ledger: Ledger) -> None:
         hp = self.hp
@@ -246,11 +247,11 @@ class DPACScatter(Method):
         features = self._features(self._refined(self._refiner, labels, rng))
         log, loss = {}, 0.0
         if hp.critic_weight:
-            apart = distance(self._means, self.public.num_train, features, classes.to(self.device))
-            log["distance"], loss = apart.item(), loss + hp.critic_weight * apart
+            apart = distance(self._means, self.public.num_train, features, sent(classes, self.device))
+            log["distance"], loss = apart.detach(), loss + hp.critic_weight * apart
         if hp.classifier_weight:
-            entropy = functional.cross_entropy(self._judge.scores(features), labels.to(self.device))
-            log["cross_entropy"], loss = entropy.item(), loss + hp.classifier_weight * entropy
+            entropy = functional.cross_entropy(self._judge.scores(features), sent(labels, self.device))
+            log["cross_entropy"], loss = entropy.detach(), loss + hp.classifier_weight * entropy
         descend(loss, self._refiner, self._optimizer)
         update_average(self._sampled, self._refiner, t + 1, hp.ema)
         return log
@@ -263,12 +264,12 @@ class DPACScatter(Method):
         Each takes a share of the refinement between `least` and 1.
         """
         drawn, noise = self._start.images(labels, rng), refiner.noise(len(labels), rng)
-        drawn, labels, noise = (value.to(self.device) for value in (drawn, labels, noise))
+        drawn, labels, noise = (sent(value, self.device) for value in (drawn, labels, noise))
         images = refiner(drawn, labels, noise)
         if least == 1:
             return images
         share = least + (1 - least) * torch.rand(len(labels), 1, 1, 1, generator=rng)
-        return torch.lerp(drawn, images, share.to(self.device))
+        return torch.lerp(drawn, images, sent(share, self.device))
 
     @torch.no_grad()
     def _chosen(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

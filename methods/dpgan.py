@@ -23,6 +23,7 @@ from methods.core.rng import named_rng, seeded
 from methods.core.sharded.losses import mixed_precision
 from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.rows_at_once import rows_at_once
+from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import Transposed
 from workflow.common.settings import setting
 
@@ -128,11 +129,9 @@ class DPGAN(start.Started, Method):
         )  # fmt: skip
         self._balance = _Balance(hp.generator_every, hp.threshold, hp.patience)
         self._trained = {
-            "generator": self._generator,
-            "discriminator": self._discriminator,
-            "generator_optimizer": self._g_optimizer,
-            "discriminator_optimizer": self._d_optimizer,
-        }
+            "generator": self._generator, "discriminator": self._discriminator,
+            "generator_optimizer": self._g_optimizer, "discriminator_optimizer": self._d_optimizer,
+        }  # fmt: skip
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:
@@ -201,12 +200,12 @@ class DPGAN(start.Started, Method):
             "discriminator_steps": float(self._balance.rate),
         }
 
-    def _descend_generator(self, scores: torch.Tensor) -> float:
+    def _descend_generator(self, scores: torch.Tensor) -> torch.Tensor:
         loss = functional.softplus(-scores).mean()
         descend(loss, self._generator, self._g_optimizer)
         if self.hp.ema:
             blend(self._sampled, self._generator, self.hp.ema)
-        return loss.item()
+        return loss.detach()
 
     def _fakes(self, rng: torch.Generator) -> torch.Tensor:
         """Returns generated examples [B, pixels + classes], their labels independent of any private batch."""
@@ -216,17 +215,17 @@ class DPGAN(start.Started, Method):
         return self._joined(images, labels)
 
     def _generate(self, generator: nn.Module, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        latent = torch.randn(len(labels), self.hp.latent, generator=rng)
-        return generator(latent.to(self.device), self._one_hot(labels))
+        latent = sent(torch.randn(len(labels), self.hp.latent, generator=rng), self.device)
+        return generator(latent, self._one_hot(labels))
 
     def _examples(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self._joined(images.to(self.device).float() / 255, labels)
+        return self._joined(sent(images, self.device).float() / 255, labels)
 
     def _joined(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.cat([images.flatten(1), self._one_hot(labels)], dim=1)
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.hp.label_scale * functional.one_hot(labels.to(self.device), self.public.num_classes).float()
+        return self.hp.label_scale * functional.one_hot(sent(labels, self.device), self.public.num_classes).float()
 
     def _score(self, discriminator: nn.Module, examples: torch.Tensor) -> torch.Tensor:
         classes = self.public.num_classes

@@ -12,6 +12,7 @@ from methods.core.accounting import data_dependent
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.noise import count_votes
 from methods.core.release import PublicSpec, Release
+from methods.core.speed.transfers import sent
 from methods.core.teachers.gan import NORMED, Round, SharingHyper, TeacherGAN, vote_release, with_default
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
@@ -110,7 +111,7 @@ class GPATE(TeacherGAN):
         doubt = data_dependent.log_doubt_of_winner(counts, release.scale, self.hp.threshold * self.hp.num_teachers)
         self._spent = self._spent + data_dependent.gaussian_cost(doubt, release.noise)
 
-    def _learn(self, current: Round, answer: torch.Tensor) -> float:
+    def _learn(self, current: Round, answer: torch.Tensor) -> torch.Tensor:
         most, winner = answer.max(dim=1)
         centres = (2 * winner + 1 - self.hp.bins) * (self.hp.step_size / self.hp.bins)
         kept = torch.where(most >= self.hp.threshold * self.hp.num_teachers, centres, 0.0)
@@ -121,7 +122,7 @@ class GPATE(TeacherGAN):
         """Returns the round's public projections [B, C * H * W, projected], entries N(0, 1 / projected)."""
         shape = (self.hp.batch_size, int(torch.Size(self.public.image_shape).numel()), self.hp.projected)
         entries = torch.randn(shape, generator=self._rng("projections", t))
-        return (entries / self.hp.projected**0.5).to(self.device)
+        return sent(entries / self.hp.projected**0.5, self.device)
 
 
 def bins_of(values: torch.Tensor, bound: float, bins: int) -> torch.Tensor:

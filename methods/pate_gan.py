@@ -96,7 +96,7 @@ class PATEGAN(TeacherGAN):
             doubt = data_dependent.log_doubt_of_sign(votes.sum(dim=0), release.scale)
             self._spent = self._spent + data_dependent.laplace_cost(doubt, release.noise)
 
-    def _learn(self, current: Round, answer: torch.Tensor) -> float:
+    def _learn(self, current: Round, answer: torch.Tensor) -> torch.Tensor:
         wanted = (answer > 0).float()
         if self.hp.labels == "share":
             wanted = (answer / self.hp.num_teachers + 0.5).clamp(0, 1)
@@ -106,7 +106,7 @@ class PATEGAN(TeacherGAN):
             latents, labels = self._inputs(current.rng)
             loss = F.softplus(-self._student(self._generator.train()(latents, labels), labels)).mean()
             self._update_generator(loss, current.number * self.hp.generator_steps + i)
-        return loss.item()
+        return loss.detach()
 
     def _student_step(self, current: Round, wanted: torch.Tensor) -> None:
         loss = F.binary_cross_entropy_with_logits(self._student(current.images, current.labels), wanted)

@@ -16,6 +16,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import MOST_DELTA, Budget, PublicSpec
 from methods.core.runs.plan import MOST_SEED, Plan
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.compiled import choose
 from workflow.common.allocator import keep_freed
 from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
 from workflow.common.errors import UserError
@@ -182,18 +183,31 @@ def add_secret_noise(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Adds --threads and --device."""
+    """Adds --threads, --device and --speed."""
     parser.add_argument("--threads", type=whole("--threads", 1, 1024), default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
+    parser.add_argument(
+        "--speed", action="append", default=[], metavar="NAME=on|off",
+        help="a choice of methods/core/speed/choices.py that differs, such as compiled=on; repeatable",
+    )  # fmt: skip
 
 
 def use_machine(arguments: argparse.Namespace) -> torch.device:
-    """Applies --threads and returns the device. Raises UserError for a device that is not there."""
+    """Applies --threads and --speed and returns the device.
+
+    Raises UserError for a device that is not there, or a choice that it cannot do.
+    """
     torch.set_num_threads(arguments.threads)
+    device = _device(arguments)
+    choose(getattr(arguments, "speed", []), device)
     if CHOICES.keep_freed:
         keep_freed()
     # A record is clipped by its norm in full precision; its gradient must not be summed in less.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return device
+
+
+def _device(arguments: argparse.Namespace) -> torch.device:
     if arguments.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from methods.core.method import Context, Method
+from methods.core.speed.transfers import sent
 
 _BLOCK = 500
 
@@ -53,7 +54,7 @@ class MeanMatching(Method):
     def _generated(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Returns images [N, C, H, W] in [0, 1] for labels int64 [N], of latents drawn from `rng`, on the device."""
         latent = torch.randn(len(labels), self.hp.latent, generator=rng)
-        return self._generator(latent.to(self.device), self._one_hot(labels))
+        return self._generator(sent(latent, self.device), self._one_hot(labels))
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return functional.one_hot(labels.to(self.device), self.public.num_classes).float()
+        return functional.one_hot(sent(labels, self.device), self.public.num_classes).float()

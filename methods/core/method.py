@@ -18,7 +18,8 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError
 
-StepLog = dict[str, float]
+# A number of the device is fetched where the log has a row of its step: to fetch each would wait for the device.
+StepLog = dict[str, float | torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def adam_update(
     if any(kept[name].shape != weight.shape for name, weight in weights.items() for kept in (first, second)):
         raise ValueError("a moment must have the shape of its weight")
     gradients = [gradient.contiguous() for gradient in gradients]
-    steps = [torch.tensor(float(updates)) for _ in weights]
+    # On the weights' device: the kernel reads them there.
+    steps = [torch.full((), float(updates), device=weight.device) for weight in weights.values()]
     adamw(
         [value.detach() for value in weights.values()], gradients, [first[name] for name in weights],
         [second[name] for name in weights], [], steps, fused=CHOICES.fused_adam, amsgrad=False, beta1=betas[0],

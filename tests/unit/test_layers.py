@@ -49,10 +49,10 @@ LAYERS: dict[str, set[str]] = {
     "methods/core/accounting": COMMON | core("release", "accounting") | {"torch", "dp_accounting", "scipy"},
     "methods/core/privacy": COMMON | core("release", "speed", "accounting", "privacy") | {"torch", "opacus"},
     "methods/core/method.py": COMMON | core("release", "accounting", "privacy") | {"torch"},
-    "methods/core/matching.py": core("method") | {"torch"},
+    "methods/core/matching.py": core("method", "speed") | {"torch"},
     "methods/core/registry.py": COMMON | core("method"),
     "methods/core/sharded": COMMON | core(*BELOW, "method", "gaussians", "sharded") | {"torch", "safetensors", "tqdm"},
-    "methods/core/gaussians": COMMON | core("release", "privacy", "gaussians") | {"torch"},
+    "methods/core/gaussians": COMMON | core("release", "speed", "privacy", "gaussians") | {"torch"},
     "methods/core/scattering": COMMON | core("release", "speed", "privacy", "scattering") | {"torch"},
     "methods/core/teachers": COMMON | core(*BELOW, "method", "teachers") | {"torch"},
     "methods/core/runs": COMMON | core(*BELOW, "method", "registry", "runs") | {"torch", "safetensors", "tqdm"},
@@ -91,6 +91,8 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks/opacus_layout.py": COMMON | {"methods.core.speed", "torch", "opacus"},
     "benchmarks/peer_fidelity.py": COMMON | {"evaluation", "torch", "torch_fidelity"},
     "benchmarks/time_to_quality.py": COMMON | {"benchmarks", "methods", "evaluation", "torch"},
+    "benchmarks/gpu_rows.py": COMMON
+    | {"methods.core.registry", "workflow.presets", "workflow.grid", "workflow.datasets.sources"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }

@@ -110,7 +110,7 @@ class GaussianModel:
         self.laws = ClassMixtures.of(laws.tensors())
 
     def images(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        """Returns images float32 [N, C, H, W] in [0, 1] for labels int64 [N], drawn from `rng` alone; on the CPU."""
+        """Returns images float32 [N, C, H, W] in [0, 1] for labels int64 [N], drawn from `rng` alone; on the device."""
         return torch.cat(list(drawn_images(self._basis, self.laws, labels, rng)))
 
     def _question(self, number: int) -> Question:

@@ -17,6 +17,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.moments import packed_size
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
+from methods.core.speed.transfers import sent
 
 _BLOCK = 2000
 _LEAST_CUTOFF, _MOST_CUTOFF = 4, 20
@@ -58,7 +59,7 @@ class Question:
     def _rows(self, data: PrivateData, grant: Grant) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         cut = grant.release.kind != "none"
         for index in torch.arange(len(data)).split(_BLOCK):
-            images, labels = (read.to(self.basis.device) for read in data.read(grant, index))
+            images, labels = (sent(read, self.basis.device) for read in data.read(grant, index))
             vectors = self.basis.coefficients(images.float() / 255)
             if self.parts:
                 vectors, labels = self.parts.place(vectors, labels)
@@ -68,10 +69,10 @@ class Question:
 def drawn_images(
     basis: CosineBasis, laws: ClassMixtures, labels: torch.Tensor, rng: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """Yields images [R, C, H, W] in [0, 1], in order, of classes int64 [N], drawn from `rng` alone; on the CPU."""
+    """Yields images [R, C, H, W] in [0, 1], in order, of classes int64 [N], drawn from `rng` alone; on the device."""
     for part in labels.cpu().split(_BLOCK):
-        coefficients = laws.draw(part, rng).float().to(basis.device)
-        yield basis.images(coefficients).clamp(0.0, 1.0).cpu()
+        coefficients = sent(laws.draw(part, rng).float(), basis.device)
+        yield basis.images(coefficients).clamp(0.0, 1.0)
 
 
 def signal(public: PublicSpec, scale: float) -> float:

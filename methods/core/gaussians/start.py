@@ -21,6 +21,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.privacy.shares import multiplier
 from methods.core.release import PublicSpec, Release
+from methods.core.speed.transfers import sent
 from workflow.common.settings import setting
 
 NONE, GAUSS = "none", "dp_gauss"
@@ -98,7 +99,7 @@ class Start:
     def batch(self, size: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns images [size, C, H, W] in [0, 1] of uniform labels int64 [size], from `rng` alone, on the device."""
         labels = torch.randint(self._classes, (size,), generator=rng)
-        return self._model.images(labels, rng).to(self._device), labels.to(self._device)
+        return self._model.images(labels, rng), sent(labels, self._device)
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint needs besides, noisy answers which need no secrecy; empty without a start."""

@@ -10,6 +10,7 @@ import torch
 from methods.core.privacy.moments import packed, second_moments
 from methods.core.privacy.noise import NoiseSource, clip_rows, count_votes, on_grid
 from methods.core.release import Release
+from methods.core.speed.transfers import sent
 
 # Takes an answer's shape and what makes it; returns it, or the one that this use was given before.
 Keep = Callable[[Sequence[int], Callable[[], torch.Tensor]], torch.Tensor]
@@ -119,7 +120,7 @@ class Grant:
         _check_rows(release, choices, len(choices))
         if choices.shape[1] != release.answers:
             raise ValueError(f"release {release.name} has {release.answers} ballots, got {choices.shape[1]}")
-        if choices.numel() and (int(choices.min()) < 0 or int(choices.max()) >= bins):
+        if bool(((choices < 0) | (choices >= bins)).any()):
             raise ValueError(f"release {release.name}: votes must name a bin 0 .. {bins - 1}")
         counts = count_votes(choices, bins)
         self.close()
@@ -169,7 +170,7 @@ class Grant:
         if not release.scale:
             return answer
         noise = self._noise.draw(release.kind, tuple(answer.shape), release.scale, release.name, self._use)
-        return on_grid(answer.double() + noise.to(answer.device), release.grid).to(answer.dtype)
+        return on_grid(answer.double() + sent(noise, answer.device), release.grid).to(answer.dtype)
 
     def _sampled(self, *sampling: str) -> Release:
         if not self._open or self._release is None or self._release.sampling not in sampling:

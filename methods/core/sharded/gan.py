@@ -31,6 +31,7 @@ from methods.core.sharded.nets import GENERATORS, SIZES, build_critic, build_gen
 from methods.core.sharded.one_shard import OneShard
 from methods.core.sharded.poisson_shards import PoissonShards
 from methods.core.speed.layout import map_parts
+from methods.core.speed.transfers import sent
 from workflow.common import settings
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
@@ -182,7 +183,7 @@ class ShardedGAN(Method):
             rng = named_rng(self.context.seed, "step", uses - 1)
             fakes, noisy = self.mechanism.answer(self, t, size, data, grant, rng)
         self.move_generator(t, fakes, noisy / size)
-        return {"noisy_gradient_norm": float(noisy.flatten(1).norm(dim=1).mean())}
+        return {"noisy_gradient_norm": noisy.flatten(1).norm(dim=1).mean()}
 
     def move_generator(self, t: int, fakes: torch.Tensor, gradients: torch.Tensor) -> None:
         """Moves the generator down the gradients of its images [B, C, H, W], for the t-th time from 0 on."""
@@ -227,14 +228,14 @@ class ShardedGAN(Method):
 
         Traced where torch traces; latents come from `rng`.
         """
-        latents = draw_latents(len(labels), rng).to(labels.device)
+        latents = sent(draw_latents(len(labels), rng), labels.device)
         with mixed_precision(labels.device, self.hp.precision), parametrize.cached():
             parts = map_parts(self.generator.largest * DTYPES[self.hp.precision].itemsize, latents, labels)
             return torch.cat([self.generator(*part).float() for part in parts])
 
     def uniform_labels(self, count: int, rng: torch.Generator) -> torch.Tensor:
         """Returns labels int64 [N], uniform over classes: the true frequencies stay private."""
-        return torch.randint(self.public.num_classes, (count,), generator=rng).to(self.device)
+        return sent(torch.randint(self.public.num_classes, (count,), generator=rng), self.device)
 
     @torch.no_grad()
     def fakes_for(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -243,7 +244,7 @@ class ShardedGAN(Method):
 
     def balanced_fakes(self, per_class: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns current fakes [classes * per_class, C, H, W] and labels 0 .. classes - 1, again and again."""
-        labels = torch.arange(self.public.num_classes).repeat(per_class).to(self.device)
+        labels = torch.arange(self.public.num_classes, device=self.device).repeat(per_class)
         return self.fakes_for(labels, rng), labels
 
     @torch.no_grad()

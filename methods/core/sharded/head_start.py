@@ -19,9 +19,8 @@ from methods.core.rng import named_rng
 from methods.core.sharded.gan import ShardedGAN, ShardedHyper
 from methods.core.sharded.losses import critic_loss, image_gradients
 from methods.core.sharded.stacks import NetworkBatch, NetworkStore
+from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
-
-_ONLY = torch.zeros(1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class StartingGAN(Started, ShardedGAN):
         super().__init__(hp, context)
         self.start = Start(hp, self.public, context.releases, self.device)
         self.optimizers = (self.optimizer,)
+        self._only = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.learners = self.learners_of_the_start() if self.start.steps else {}
 
     @property
@@ -84,16 +84,16 @@ class StartingGAN(Started, ShardedGAN):
     def learned(self, name: str, network: nn.Module) -> nn.Module:
         """Returns `network` with the weights that the learner `name` has so far; as it is where there is none."""
         if name in self.learners:
-            weights = self.learners[name].take(_ONLY).weights
+            weights = self.learners[name].take(self._only).weights
             network.load_state_dict({part: value[0] for part, value in weights.items()})
         return network
 
     @contextlib.contextmanager
     def learner(self, name: str) -> Iterator[NetworkBatch]:
         """Yields the learner `name`, a batch of one network, and keeps what becomes of it."""
-        network = self.learners[name].take(_ONLY)
+        network = self.learners[name].take(self._only)
         yield network
-        self.learners[name].put(_ONLY, network)
+        self.learners[name].put(self._only, network)
 
     def public_step(self, t: int) -> StepLog:
         """As many updates of the critic as a step on records has, and one step of the generator."""
@@ -105,11 +105,11 @@ class StartingGAN(Started, ShardedGAN):
         with self.learner("critic") as critic:
             gradients = image_gradients(critic.scorer, fakes.detach(), labels, hp.precision)[0]
         super().move_generator(t, fakes, gradients / hp.batch_size)
-        return {"gradient_norm": float(gradients.flatten(1).norm(dim=1).mean())}
+        return {"gradient_norm": gradients.flatten(1).norm(dim=1).mean()}
 
     def learn(self, images: torch.Tensor, labels: torch.Tensor, rng: torch.Generator) -> None:
         """One update of the critic on drawn images [B, C, H, W] of labels int64 [B], against fakes of the same."""
-        hp, share = self.hp, torch.rand(len(labels), 1, 1, 1, generator=rng).to(images.device)
+        hp, share = self.hp, sent(torch.rand(len(labels), 1, 1, 1, generator=rng), images.device)
         batch = images, self.fakes_for(labels, rng), labels, share
         with self.learner("critic") as critic:
             seen = [critic.spread(part) for part in batch]

@@ -17,8 +17,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from methods.core.method import Context
 from methods.core.rng import seeded
+from methods.core.speed.compiled import compiled
 from methods.core.speed.layout import laid_out
 from methods.core.speed.pixel_norm import pixel_norm
+from methods.core.speed.transfers import moved
 from methods.core.speed.upsampling import doubled, transposed
 from methods.core.speed.written_gradients import KERNEL, PADDING, STRIDE, Parts
 
@@ -201,7 +203,7 @@ def build_generator(hp: Any, context: Context, width: int, *names: object, plain
             network = DCGANGenerator(shape, classes, width)
         else:
             network = ResNetGenerator(shape, classes, width, hp.spectral_norm and not plain)
-    return laid_out(network.to(context.device))
+    return compiled(laid_out(network.to(context.device)))
 
 
 def build_critic(hp: Any, context: Context, plain: bool = False) -> nn.Module:
@@ -218,4 +220,4 @@ def _build_scorer(kind: type[nn.Module], hp: Any, context: Context, plain: bool,
     public = context.public
     with seeded(context.seed, *names):
         network = kind(public.image_shape, public.num_classes, hp.critic_width, hp.spectral_norm and not plain)
-    return network.to(context.device)
+    return moved(network, context.device)

@@ -22,6 +22,7 @@ from methods.core.release import Release
 from methods.core.sharded.interface import RELEASE, Mechanism, Players
 from methods.core.sharded.pretraining import pretrained
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.transfers import sent
 
 
 class OneShard(Mechanism):
@@ -80,13 +81,13 @@ class OneShardStep:
         """Returns `size` distinct random records of the shard, or all it has: [B, C, H, W] in [0, 1], labels [B]."""
         records = self.records[self.shards]
         images, labels = self.data.read(self.grant, records[torch.randperm(len(records), generator=self.rng)[:size]])
-        return images.to(self.device).float() / 255, labels.to(self.device)
+        return sent(images, self.device).float() / 255, sent(labels, self.device)
 
     def critic_batches(self, steps: int, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yields records, fakes of the same labels, labels, and uniform shares [B, 1, 1, 1], for each critic update."""
         batches = [self.read(size) for _ in range(steps)]
         for (images, labels), fakes in zip(batches, self._fakes([labels for _, labels in batches]), strict=True):
-            share = torch.rand(len(images), 1, 1, 1, generator=self.rng).to(images.device)
+            share = sent(torch.rand(len(images), 1, 1, 1, generator=self.rng), images.device)
             yield images, fakes, labels, share
 
     def _fakes(self, labels: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -160,7 +161,10 @@ class ShardNetworks:
         self._states = {int(shard): state for shard, state in states.items()}
 
     def _start(self, shard: int) -> dict[str, torch.Tensor]:
-        return self._initial if self._warm_start is None else pretrained(self._warm_start, shard)
+        if self._warm_start is None:
+            return self._initial
+        device = next(self._module.parameters()).device
+        return {name: sent(value, device) for name, value in pretrained(self._warm_start, shard).items()}
 
 
 def _clone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ from methods.core.release import Release
 from methods.core.rng import named_rng
 from methods.core.sharded.interface import RELEASE, Mechanism, Players
 from methods.core.sharded.stacks import NetworkBatch, NetworkStore, at_once
+from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
 
 # Fakes of each class that a step makes; every critic update of the step picks from them.
@@ -75,7 +76,7 @@ class PoissonShards(Mechanism):
 
         def rows() -> Iterator[torch.Tensor]:
             for shards in at_once(drawn, self.device):
-                step = PoissonStep(shards, self.shards[shards], data, grant, rng, pool, shared)
+                step = PoissonStep(sent(shards, self.device), self.shards[shards], data, grant, rng, pool, shared)
                 critics = players.train_critics(step)
                 yield players.shard_gradients(t, critics, fakes.detach(), labels, step).flatten(1)
 
@@ -88,7 +89,7 @@ class PoissonShards(Mechanism):
 class PoissonStep:
     """What one step may do with some of the shards that it drew; see `interface.ShardStep`.
 
-    `shards` int64 [M] are their numbers, `records` int64 [M, size] their records; `fakes`
+    `shards` int64 [M] are their numbers, on the device, `records` int64 [M, size] their records, on the CPU; `fakes`
     [classes * FAKES_PER_CLASS, C, H, W] are current fakes whose labels are 0 .. classes - 1, again and again.
     """
 
@@ -109,20 +110,20 @@ class PoissonStep:
         """Returns `size` distinct random records of each shard, or all it has: [M, B, C, H, W] and labels [M, B]."""
         order = torch.rand(self.records.shape, generator=self.rng).argsort(dim=1)[:, :size]
         images, labels = self.data.read(self.grant, self.records.gather(1, order).flatten())
-        images = images.to(self.fakes.device).float() / 255
-        return images.view(*order.shape, *images.shape[1:]), labels.to(self.fakes.device).view(order.shape)
+        images = sent(images, self.fakes.device).float() / 255
+        return images.view(*order.shape, *images.shape[1:]), sent(labels, self.fakes.device).view(order.shape)
 
     def critic_batches(self, steps: int, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yields records, fakes of the same labels, labels, and uniform shares [M, B, 1, 1, 1], for each update."""
         for _ in range(steps):
             images, labels = self.read(size)
             fakes = self.fakes_like(labels)
-            share = torch.rand(*labels.shape, 1, 1, 1, generator=self.rng).to(images.device)
+            share = sent(torch.rand(*labels.shape, 1, 1, 1, generator=self.rng), images.device)
             yield images, fakes, labels, share
 
     def fakes_like(self, labels: torch.Tensor) -> torch.Tensor:
         """Returns random fakes [M, B, C, H, W] of the labels [M, B]."""
-        turn = torch.randint(FAKES_PER_CLASS, labels.shape, generator=self.rng).to(labels.device)
+        turn = sent(torch.randint(FAKES_PER_CLASS, labels.shape, generator=self.rng), labels.device)
         return self.fakes[turn * (len(self.fakes) // FAKES_PER_CLASS) + labels]
 
     def copies(self, networks: NetworkBatch) -> NetworkBatch:

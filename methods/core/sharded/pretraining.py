@@ -21,16 +21,19 @@ from methods.core.partition import partition
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.rng import named_rng
+from methods.core.sharded.half_done import HalfDone
 from methods.core.sharded.losses import critic_loss, image_gradients, mixed_precision
 from methods.core.sharded.nets import build_critic, build_generator, draw_latents
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed.threads import GoOn, for_each
+from methods.core.speed.transfers import sent
 from workflow.common.files import atomic
 from workflow.common.readers.guard import reading
 
 _Files = list[tuple[Path, range]]
-# Files of 8 shards whose critics train as one stack: a processor gains nothing from more, a GPU has room.
-_TOGETHER = {"cpu": 1, "cuda": 16}
+# Files of 8 shards whose critics train as one stack: a processor gains nothing from more. A GPU has room for many, but
+# at the paper's width 8 critics are by their FLOPs a tenth of a second a step, and a slot's end costs what is begun.
+_TOGETHER = {"cpu": 1, "cuda": 1}
 # The ledger, and the stream that new networks draw from, are the whole process's.
 _in_turn = threading.Lock()
 
@@ -44,7 +47,7 @@ class _Block:
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, rng: torch.Generator) -> None:
         """Images uint8 [n, size, C, H, W] and labels int64 [n, size]."""
-        self._images, self._labels, self._rng = images, labels, rng
+        self._images, self._labels, self.rng = images, labels, rng
 
     def batches(self, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `count` times `size` distinct random records of each shard, or all it has, and their labels.
@@ -52,23 +55,23 @@ class _Block:
         Images [n, count, B, C, H, W] in [0, 1] and int64 [n, count, B].
         """
         shards, records = self._labels.shape
-        order = torch.rand(shards, count, records, generator=self._rng).argsort(dim=2)[..., :size]
-        order = order.to(self._labels.device).flatten(1)
+        order = torch.rand(shards, count, records, generator=self.rng).argsort(dim=2)[..., :size]
+        order = sent(order, self._labels.device).flatten(1)
         which = torch.arange(shards, device=order.device)[:, None], order
         images, labels = (part[which].unflatten(1, (count, -1)) for part in (self._images, self._labels))
         return images.float() / 255, labels
 
     def latents(self, size: int) -> torch.Tensor:
         """Returns latents [n, size, 10]."""
-        return draw_latents(len(self._labels) * size, self._rng).view(len(self._labels), size, -1)
+        return draw_latents(len(self._labels) * size, self.rng).view(len(self._labels), size, -1)
 
     def shares(self, count: int, size: int) -> torch.Tensor:
         """Returns uniform numbers [n, count, size, 1, 1, 1]."""
-        return torch.rand(len(self._labels), count, size, 1, 1, 1, generator=self._rng)
+        return torch.rand(len(self._labels), count, size, 1, 1, 1, generator=self.rng)
 
     def labels(self, size: int, classes: int) -> torch.Tensor:
         """Returns uniform labels [n, size]."""
-        return torch.randint(classes, (len(self._labels), size), generator=self._rng)
+        return torch.randint(classes, (len(self._labels), size), generator=self.rng)
 
 
 def files(folder: Path, num_shards: int) -> Iterator[tuple[Path, range]]:
@@ -97,10 +100,12 @@ def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: 
 
         def finish(group: _Files, go_on: GoOn) -> None:
             blocks = [block for _, block in group]
-            stacked = train(hp, context, shards, blocks, data, ledger, go_on)
+            half = out / f"half-{blocks[0].start:05d}-{blocks[-1].stop - 1:05d}.pt"
+            stacked = train(hp, context, shards, blocks, data, ledger, go_on, half)
             for (path, block), state in zip(group, _split(stacked, blocks), strict=True):
                 _write(path, state)
                 progress.update(len(block))
+            half.unlink(missing_ok=True)
 
         for_each(finish, _together(missing, context.device), context.device)
 
@@ -113,16 +118,20 @@ def train(
     data: PrivateData,
     ledger: Ledger,
     go_on: GoOn = lambda: None,
+    half: Path | None = None,
 ) -> dict[str, torch.Tensor]:
     """Returns the state dicts, stacked, of the critics of all shards in `blocks`, trained as one stack.
 
-    `shards` int64 [K, size] are the records of every shard; `go_on` is called before each step and may raise.
+    `shards` int64 [K, size] are the records of every shard; `go_on` is called before each step and may raise; `half` is
+    the file that keeps what is half done, and from which the same call goes on.
     """
     each = [_block(context, shards, block, data, ledger) for block in blocks]
     numbers = [shard for block in blocks for shard in block]
     with _in_turn:
         critics, generators = _start(hp, context, numbers)
-    for _ in range(hp.warm_start_steps):
+    kept = HalfDone(half, (critics, generators), [block.rng for block in each])
+    for step in range(kept.restore(context.device), hp.warm_start_steps):
+        kept.ended(step)
         go_on()
         _train_critics(hp, critics, generators, each)
         _train_generators(hp, critics, generators, each, context.public.num_classes)
@@ -151,8 +160,8 @@ def _train_critics(hp: Any, critics: NetworkBatch, generators: NetworkBatch, blo
     drawn = [block.batches(steps, hp.critic_batch) for block in blocks]
     images, labels = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     size = labels.shape[2]
-    latents = torch.cat([block.latents(steps * size) for block in blocks]).to(device)
-    shares = torch.cat([block.shares(steps, size) for block in blocks]).to(device)
+    latents = sent(torch.cat([block.latents(steps * size) for block in blocks]), device)
+    shares = sent(torch.cat([block.shares(steps, size) for block in blocks]), device)
     # The generators do not move in between, so one pass makes the fakes of all updates.
     with torch.no_grad(), mixed_precision(device, hp.precision):
         fakes = generators.generate(latents, labels.flatten(1)).float().unflatten(1, (steps, size))
@@ -169,8 +178,8 @@ def _train_generators(
     hp: Any, critics: NetworkBatch, generators: NetworkBatch, blocks: list[_Block], classes: int
 ) -> None:
     device, size = critics.updates.device, hp.critic_batch
-    labels = torch.cat([block.labels(size, classes) for block in blocks]).to(device)
-    latents = torch.cat([block.latents(size) for block in blocks]).to(device)
+    labels = sent(torch.cat([block.labels(size, classes) for block in blocks]), device)
+    latents = sent(torch.cat([block.latents(size) for block in blocks]), device)
 
     def fakes_and_gradients(generator: NetworkBatch) -> tuple[torch.Tensor, torch.Tensor]:
         with mixed_precision(device, hp.precision):

@@ -219,6 +219,6 @@ class NetworkStore:
 
 
 def at_once(which: torch.Tensor, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yields the parts of `which` int64 [M] that fit in work together; none for an empty one."""
+    """Yields the parts of `which` int64 [M] that fit in work together on `device`; none for an empty one."""
     if len(which):
-        yield from which.to(device).split(_AT_ONCE[device.type])
+        yield from which.split(_AT_ONCE[device.type])

@@ -31,7 +31,7 @@ def convolved(maps: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bi
     (n, batch, height, width, channels), outputs = maps.shape, weight.shape[1]
     taps = weight.flatten(3)
     own = taps[:, :, :channels].permute(0, 3, 2, 1).reshape(n, -1, outputs)
-    tables = taps[:, :, channels:].permute(0, 2, 1, 3) @ _inside(height, width).to(maps)
+    tables = taps[:, :, channels:].permute(0, 2, 1, 3) @ _inside(height, width, maps.device, maps.dtype)
     tables = (tables + bias[:, None, :, None]).transpose(2, 3)
     base = (labels @ tables.flatten(2)).view(n, -1, outputs)
     return _Convolution.apply(maps, own, base).view(n, batch, height // 2, width // 2, outputs)
@@ -97,6 +97,7 @@ def _to_maps(gradient: torch.Tensor, own: torch.Tensor, shape: torch.Size) -> to
 
 
 @functools.cache
-def _inside(height: int, width: int) -> torch.Tensor:
+def _inside(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Returns [25, P]: for each of the P places of a convolution, which of its taps lie inside an image."""
-    return patches(torch.ones(1, 1, height, width), _SIZE, _STRIDE, _PADDING)[0].flatten(0, 1).T.contiguous()
+    seen = patches(torch.ones(1, 1, height, width), _SIZE, _STRIDE, _PADDING)[0].flatten(0, 1).T.contiguous()
+    return seen.to(device, dtype)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 class Choices:
     """What this process does for speed. Results agree within rounding, whichever are off (tests/core/test_choices.py).
 
-    A choice of layout or optimiser is read where a network or an optimiser is made, the others where they act. No
-    choices are: a precision, which is a setting of the method; sizes that keep work within memory, as of the teachers
-    and of DP-MERF's embeddings; and what is the plainest form as well, as a skip before its doubling.
+    A choice of layout, compiler or optimiser is read where a network or an optimiser is made, the others where they
+    act. No choices are: a precision, which is a setting of the method; sizes that keep work within memory, as of the
+    teachers and of DP-MERF's embeddings; and what is the plainest form as well, as a skip before its doubling.
 
     Attributes:
         written_gradients: gradients of critics and classifiers written out, all images in one pass, the first layer on
@@ -36,8 +36,11 @@ class Choices:
         one_backward_pass: DP-SGD's norms and clipped sum from one backward pass; off: a backward pass an example.
         row_chunks: rows of DP-SGD pass in chunks that suit a processor's cache; off: all at once.
         remembered_features: scattering features of records are kept in memory, on a processor; off: made at each read.
+        pinned_copies: values go to a GPU from memory that cannot be paged out, behind what it still has to do.
         batched_teachers: convolutional teachers as batched matrix products on patches; off: vmap'd convolutions.
         keep_freed: the C library keeps freed memory; read once, when a command of `methods` starts.
+        compiled: the sharded GAN's generators compiled by torch; off by default, see `speed.compiled`.
+        cuda_graphs: the same, replayed as CUDA graphs; off by default.
     """
 
     written_gradients: bool = True
@@ -56,8 +59,11 @@ class Choices:
     one_backward_pass: bool = True
     row_chunks: bool = True
     remembered_features: bool = True
+    pinned_copies: bool = True
     batched_teachers: bool = True
     keep_freed: bool = True
+    compiled: bool = False
+    cuda_graphs: bool = False
 
     @contextlib.contextmanager
     def changed(self, **changes: bool) -> Iterator[Choices]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.transfers import sent
 
 # Images at once: what is made of so many stays in a processor's cache.
 _AT_ONCE = 64
@@ -29,6 +30,8 @@ class Remembered:
     ) -> None:
         self._function, self._device = function, device
         keeps = CHOICES.remembered_features and device.type == "cpu"
+        # A GPU takes whatever the caller holds at once.
+        self._at_once = _AT_ONCE if device.type == "cpu" else most
         # Memory that is not written to is not taken.
         self._values = torch.empty(min(most, _MOST_BYTES // (2 * size)) if keeps else 0, size, dtype=torch.float16)
         self._places: dict[bytes, int] = {}
@@ -36,15 +39,20 @@ class Remembered:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Returns values float32 [N, size], rounded to half precision, of images uint8 [N, C, H, W] on the CPU."""
-        names = [bytes(image) for image in images.flatten(1).numpy()] if len(self._values) else [b""] * len(images)
-        places = torch.tensor([self._places.get(name, -1) for name in names], dtype=torch.int64, device=self._device)
-        found = torch.empty(len(images), self._values.shape[1], dtype=torch.float16, device=self._device)
+        if not len(self._values):
+            return torch.cat([self._made(part) for part in images.split(self._at_once)]).float()
+        names = [bytes(image) for image in images.flatten(1).numpy()]
+        places = torch.tensor([self._places.get(name, -1) for name in names], dtype=torch.int64)
+        found = torch.empty(len(images), self._values.shape[1], dtype=torch.float16)
         known, new = (places >= 0).nonzero()[:, 0], (places < 0).nonzero()[:, 0]
         found[known] = self._values[places[known]] if len(known) else found[known]
         for part in new.split(_AT_ONCE):
-            found[part] = self._function(images[part.cpu()].to(self._device).float() / 255).half()
+            found[part] = self._made(images[part])
         self._keep({names[index]: index for index in new.tolist()}, found)
         return found.float()
+
+    def _made(self, images: torch.Tensor) -> torch.Tensor:
+        return self._function(sent(images, self._device).float() / 255).half()
 
     def _keep(self, new: dict[bytes, int], found: torch.Tensor) -> None:
         room = len(self._values) - len(self._places)

@@ -20,10 +20,11 @@ _FEW = 4
 Pair = tuple[int, int]
 
 
-def _fold() -> torch.Tensor:
+@functools.cache
+def _fold(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Returns [9, 16]: how a 3x3 kernel's taps add up where nearest doubling puts one input under several of them."""
     line = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]])
-    return torch.kron(line, line)
+    return torch.kron(line, line).to(device, dtype)
 
 
 def doubled(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +36,7 @@ def doubled(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     if not CHOICES.folded_upsampling or x.shape[-1] < _LARGE or torch.is_autocast_enabled(x.device.type):
         return convolution(F.interpolate(x, scale_factor=2))
     kernel = convolution.weight
-    folded = kernel.transpose(0, 1).flatten(2) @ _fold().to(kernel)
+    folded = kernel.transpose(0, 1).flatten(2) @ _fold(kernel.device, kernel.dtype)
     return F.conv_transpose2d(x, folded.unflatten(2, (4, 4)), convolution.bias, stride=2, padding=1)
 
 

@@ -26,7 +26,7 @@ def critic_loss(
     """As `sharded.losses.critic_loss`, with convolutions in `dtype`."""
     images = torch.cat([real, fake, share * real + (1 - share) * fake], dim=-4)
     size = labels.shape[-1]
-    signs = torch.tensor([-1 / size, 1 / size], device=real.device).repeat_interleave(size)
+    signs = torch.cat([torch.full((size,), sign / size, device=real.device) for sign in (-1, 1)])
     return _loss(critic, images, torch.cat([labels] * 3, dim=-1), Terms(signs, size, size, drift, penalty), dtype)
 
 

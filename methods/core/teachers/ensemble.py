@@ -14,6 +14,7 @@ from methods.core.optimisers import adam_update
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.transfers import sent
 from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
 from workflow.common.seeds import derive
 
@@ -173,8 +174,8 @@ class Teachers:
         places = (torch.arange(batch_size) + (self._steps + step) * batch_size) % size
         images, classes = data.read(grant, self._parts[part][:, places])
         shape = (-1, batch_size)
-        reals = images.to(self._device).float().div_(255).view(*shape, *images.shape[1:])
-        return reals, F.one_hot(classes.to(self._device), self._classes).float().view(*shape, self._classes)
+        reals = sent(images, self._device).float().div_(255).view(*shape, *images.shape[1:])
+        return reals, F.one_hot(sent(classes, self._device), self._classes).float().view(*shape, self._classes)
 
     def _noise(self, stack: Weights, part: slice, kind: str) -> Weights | None:
         if next(iter(stack.values())).dtype == torch.float32:

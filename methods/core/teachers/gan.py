@@ -26,6 +26,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
+from methods.core.speed.transfers import sent
 from methods.core.teachers.ensemble import Teachers
 from methods.core.teachers.kept_weights import PRECISIONS
 from methods.core.teachers.nets import DISCRIMINATORS, Generator
@@ -240,7 +241,7 @@ class TeacherGAN(Method):
         """Returns what the teachers release about the round's images."""
 
     @abstractmethod
-    def _learn(self, current: Round, answer: torch.Tensor) -> float:
+    def _learn(self, current: Round, answer: torch.Tensor) -> torch.Tensor:
         """Updates what is public from the released answer, and returns the generator's last loss."""
 
     def private_report(self, delta: float) -> dict[str, float]:
@@ -315,13 +316,13 @@ class TeacherGAN(Method):
         if self.hp.ema:
             update_average(self._sampled, self._generator, update + 1, self.hp.ema)
 
-    def _regress(self, current: Round, targets: torch.Tensor) -> float:
+    def _regress(self, current: Round, targets: torch.Tensor) -> torch.Tensor:
         """Moves the generated images towards targets [B, C, H, W]; returns the last sum of squares per image."""
         for i in range(self.hp.generator_steps):
             images = self._generator.train()(current.latents, current.labels)
             loss = (images - targets.clamp(0, 1)).square().sum() / len(images)
             self._update_generator(loss, current.number * self.hp.generator_steps + i)
-        return loss.item()
+        return loss.detach()
 
     def _rng(self, *names: object) -> torch.Generator:
         return named_rng(self.context.seed, self.NAME, *names)
@@ -332,10 +333,10 @@ class TeacherGAN(Method):
         return self._latents(self.hp.batch_size, rng), self._one_hot(labels)
 
     def _latents(self, count: int, rng: torch.Generator) -> torch.Tensor:
-        return (torch.rand(count, self.hp.latent, generator=rng) * 2 - 1).to(self.device)
+        return sent(torch.rand(count, self.hp.latent, generator=rng) * 2 - 1, self.device)
 
     def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return F.one_hot(labels.to(self.device), self.public.num_classes).float()
+        return F.one_hot(sent(labels, self.device), self.public.num_classes).float()
 
     def _discriminator(self) -> nn.Module:
         hp = self.hp

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
+from methods.core.speed.transfers import sent
 from workflow.common.seeds import numpy_stream
 
 Stack = Mapping[str, torch.Tensor]
@@ -50,7 +51,7 @@ def rounding_noise(
     """
     sizes = [shape.numel() for shape in shapes.values()]
     drawn = np.stack([_words(sum(sizes), seed, *names, teacher) for teacher in teachers])
-    parts = torch.from_numpy(drawn.astype(np.int32)).to(device).split(sizes, dim=1)
+    parts = sent(torch.from_numpy(drawn.astype(np.int32)), device).split(sizes, dim=1)
     return {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 

@@ -1,0 +1,81 @@
+"""A warm start that is stopped goes on within its file, and its critics are those of one that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toys import CPU, TINY_GAN, TOY, toy_records
+
+from methods.core import registry
+from methods.core.method import Context
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import NO_BUDGET
+from methods.core.sharded import half_done, pretraining
+
+HP = registry.hyper(
+    "gs_wgan", TINY_GAN | {"num_shards": 10, "warm_start_steps": 4, "spectral_norm": True}
+)
+
+
+def critics(folder: Path) -> dict[str, bytes]:
+    """Makes all critics in a folder and returns its files."""
+    with Ledger.open(folder.with_suffix(".jsonl"), (), NO_BUDGET, resume=folder.exists()) as ledger:
+        folder.mkdir(exist_ok=True)
+        pretraining.pretrain(HP, Context(TOY, (), 0, CPU), toy_records(), ledger, folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
+    """Lets the training of critics end at its step `at`, counted over all files; returns what is left in the folder."""
+    monkeypatch.setattr(half_done, "SECONDS", 0.0)
+    whole, calls = pretraining._train_generators, []
+
+    def stop(*given) -> None:
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        whole(*given)
+
+    monkeypatch.setattr(pretraining, "_train_generators", stop)
+    with pytest.raises(KeyboardInterrupt):
+        critics(folder)
+    monkeypatch.setattr(pretraining, "_train_generators", whole)
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> dict[str, bytes]:
+    return critics(tmp_path_factory.mktemp("straight") / "critics")
+
+
+@pytest.mark.parametrize(("at", "left"), [(3, ["half-00000-00007.pt"]), (7, None)])
+def test_it_goes_on_from_the_last_step_that_was_kept_and_ends_equal(at, left, straight, tmp_path, monkeypatch) -> None:
+    there = stopped(tmp_path / "critics", monkeypatch, at)
+    assert there == (left or ["critics-00000-00007.safetensors", "half-00008-00009.pt"])
+    steps, whole = [], pretraining._train_generators
+    monkeypatch.setattr(pretraining, "_train_generators", lambda *given: steps.append(1) or whole(*given))
+    assert critics(tmp_path / "critics") == straight
+    # Of 4 steps a file, those before the one that was begun are not done again.
+    assert len(steps) == 8 - at + 1
+
+
+@pytest.mark.parametrize("harm", ["cut", pytest.param("empty", marks=pytest.mark.slow), "of other critics"])
+def test_a_damaged_or_strange_file_costs_time_alone(harm, straight, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "critics"
+    stopped(folder, monkeypatch, 3)
+    half = folder / "half-00000-00007.pt"
+    if harm == "of other critics":
+        (tmp_path / "other").mkdir()
+        stopped(tmp_path / "other" / "critics", monkeypatch, 7)
+        half.write_bytes((tmp_path / "other" / "critics" / "half-00008-00009.pt").read_bytes())
+    else:
+        half.write_bytes(b"" if harm == "empty" else half.read_bytes()[:1000])
+    assert critics(folder) == straight
+
+
+def test_a_short_training_keeps_nothing(tmp_path, monkeypatch) -> None:
+    saved = []
+    monkeypatch.setattr(half_done.torch, "save", lambda *given: saved.append(given))
+    critics(tmp_path / "critics")
+    assert not saved
