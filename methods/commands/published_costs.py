@@ -245,7 +245,7 @@ def _sound(name: str, releases: Sequence[Release], delta: float) -> dict[str, st
 
 
 # Many settings differ in their data set or their noise alone, and a search takes a second.
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _noise_for(releases: tuple[Release, ...], budget: float, delta: float) -> str:
     if not releases:
         return ""
