@@ -1,6 +1,7 @@
 # The configuration, the methods that exist, and what every rule shares.
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -265,9 +266,15 @@ def code(path):
     return os.path.relpath(ROOT / path)
 
 
+@functools.cache
+def job_of(folder):
+    """Returns the training of a run folder. Snakemake asks for each a dozen times."""
+    return CONFIG.job(RunFolder.parse(folder))
+
+
 def job(wildcards):
     """Returns the training that a rule's wildcards name."""
-    return CONFIG.job(RunFolder.parse(RUN.format(**dict(wildcards.items()))))
+    return job_of(RUN.format(**dict(wildcards.items())))
 
 
 def logged(command, whole="false"):

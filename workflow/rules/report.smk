@@ -36,7 +36,8 @@ def origins():
     """Returns run -> data set -> setting -> where it came from, for all jobs; a method's defaults are left out."""
     layers = [*FILES, presets.Layer(merging.COMMAND_LINE, command_line(FILES))]
     merged, found = merging.read(layers, dataset_stage.NAMES), {}
-    for one in JOBS:
+    # Seeds differ in no setting.
+    for one in {(one.dataset, one.run, one.epsilon): one for one in JOBS}.values():
         published = registry.paper_settings(one.method, one.dataset, one.epsilon) if one.paper else {}
         stated = setting_origins(merged, one.run, one.method, one.dataset, one.hyper, published)
         found.setdefault(one.run, {}).setdefault(one.dataset, {}).update(stated)
