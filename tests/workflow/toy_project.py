@@ -101,7 +101,7 @@ OUTPUTS = {
 }
 
 def main(module):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(fromfile_prefix_chars="@")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--plan", type=pathlib.Path, nargs="+")
     known, rest = parser.parse_known_args()

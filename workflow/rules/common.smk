@@ -25,7 +25,7 @@ process.end_with_the_reader()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, source_content
+from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, run_list, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
