@@ -10,16 +10,16 @@ from pathlib import Path
 from methods.commands.arguments import read_plan
 from methods.core.accounting.along import along
 from methods.core.runs.plan import Plan
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text, write_text
-from workflow.common.listed import Listed
 
 COLUMNS = ("dataset", "run", "epsilon", "accounting", "seed", "charges", "eps_published", "eps_sound")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--plan", nargs="+", required=True, action=Listed,
+    parser.add_argument("--plan", nargs="+", required=True, action=AtFile,
                         help="plan.json of runs, or @FILE that lists them; without privacy: passed over")  # fmt: skip
     parser.add_argument("--out", type=Path, help="csv to write; without it, the csv goes to stdout")
 

@@ -170,7 +170,8 @@ class Project:
         """Returns the outputs that a dry run would make, relative to results/quick/."""
         done = self.snakemake("-n", *arguments, "--quiet", "host")
         assert done.returncode == 0, done.stdout
-        outputs = [line.split("output:", 1)[1] for line in done.stdout.splitlines() if "output:" in line]
+        lines = (line.strip() for line in done.stdout.splitlines())
+        outputs = [line.removeprefix("output:") for line in lines if line.startswith("output:")]
         return {path.strip().removeprefix("results/quick/") for line in outputs for path in line.split(",")}
 
     def edit(self, path: str, old: str, new: str) -> None:

@@ -10,7 +10,7 @@ from workflow.common.errors import UserError
 from workflow.common.readers.guard import read_text
 
 
-class Listed(argparse.Action):
+class AtFile(argparse.Action):
     """Argparse's action of an argument of several texts, where `@FILE` stands for the lines of FILE without blank ones.
 
     Linux gives one argument 128 KiB and a shell's command is one: some thousand paths. A value that begins with @
@@ -23,7 +23,7 @@ class Listed(argparse.Action):
 
 
 def expanded(values: Iterable[str]) -> list[str]:
-    """Returns the texts with the lines of FILE in the place of each `@FILE`. Raises UserError as `Listed`."""
+    """Returns the texts with the lines of FILE in the place of each `@FILE`. Raises UserError as `AtFile`."""
     return [one for value in values for one in (_lines(value[1:]) if value.startswith("@") else [value])]
 
 
