@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -105,7 +106,7 @@ class Config:
         """The folder of all results of this preset."""
         return f"results/{self.preset}"
 
-    @property
+    @functools.cached_property
     def jobs(self) -> tuple[Job, ...]:
         """Every training of the grid, by data set, run, epsilon and seed."""
         return tuple(

@@ -23,6 +23,8 @@ from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
+# Of a call's time, what looking ahead may take: it takes longer the more jobs there are, and each job that ends asks.
+LOOKING_SHARE = 0.02
 RUN_RULES = ("train", "external")  # whose first output lies in a run folder of its own
 
 
@@ -35,9 +37,9 @@ def measured_seconds(path: str | Path | None) -> float | None:
         return None
 
 
-def line(schedule: Schedule, elapsed: float, now: float) -> str:
-    """Returns the progress line."""
-    left = describe(schedule.seconds_left(now))
+def line(schedule: Schedule, elapsed: float, now: float, left_seconds: float | None = None) -> str:
+    """Returns the progress line; `left_seconds` are those left, if they are known already."""
+    left = describe(schedule.seconds_left(now) if left_seconds is None else left_seconds)
     running = f"; running {', '.join(schedule.running)}" if schedule.running else ""
     steps = f"{schedule.done}/{len(schedule.tasks)} steps" + (f", {schedule.failed} failed" if schedule.failed else "")
     return f"progress: {steps}, {describe(elapsed)} elapsed, about {left} left{running}"
@@ -75,6 +77,8 @@ class Progress(logging.Handler):
         self.schedule = Schedule({}, 1)
         self.runs: list[str] = []
         self.begun = 0.0
+        # What was last seen ahead: when, the seconds left then, and when to look again.
+        self.looked, self.left, self.due = 0.0, 0.0, 0.0
         self.over = threading.Event()
 
     def task(self, job: Any, needs: Iterable[int] = ()) -> Task:
@@ -151,11 +155,17 @@ class Progress(logging.Handler):
             self.report()
 
     def report(self) -> None:
-        """Prints the progress line."""
+        """Prints the progress line, and tells it whoever watches where it has looked ahead anew."""
         now = time.monotonic()
-        text = line(self.schedule, now - self.begun, now)
+        looks = now >= self.due or self.schedule.done == len(self.schedule.tasks)
+        if looks:
+            self.looked, self.left = now, self.schedule.seconds_left(now)
+        text = line(self.schedule, now - self.begun, now, max(0.0, self.left - (now - self.looked)))
         print(text, file=sys.stderr, flush=True)
-        self._tell(text)
+        if looks:
+            self._tell(text)
+            ended = time.monotonic()
+            self.due = ended + (ended - now) / LOOKING_SHARE
 
     def _tell(self, text: str) -> None:
         if self.root:

@@ -52,24 +52,26 @@ class Costs:
     seconds count, as much longer or shorter as the rule's other jobs took, or all jobs if none of the rule has ended.
     """
 
-    found: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    # Rule and kind -> how many jobs have ended, the seconds expected of them together, and those they took.
+    found: dict[tuple[str, str], tuple[int, float, float]] = field(default_factory=dict)
 
     def learn(self, rule: str, kind: str, seconds: float, took: float) -> None:
         """Notes that a job, of which the preset expects `seconds`, took so many."""
-        self.found[rule, kind].append((seconds, took))
+        count, expected, before = self.found.get((rule, kind), (0, 0.0, 0.0))
+        self.found[rule, kind] = (count + 1, expected + seconds, before + took)
 
     def expected(self, task: Task) -> float:
         """Returns the seconds of a whole job."""
         if task.measured is not None:
             return task.measured
         if alike := self.found.get((task.rule, task.kind)):
-            return sum(took for _, took in alike) / len(alike)
-        of_rule = [pair for (rule, _), pairs in self.found.items() if rule == task.rule for pair in pairs]
-        return task.seconds * _pace(of_rule or [pair for pairs in self.found.values() for pair in pairs])
+            return alike[2] / alike[0]
+        of_rule = [totals for (rule, _), totals in self.found.items() if rule == task.rule]
+        return task.seconds * _pace(of_rule or list(self.found.values()))
 
 
-def _pace(pairs: Iterable[tuple[float, float]]) -> float:
-    expected, took = (sum(column) for column in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+def _pace(totals: Iterable[tuple[int, float, float]]) -> float:
+    _, expected, took = (sum(column) for column in zip(*totals, strict=True)) if totals else (0, 0.0, 0.0)
     return (took + _TRUST) / (expected + _TRUST)
 
 

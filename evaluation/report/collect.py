@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.scores import Score, write_scores
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import RunFolder, format_epsilon, parse_epsilon, run_folders
 from workflow.common.errors import UserError, command, shown
 from workflow.common.files import read_object
@@ -90,7 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--preset", required=True, help="name written to the preset column")
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>; searched when no folder is given")
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write")
-    parser.add_argument("folders", nargs="*", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
+    parser.add_argument("folders", nargs="*", metavar="RUNDIR", action=AtFile,
+                        help="run folders, or @FILE that lists them; default: all under ROOT/runs")  # fmt: skip
     options = parser.parse_args(argv)
     folders = run_folders(options.root, options.folders)
     if not folders:

@@ -17,6 +17,7 @@ from evaluation.report import claims
 from evaluation.report.layout import FigureSpec, Layout, add_layout, layout_of
 from evaluation.report.row_figure import Label, Panel, draw
 from evaluation.report.saved_figures import STYLE, save
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import LabelledImages, RunFolder, load_images, run_folders
 from workflow.common.errors import UserError, command
 from workflow.common.files import read_object
@@ -154,7 +155,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m evaluation.report.figures", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset>")
     add_layout(parser)
-    parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
+    parser.add_argument("--runs", nargs="+", metavar="RUNDIR", action=AtFile,
+                        help="run folders, or @FILE that lists them; default: all under ROOT/runs")  # fmt: skip
     parser.add_argument("--data", type=Path, help="folder with <dataset>/test.npz for the real row; default ROOT/data")
     parser.add_argument(
         "--rows", choices=(ALL, PAPER), default=ALL,

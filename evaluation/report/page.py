@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from evaluation.report.contents import Contents, gather
 from evaluation.report.layout import Layout, load_layout
 from workflow.common import chosen_on
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import RunFolder, run_folders
 from workflow.common.errors import command
 from workflow.common.files import json_or_path, write_text
@@ -143,7 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     """Runs `python -m evaluation.report.page`."""
     parser = Parser(prog="python -m evaluation.report.page", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="results/<preset> with scores.csv, figures/ and runs/")
-    parser.add_argument("--runs", nargs="+", metavar="RUNDIR", help="run folders; default: all under ROOT/runs")
+    parser.add_argument("--runs", nargs="+", metavar="RUNDIR", action=AtFile,
+                        help="run folders, or @FILE that lists them; default: all under ROOT/runs")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="NAME", help="tables and figures not to show")
     parser.add_argument("--layout", default=str(LAYOUT), help="of the tables; default: workflow/config/report.yaml")

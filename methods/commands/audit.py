@@ -30,6 +30,7 @@ from methods.core.audit import mechanism, whole_run
 from methods.core.audit.bounds import CONFIDENCE
 from methods.core.audit.mechanism import Audit
 from methods.core.runs.plan import Plan
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
@@ -48,7 +49,8 @@ epilog = settings_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command: --plan files, or a method and the settings that `account` takes."""
     parser.add_argument("name", nargs="?", help="a method, in place of --plan; see `python -m methods list`")
-    parser.add_argument("--plan", nargs="+", default=[], help="plan.json of runs; without privacy: passed over")
+    parser.add_argument("--plan", nargs="+", default=[], action=AtFile,
+                        help="plan.json of runs, or @FILE that lists them; without privacy: passed over")  # fmt: skip
     group = parser.add_argument_group("with a method, in place of --plan")
     add_data(group)
     add_budget(group)

@@ -10,6 +10,7 @@ from pathlib import Path
 from methods.commands.arguments import read_plan
 from methods.core.accounting.along import along
 from methods.core.runs.plan import Plan
+from workflow.common.at_file import AtFile
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text, write_text
 
@@ -18,7 +19,8 @@ COLUMNS = ("dataset", "run", "epsilon", "accounting", "seed", "charges", "eps_pu
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--plan", nargs="+", required=True, help="plan.json of runs; without privacy: passed over")
+    parser.add_argument("--plan", nargs="+", required=True, action=AtFile,
+                        help="plan.json of runs, or @FILE that lists them; without privacy: passed over")  # fmt: skip
     parser.add_argument("--out", type=Path, help="csv to write; without it, the csv goes to stdout")
 
 

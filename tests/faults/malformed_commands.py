@@ -169,6 +169,8 @@ COMMANDS = (
     _command("workflow.datasets", "lesions --own set.json --check", codes=(0, 1)),
     _command("workflow.datasets", "celeba --source . --cache cache --test-split valid --out made"),
     _command("workflow.datasets", "mnist_val --source flat --cache cache --out made", codes=()),
+    _command("workflow.run_list", "--root . --runs runs.txt --plans plans.txt --grid"
+             """ '{"sweeps": [[["10"], [0]]], "runs": [["lesions/a", 0, true]]}'"""),
     _command("workflow.record", "--root . --settings hyper.json --out provenance2.json"),
     _command("benchmarks", "--only nothing --repeats 1 --out speed"),
     _command("benchmarks.point", f"'{POINT}' --threads 1 --device cpu"),

@@ -36,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
     "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
     "workflow/grid.py": COMMON | {"workflow.overrides"},
+    "workflow/run_list.py": COMMON | {"workflow.grid"},
     "workflow/external_runs.py": COMMON | {"workflow.own_content", "workflow.grid"},
     "workflow/calls.py": COMMON | {"snakemake", "workflow.fork_server"},
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},

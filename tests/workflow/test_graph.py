@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 
 import pytest
@@ -118,8 +119,8 @@ def test_a_method_dropped_in_with_one_line_of_config_joins_everything(finished: 
     finished.edit("workflow/config/quick.yaml", "  alpha:", "  foo: {}\n  alpha:")
     done = finished.snakemake()
     assert done.returncode == 0, done.stdout
-    collected = (finished.folder / "results/quick/scores.csv").read_text()
-    assert "runs/mnist/foo/eps10/seed0" in collected
+    collected = (finished.folder / "results/quick/lists/runs.txt").read_text().splitlines()
+    assert "results/quick/runs/mnist/foo/eps10/seed0" in collected
     assert '"methods train"' in (finished.folder / "results/quick/runs/mnist/foo/eps10/seed0/run.json").read_text()
 
 
@@ -238,3 +239,41 @@ def test_a_failing_step_shows_its_error_and_keeps_its_checkpoints(fresh: Project
     assert "error: the training data are not what the plan says" in done.stdout
     assert (run / "private/checkpoint.pt").exists()
     assert (run / "private/ledger.jsonl").read_text() == "spent\n"
+
+
+def test_an_appended_seed_plans_its_own_jobs_and_what_shows_all_runs(finished: Project):
+    planned = finished.planned("--config", "seeds=0,1")
+    own = {path for path in planned if path.startswith("runs/")}
+    assert {path.split("/")[4] for path in own} == {"seed1"}
+    names = ("plan.json", "run.json", "generator.safetensors", "samples.npz", "fidelity.json", "utility.json")
+    assert {path.split("/", 2)[2] for path in own} == {
+        f"{run}/eps10/seed1/{name}" for run in ("alpha", "beta", "beta_short", "gamma") for name in names
+    }
+    critics = {path for path in planned if path.startswith("private/critics/")}
+    assert len(critics) == 1
+    assert planned - own - critics == REPORT - COSTS_TABLE | {"lists/runs.txt", "lists/plans.txt"}
+
+
+def test_jobs_grow_with_the_runs_and_commands_do_not(fresh: Project):
+    counts, lengths = {}, {}
+    for seeds in (1, 2, 6):
+        done = fresh.snakemake("-n", "-p", "--config", f"seeds={','.join(map(str, range(seeds)))}", "epsilons=1,10")
+        commands = [text for text in done.stdout.split("\n\n") if "export OMP_NUM_THREADS=" in text]
+        commands = [text[text.index("export OMP_NUM_THREADS=") :] for text in commands]
+        counts[seeds], lengths[seeds] = len(commands), max(map(len, commands))
+        named = [set(re.findall(r"runs/mnist/\w+/eps\w+/seed\d+", text)) for text in commands]
+        assert max(map(len, named)) == 1
+    # Four runs at two epsilons, five jobs each, and a warm start.
+    assert counts[2] - counts[1] == 4 * 2 * 5 + 1
+    assert counts[6] - counts[2] == 4 * (counts[2] - counts[1])
+    # Some characters a seed; a folder's name has some forty, and there are forty more of them.
+    assert lengths[6] - lengths[1] < 100
+
+
+@pytest.mark.slow
+def test_the_commands_of_1240_runs_are_far_from_the_systems_limit(fresh: Project):
+    seeds = ",".join(map(str, range(155)))
+    done = fresh.snakemake("-n", "-p", "--config", f"seeds={seeds}", "epsilons=1,10")
+    assert done.stdout.count("rule train:") == 1240
+    # Linux: one argument of a program has at most 128 KiB, and a shell's command is one.
+    assert max(len(line) for line in done.stdout.splitlines() if "OMP_NUM_THREADS" in line) < 131_072 / 10

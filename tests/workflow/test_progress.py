@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from workflow import progress as progress_module
 from workflow.common.durations import describe, steps_in
 from workflow.common.live import STOPPED, Live, live_path, tell
 from workflow.progress import Progress, job_name, line, measured_seconds
@@ -154,3 +155,48 @@ def test_a_missing_or_broken_measurement_is_no_measurement(tmp_path, content):
     if content is not None:
         path.write_text(content)
     assert measured_seconds(path) is None
+
+
+class Clock:
+    """Stands for the time, which passes only where it is told so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_jobs_that_end_together_do_not_each_look_ahead_through_the_whole_graph(monkeypatch, capsys):
+    clock, looks = Clock(), []
+    monkeypatch.setattr(progress_module, "time", clock)
+    progress = Progress({})
+    progress.schedule = Schedule({number: Task(60.0) for number in range(100)}, slots=1)
+
+    def looking(self: Schedule, now: float) -> float:
+        looks.append(now)
+        clock.now += 1.0
+        return 600.0
+
+    monkeypatch.setattr(Schedule, "seconds_left", looking)
+    for _ in range(20):
+        progress.report()
+    assert len(looks) == 1
+    # A look of a second may be taken again when fifty have passed; until then what it saw runs down.
+    clock.now += 40.0
+    progress.report()
+    assert len(looks) == 1 and capsys.readouterr().err.splitlines()[-1].endswith("about 9 min left")
+    clock.now += 10.0
+    progress.report()
+    assert len(looks) == 2
+
+
+def test_the_last_job_always_says_that_nothing_is_left(monkeypatch, capsys):
+    progress = Progress({})
+    progress.schedule = Schedule({1: Task(60.0, started=0.0, ended=60.0)}, slots=1)
+    progress.due, progress.left = float("inf"), 60.0
+    progress.report()
+    assert "1/1 steps" in (shown := capsys.readouterr().err) and "about 0 s left" in shown

@@ -101,7 +101,7 @@ OUTPUTS = {
 }
 
 def main(module):
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(fromfile_prefix_chars="@")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--plan", type=pathlib.Path, nargs="+")
     known, rest = parser.parse_known_args()
@@ -170,7 +170,8 @@ class Project:
         """Returns the outputs that a dry run would make, relative to results/quick/."""
         done = self.snakemake("-n", *arguments, "--quiet", "host")
         assert done.returncode == 0, done.stdout
-        outputs = [line.split("output:", 1)[1] for line in done.stdout.splitlines() if "output:" in line]
+        lines = (line.strip() for line in done.stdout.splitlines())
+        outputs = [line.removeprefix("output:") for line in lines if line.startswith("output:")]
         return {path.strip().removeprefix("results/quick/") for line in outputs for path in line.split(",")}
 
     def edit(self, path: str, old: str, new: str) -> None:

@@ -1,6 +1,7 @@
 # The configuration, the methods that exist, and what every rule shares.
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -24,7 +25,7 @@ process.end_with_the_reader()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, source_content
+from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, run_list, source_content
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -265,9 +266,15 @@ def code(path):
     return os.path.relpath(ROOT / path)
 
 
+@functools.cache
+def job_of(folder):
+    """Returns the training of a run folder. Snakemake asks for each a dozen times."""
+    return CONFIG.job(RunFolder.parse(folder))
+
+
 def job(wildcards):
     """Returns the training that a rule's wildcards name."""
-    return CONFIG.job(RunFolder.parse(RUN.format(**dict(wildcards.items()))))
+    return job_of(RUN.format(**dict(wildcards.items())))
 
 
 def logged(command, whole="false"):

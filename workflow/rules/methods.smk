@@ -16,15 +16,24 @@ def full_hyper(one):
 
 
 WARM_STARTS = {}
+STARTS = {}
+
+
+def start(one):
+    """Returns what makes a job's warm start and its settings, both None where it needs none: the same for every seed."""
+    key = one.dataset, one.run, one.epsilon
+    if key not in STARTS:
+        cls = registry.load(one.method)
+        settings = cls.warm_start(full_hyper(one))
+        STARTS[key] = (None, None) if settings is None else (cls.make_warm_start.__func__.__module__, settings)
+    return STARTS[key]
 
 
 def warm_start(one):
     """Returns the folder of a job's shared warm start, or None where its method needs none."""
-    cls = registry.load(one.method)
-    settings = cls.warm_start(full_hyper(one))
-    if settings is None:
+    maker, settings = start(one)
+    if maker is None:
         return None
-    maker = cls.make_warm_start.__func__.__module__
     text = grid.canonical([maker, one.dataset, settings, one.seed])
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     entry = (one.method, settings, one.seed, maker)

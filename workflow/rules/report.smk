@@ -36,7 +36,8 @@ def origins():
     """Returns run -> data set -> setting -> where it came from, for all jobs; a method's defaults are left out."""
     layers = [*FILES, presets.Layer(merging.COMMAND_LINE, command_line(FILES))]
     merged, found = merging.read(layers, dataset_stage.NAMES), {}
-    for one in JOBS:
+    # Seeds differ in no setting.
+    for one in {(one.dataset, one.run, one.epsilon): one for one in JOBS}.values():
         published = registry.paper_settings(one.method, one.dataset, one.epsilon) if one.paper else {}
         stated = setting_origins(merged, one.run, one.method, one.dataset, one.hyper, published)
         found.setdefault(one.run, {}).setdefault(one.dataset, {}).update(stated)
@@ -53,10 +54,32 @@ REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
 RUN_FOLDERS = [one.folder(OUT) for one in JOBS]
 TRAINED_FOLDERS = [one.folder(OUT) for one in TRAINED]
 RANKING = expand(f"{OUT}/tables/rank.{{kind}}", kind=["csv", "md"])
+# What commands read that take all runs: on a command line, which has a limit, a thousand would not find room.
+RUN_LIST = f"{OUT}/lists/runs.txt"
+PLAN_LIST = f"{OUT}/lists/plans.txt"
+
+
+rule run_lists:
+    output:
+        runs=RUN_LIST,
+        plans=PLAN_LIST,
+    params:
+        root=OUT,
+        grid=grid.canonical(run_list.compact(JOBS)),
+    log:
+        f"{LOGS}/report/run_lists.log",
+    threads: 1
+    priority: 200
+    shell:
+        logged(
+            "{PYTHON} -m workflow.run_list --root {params.root} --grid {params.grid:q} --runs {output.runs}"
+            " --plans {output.plans}"
+        )
 
 
 rule collect:
     input:
+        list=RUN_LIST,
         runs=[f"{folder}/run.json" for folder in RUN_FOLDERS],
         fidelity=[f"{folder}/fidelity.json" for folder in RUN_FOLDERS + REAL_FOLDERS],
         utility=[f"{folder}/utility.json" for folder in RUN_FOLDERS + REAL_FOLDERS],
@@ -65,14 +88,14 @@ rule collect:
     params:
         preset=CONFIG.preset,
         root=OUT,
-        folders=RUN_FOLDERS + REAL_FOLDERS,
+        real=REAL_FOLDERS,
     log:
         f"{LOGS}/report/collect.log",
     threads: 1
     shell:
         logged(
             "{PYTHON} -m evaluation.report.collect --preset {params.preset} --root {params.root} --out {output}"
-            " {params.folders}"
+            " @{input.list} {params.real}"
         )
 
 
@@ -159,6 +182,7 @@ if FRONTIER_TABLES:
 
 rule audit:
     input:
+        list=PLAN_LIST,
         plans=[f"{folder}/plan.json" for folder in TRAINED_FOLDERS],
     output:
         f"{OUT}/audit.csv",
@@ -171,11 +195,12 @@ rule audit:
     threads: 1
     priority: 60
     shell:
-        logged("{PYTHON} -m methods audit --plan {input.plans} --seconds {params.seconds} --out {output}")
+        logged("{PYTHON} -m methods audit --plan @{input.list} --seconds {params.seconds} --out {output}")
 
 
 rule spending:
     input:
+        list=PLAN_LIST,
         plans=[f"{folder}/plan.json" for folder in TRAINED_FOLDERS],
     output:
         f"{OUT}/spending.csv",
@@ -186,7 +211,7 @@ rule spending:
     threads: 1
     priority: 60
     shell:
-        logged("{PYTHON} -m methods spending --plan {input.plans} --out {output}")
+        logged("{PYTHON} -m methods spending --plan @{input.list} --out {output}")
 
 
 rule audit_table:
@@ -206,6 +231,7 @@ rule audit_table:
 
 rule figures:
     input:
+        list=RUN_LIST,
         samples=[f"{folder}/samples.npz" for folder in RUN_FOLDERS],
         records=[f"{folder}/run.json" for folder in RUN_FOLDERS],
         real=[f"{DATA}/test.npz".format(dataset=dataset) for dataset in CONFIG.datasets],
@@ -214,7 +240,6 @@ rule figures:
         FIGURES,
     params:
         root=OUT,
-        folders=RUN_FOLDERS,
         folder=f"{OUT}/figures",
         rows=CONFIG.figure_rows,
         alone=alone,
@@ -224,7 +249,7 @@ rule figures:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout:q} {params.alone}"
-            " --rows {params.rows} --out {params.folder} --runs {params.folders}"
+            " --rows {params.rows} --out {params.folder} --runs @{input.list}"
         )
 
 
@@ -291,12 +316,12 @@ rule report:
         [f"{folder}/samples.npz" for folder in RUN_FOLDERS],
         published=code("results/published/scores.csv"),
         frontier=code("results/published/frontier.csv"),
+        list=RUN_LIST,
         layout=LAYOUT,
     output:
         f"{OUT}/report.html",
     params:
         root=OUT,
-        folders=RUN_FOLDERS,
         left_out=left_out,
         alone=alone,
         published=lambda wildcards, input: os.path.dirname(str(input.published)),
@@ -308,5 +333,5 @@ rule report:
         logged(
             "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} {params.alone}"
             " --layout {input.layout:q} --published {params.published:q} --origins {params.origins:q} --out {output}"
-            " --runs {params.folders}"
+            " --runs @{input.list}"
         )

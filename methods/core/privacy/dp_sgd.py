@@ -16,11 +16,6 @@ from torch import nn
 from methods.core.privacy.grant import Grant, UnaccountedAccess
 from methods.core.release import PublicSpec, Release
 from methods.core.speed.choices import CHOICES
-from methods.core.speed.one_backward_pass import OneBackwardPass, owns_parameters
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from opacus.optimizers import DPOptimizerFastGradientClipping
 
 # Clip of a run without privacy: above any gradient norm that is not a failure already.
 _NO_CLIP = 1e12
@@ -65,6 +60,12 @@ class PrivateOptimizer:
     ) -> None:
         self._release, self._chunk = release, chunk
         self._network, self._clip = network, release.clip if release.kind == "gaussian" else _NO_CLIP
+        # Here, for Opacus takes two seconds and 100 MB, and a plan, a sample or a dry run needs none of it.
+        from methods.core.speed.one_backward_pass import OneBackwardPass
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from opacus.optimizers import DPOptimizerFastGradientClipping
         # Before Opacus, which refuses some of these by an error of its own.
         for layer in network.modules():
             _check(layer)
@@ -139,6 +140,8 @@ class PrivateOptimizer:
 
 def _check(layer: nn.Module) -> None:
     """Raises ValueError for a layer with parameters whose per-example gradients are unknown here."""
+    from methods.core.speed.one_backward_pass import owns_parameters
+
     plain = isinstance(layer, nn.Conv2d) and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
     known = isinstance(layer, nn.Linear) or (plain and not isinstance(layer.padding, str))
     if owns_parameters(layer) and not known:
