@@ -1,7 +1,8 @@
 """The layers of convolutional teachers, for many small networks at once, as batched matrix products.
 
 Grouped convolutions, which a vmap'd network makes, take several times as long on a processor. Maps have their channels
-last, so that a patch is copied in rows.
+last, so that a patch is copied in rows. Products are in the precision of their maps, whatever the weights' is: of
+weights and their gradients nothing else is rounded.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from methods.core.speed.patches import patches
 
 # Of every convolution here: as `nn.Conv2d(..., 5, stride=2, padding=2)`.
 _SIZE, _STRIDE, _PADDING = (5, 5), (2, 2), (2, 2)
+_Gradients = tuple[torch.Tensor | None, ...]
+
+
+def seen(images: torch.Tensor) -> torch.Tensor:
+    """Returns the patches [..., P, 25 * C] of images [..., C, H, W] that the P places of a convolution see."""
+    return patches(images.flatten(0, -4), _SIZE, _STRIDE, _PADDING).flatten(1, 2).unflatten(0, images.shape[:-3])
 
 
 def convolved(maps: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -28,18 +35,51 @@ def convolved(maps: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bi
         labels: one-hot [n, B, L].
         weight, bias: [n, O, C + L, 5, 5] and [n, O].
     """
-    (n, batch, height, width, channels), outputs = maps.shape, weight.shape[1]
-    taps = weight.flatten(3)
-    own = taps[:, :, :channels].permute(0, 3, 2, 1).reshape(n, -1, outputs)
-    tables = taps[:, :, channels:].permute(0, 2, 1, 3) @ _inside(height, width).to(maps)
+    n, batch, height, width, channels = maps.shape
+    own, base = _split(weight, bias, labels, channels, (height, width), maps.dtype)
+    made = _Convolution.apply(maps, own, base)
+    return made.view(n, batch, height // 2, width // 2, weight.shape[1])
+
+
+def convolved_seen(
+    patches: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Returns what `convolved` does, of the patches [n, B, P, 25 * C] that maps of height and width `size` consist of.
+
+    The patches get no gradient.
+    """
+    (n, batch, _, entries), (height, width) = patches.shape, size
+    own, base = _split(weight, bias, labels, entries // 25, size, patches.dtype)
+    made = _Product.apply(patches.flatten(1, 2), own, base)
+    return made.view(n, batch, height // 2, width // 2, weight.shape[1])
+
+
+def _split(
+    weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, channels: int, size: tuple[int, int], to: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the weight of the maps [n, 25 * C, O], and what labels and bias add at each place [n, B * P, O]."""
+    (n, outputs), taps = weight.shape[:2], weight.flatten(3)
+    own = taps[:, :, :channels].permute(0, 3, 2, 1).reshape(n, -1, outputs).to(to)
+    tables = taps[:, :, channels:].permute(0, 2, 1, 3) @ _inside(*size).to(weight)
     tables = (tables + bias[:, None, :, None]).transpose(2, 3)
-    base = (labels @ tables.flatten(2)).view(n, -1, outputs)
-    return _Convolution.apply(maps, own, base).view(n, batch, height // 2, width // 2, outputs)
+    base = labels.to(to) @ tables.flatten(2).to(to)
+    return own, base.view(n, -1, outputs)
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Returns [n, B, O] of n linear layers for x [n, B, I], weight [n, O, I] and bias [n, O]."""
-    return _Linear.apply(x, weight) + bias[:, None]
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Returns [n, B, O] of n linear layers for x [n, B, I], weight [n, O, I] and bias [n, O], or none."""
+    made = _Linear.apply(x, weight)
+    return made if bias is None else made + bias[:, None].to(made)
+
+
+def normed(
+    rows: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor, slope: float, epsilon: float
+) -> torch.Tensor:
+    """Returns float32 leaky units of rows [n, k, R, channels], normalised over the R rows of each of k batches.
+
+    A unit is one of mean 0 and variance 1, times 1 + factor, plus offset, both [n, channels]; below zero, times slope.
+    """
+    return _Normed.apply(rows, factor, offset, slope, epsilon)
 
 
 class _Linear(torch.autograd.Function):
@@ -47,14 +87,58 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        context.save_for_backward(x, weight)
-        return x @ weight.mT
+        kept = weight.to(x.dtype)
+        context.save_for_backward(x, kept)
+        context.precision = weight.dtype
+        return x @ kept.mT
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def backward(context: Any, gradient: torch.Tensor) -> _Gradients:
         x, weight = context.saved_tensors
         of_x, of_weight = context.needs_input_grad
-        return gradient @ weight if of_x else None, gradient.mT @ x if of_weight else None
+        by_weight = (gradient.mT @ x).to(context.precision) if of_weight else None
+        return gradient @ weight if of_x else None, by_weight
+
+
+class _Normed(torch.autograd.Function):
+    """`normed` in few passes: torch's variance over rows takes as long as ten of them."""
+
+    @staticmethod
+    def forward(
+        context: Any, rows: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor, slope: float, epsilon: float
+    ) -> torch.Tensor:
+        rows = rows.float()
+        centred = rows - rows.mean(2, keepdim=True)
+        scale = centred.square().mean(2, keepdim=True).add_(epsilon).rsqrt_()
+        unit = centred.mul_(scale)
+        gain = (1 + factor.float())[:, None, None]
+        made = F.leaky_relu(torch.addcmul(offset.float()[:, None, None], unit, gain), slope, inplace=True)
+        context.save_for_backward(unit, scale, gain, made)
+        context.slope = slope
+        return made
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> _Gradients:
+        unit, scale, gain, made = context.saved_tensors
+        # Of the same sign as what went into the units.
+        gradient = torch.ops.aten.leaky_relu_backward(gradient, made, context.slope, True)
+        total, along = gradient.sum(2, keepdim=True), (gradient * unit).sum(2, keepdim=True)
+        rows = gradient.sub_(total / unit.shape[2]).addcmul_(unit, along, value=-1 / unit.shape[2]).mul_(scale * gain)
+        return rows, along.sum(1)[:, 0], total.sum(1)[:, 0], None, None
+
+
+class _Product(torch.autograd.Function):
+    """Patches [n, B * P, 25 * C] times own [n, 25 * C, O], plus base [n, B * P, O]; none of the patches' gradient."""
+
+    @staticmethod
+    def forward(context: Any, patches: torch.Tensor, own: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(patches)
+        return torch.baddbmm(base, patches, own)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> _Gradients:
+        (patches,) = context.saved_tensors
+        return None, _of_weight(gradient, patches), gradient
 
 
 class _Convolution(torch.autograd.Function):
@@ -62,23 +146,25 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, maps: torch.Tensor, own: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        seen = patches(maps.flatten(0, 1).permute(0, 3, 1, 2), _SIZE, _STRIDE, _PADDING).view(
-            len(maps), -1, own.shape[1]
-        )
-        context.save_for_backward(seen, own)
+        parts = seen(maps.movedim(4, 2)).flatten(1, 2)
+        context.save_for_backward(parts, own)
         context.shape = maps.shape
-        return torch.baddbmm(base, seen, own)
+        return torch.baddbmm(base, parts, own)
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        seen, own = context.saved_tensors
+    def backward(context: Any, gradient: torch.Tensor) -> _Gradients:
+        parts, own = context.saved_tensors
         of_maps, of_own, _ = context.needs_input_grad
         return (
             _to_maps(gradient, own, context.shape) if of_maps else None,
-            # The product of a wide matrix and a narrow one takes less time this way round.
-            (gradient.mT @ seen).mT if of_own else None,
+            _of_weight(gradient, parts) if of_own else None,
             gradient,
         )
+
+
+def _of_weight(gradient: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    # The product of a wide matrix and a narrow one takes less time this way round.
+    return (gradient.mT @ parts).mT
 
 
 def _to_maps(gradient: torch.Tensor, own: torch.Tensor, shape: torch.Size) -> torch.Tensor:

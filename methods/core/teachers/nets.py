@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.core.speed.batched_layers import convolved, linear
+from methods.core.speed.batched_layers import convolved, convolved_seen, linear, normed
 
 _SLOPE, _EPSILON = 0.2, 1e-5
 
@@ -80,12 +80,32 @@ class ConvDiscriminator(nn.Module):
             labels: one-hot [n, B, classes].
             batches: sizes of the batches that the B images consist of, one after the other.
         """
-        x = F.leaky_relu(convolved(images.movedim(2, 4), labels, *_layer(weights, "first")), _SLOPE)
+        first = F.leaky_relu(convolved(images.movedim(2, 4), labels, *_layer(weights, "first")), _SLOPE)
+        return cls._after_first(weights, first, labels, batches)
+
+    @classmethod
+    def stacked_seen(
+        cls,
+        weights: Mapping[str, torch.Tensor],
+        patches: torch.Tensor,
+        labels: torch.Tensor,
+        batches: Sequence[int],
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Returns what `stacked` does, of the patches [n, B, P, 25 * C] of images of height and width `size`."""
+        first = F.leaky_relu(convolved_seen(patches, labels, *_layer(weights, "first"), size), _SLOPE)
+        return cls._after_first(weights, first, labels, batches)
+
+    @classmethod
+    def _after_first(
+        cls, weights: Mapping[str, torch.Tensor], x: torch.Tensor, labels: torch.Tensor, batches: Sequence[int]
+    ) -> torch.Tensor:
+        precision, labels = x.dtype, labels.to(x.dtype)
         x = convolved(x, labels, *_layer(weights, "second")).flatten(2, 3)
-        x = F.leaky_relu(cls._stacked_norm(weights, "second", x, batches), _SLOPE).transpose(2, 3).flatten(2)
-        x = linear(torch.cat([x, labels], dim=2), *_layer(weights, "third"))
-        x = F.leaky_relu(cls._stacked_norm(weights, "third", x[:, :, None], batches)[:, :, 0], _SLOPE)
-        return linear(torch.cat([x, labels], dim=2), *_layer(weights, "fourth"))[:, :, 0]
+        x = cls._stacked_units(weights, "second", x, batches).to(precision).transpose(2, 3).flatten(2)
+        x = linear(torch.cat([x, labels], dim=2), weights["third.weight"], weights.get("third.bias"))
+        x = cls._stacked_units(weights, "third", x[:, :, None], batches)[:, :, 0].to(precision)
+        return linear(torch.cat([x, labels], dim=2), *_layer(weights, "fourth"))[:, :, 0].float()
 
     def _second_norm(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -94,11 +114,11 @@ class ConvDiscriminator(nn.Module):
         return x
 
     @staticmethod
-    def _stacked_norm(
+    def _stacked_units(
         weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
     ) -> torch.Tensor:
-        """Returns x [n, B, P, channels], each of its batches normalised if the network does so after `layer`."""
-        return x
+        """Returns the leaky units of x [n, B, P, channels], each batch normalised if the network does so here."""
+        return F.leaky_relu(x, _SLOPE)
 
 
 class NormedConvDiscriminator(ConvDiscriminator):
@@ -124,12 +144,16 @@ class NormedConvDiscriminator(ConvDiscriminator):
         return _normed(x, self.third_factor, self.third_offset)
 
     @staticmethod
-    def _stacked_norm(
+    def _stacked_units(
         weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
     ) -> torch.Tensor:
-        factor, offset = (weights[f"{layer}_{name}"][:, None] for name in ("factor", "offset"))
-        parts = [_normed(part.flatten(1, 2), factor, offset) for part in x.split(list(batches), dim=1)]
-        return torch.cat(parts, dim=1).view(x.shape)
+        factor, offset = weights[f"{layer}_factor"], weights[f"{layer}_offset"]
+        if len(set(batches)) == 1:
+            rows = x.view(len(x), len(batches), -1, x.shape[3])
+            return normed(rows, factor, offset, _SLOPE, _EPSILON).view(x.shape)
+        parts = [part.flatten(1, 2)[:, None] for part in x.split(list(batches), dim=1)]
+        units = [normed(part, factor, offset, _SLOPE, _EPSILON)[:, 0] for part in parts]
+        return torch.cat(units, dim=1).view(x.shape)
 
 
 def _layer(weights: Mapping[str, torch.Tensor], layer: str) -> tuple[torch.Tensor, torch.Tensor]:
