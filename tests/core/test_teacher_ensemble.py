@@ -165,7 +165,8 @@ def test_gradients_of_weights_are_those_of_each_network_alone(kind: str, batched
     classes = F.one_hot(torch.randint(CLASSES, (TEACHERS, BATCH), generator=rng), CLASSES).float()
     fakes = public_batch(0)
     with CHOICES.changed(batched_teachers=batched):
-        found = dict(zip(weights, made._descent(weights, (reals, classes), fakes), strict=True))
+        batches = made._prepared((reals, classes)), made._prepared(fakes)
+        found = dict(zip(weights, made._descent(weights, *batches), strict=True))
     for teacher in range(TEACHERS):
         net = network(kind)
         net.load_state_dict({name: value[teacher] for name, value in weights.items()})

@@ -21,8 +21,8 @@ _Gradients = tuple[torch.Tensor | None, ...]
 
 
 def seen(images: torch.Tensor) -> torch.Tensor:
-    """Returns the patches [..., P, 25 * C] of images [..., C, H, W] that the P places of a convolution see."""
-    return patches(images.flatten(0, -4), _SIZE, _STRIDE, _PADDING).flatten(1, 2).unflatten(0, images.shape[:-3])
+    """Returns the patches [..., H / 2, W / 2, 25 * C] of images [..., C, H, W] that a convolution's places see."""
+    return patches(images.flatten(0, -4), _SIZE, _STRIDE, _PADDING).unflatten(0, images.shape[:-3])
 
 
 def convolved(maps: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -42,20 +42,21 @@ def convolved(maps: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bi
 
 
 def convolved_seen(
-    patches: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, size: tuple[int, int]
+    parts: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """Returns what `convolved` does, of the patches [n, B, P, 25 * C] that maps of height and width `size` consist of.
-
-    The patches get no gradient.
-    """
-    (n, batch, _, entries), (height, width) = patches.shape, size
-    own, base = _split(weight, bias, labels, entries // 25, size, patches.dtype)
-    made = _Product.apply(patches.flatten(1, 2), own, base)
-    return made.view(n, batch, height // 2, width // 2, weight.shape[1])
+    """Returns what `convolved` does, of what is `seen` of its maps, [n, B, H / 2, W / 2, 25 * C], without gradient."""
+    places, entries = parts.shape[1:4], parts.shape[4]
+    own, base = _split(weight, bias, labels, entries // 25, (2 * places[1], 2 * places[2]), parts.dtype)
+    return _Product.apply(parts.flatten(1, 3), own, base).unflatten(1, places)
 
 
 def _split(
-    weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, channels: int, size: tuple[int, int], to: torch.dtype
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    labels: torch.Tensor,
+    channels: int,
+    size: tuple[int, int],
+    to: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the weight of the maps [n, 25 * C, O], and what labels and bias add at each place [n, B * P, O]."""
     (n, outputs), taps = weight.shape[:2], weight.flatten(3)
@@ -128,17 +129,17 @@ class _Normed(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """Patches [n, B * P, 25 * C] times own [n, 25 * C, O], plus base [n, B * P, O]; none of the patches' gradient."""
+    """Parts [n, B * P, 25 * C] times own [n, 25 * C, O], plus base [n, B * P, O]; the parts get no gradient."""
 
     @staticmethod
-    def forward(context: Any, patches: torch.Tensor, own: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        context.save_for_backward(patches)
-        return torch.baddbmm(base, patches, own)
+    def forward(context: Any, parts: torch.Tensor, own: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(parts)
+        return torch.baddbmm(base, parts, own)
 
     @staticmethod
     def backward(context: Any, gradient: torch.Tensor) -> _Gradients:
-        (patches,) = context.saved_tensors
-        return None, _of_weight(gradient, patches), gradient
+        (parts,) = context.saved_tensors
+        return None, _of_weight(gradient, parts), gradient
 
 
 class _Convolution(torch.autograd.Function):
@@ -146,7 +147,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, maps: torch.Tensor, own: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        parts = seen(maps.movedim(4, 2)).flatten(1, 2)
+        parts = seen(maps.movedim(4, 2)).flatten(1, 3)
         context.save_for_backward(parts, own)
         context.shape = maps.shape
         return torch.baddbmm(base, parts, own)
@@ -175,10 +176,10 @@ def _to_maps(gradient: torch.Tensor, own: torch.Tensor, shape: torch.Size) -> to
     """
     (n, batch, height, width, channels), outputs = shape, own.shape[2]
     places = gradient.view(n * batch, height // 2, width // 2, outputs).permute(0, 3, 1, 2)
-    seen = patches(places, (3, 3), (1, 1), (1, 1)).view(n, -1, 9 * outputs)
+    parts = patches(places, (3, 3), (1, 1), (1, 1)).view(n, -1, 9 * outputs)
     taps = F.pad(own.view(n, *_SIZE, channels, outputs), (0, 0, 0, 0, 0, 1, 0, 1))
     taps = taps.view(n, 3, 2, 3, 2, channels, outputs).flip(1, 3).permute(0, 1, 3, 6, 2, 4, 5)
-    maps = seen @ taps.reshape(n, 9 * outputs, 4 * channels)
+    maps = parts @ taps.reshape(n, 9 * outputs, 4 * channels)
     return maps.view(n, batch, height // 2, width // 2, 2, 2, channels).transpose(3, 4).reshape(shape)
 
 

@@ -85,15 +85,10 @@ class ConvDiscriminator(nn.Module):
 
     @classmethod
     def stacked_seen(
-        cls,
-        weights: Mapping[str, torch.Tensor],
-        patches: torch.Tensor,
-        labels: torch.Tensor,
-        batches: Sequence[int],
-        size: tuple[int, int],
+        cls, weights: Mapping[str, torch.Tensor], parts: torch.Tensor, labels: torch.Tensor, batches: Sequence[int]
     ) -> torch.Tensor:
-        """Returns what `stacked` does, of the patches [n, B, P, 25 * C] of images of height and width `size`."""
-        first = F.leaky_relu(convolved_seen(patches, labels, *_layer(weights, "first"), size), _SLOPE)
+        """Returns what `stacked` does, of what is `seen` of its images, [n, B, H / 2, W / 2, 25 * C]."""
+        first = F.leaky_relu(convolved_seen(parts, labels, *_layer(weights, "first")), _SLOPE)
         return cls._after_first(weights, first, labels, batches)
 
     @classmethod
