@@ -10,6 +10,8 @@ import torch
 from workflow.common.seeds import numpy_stream
 
 Stack = Mapping[str, torch.Tensor]
+# The upper 16 bits of 32, which make a bfloat16.
+_UPPER = -(2**16)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -36,8 +38,8 @@ def stochastically_rounded(values: torch.Tensor, noise: torch.Tensor) -> torch.T
     2^-7 of the value at most, and 0 in the mean: what is smaller than that and comes again and again is not lost, as it
     is where all is rounded to nearest. Values that are not finite may become any.
     """
-    bits = values.contiguous().view(torch.int32) + noise
-    return (bits >> 16).to(torch.int16).view(torch.bfloat16)
+    bits = (values.contiguous().view(torch.int32) + noise).bitwise_and_(_UPPER)
+    return bits.view(torch.float32).bfloat16()
 
 
 def rounding_noise(
