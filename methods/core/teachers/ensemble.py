@@ -17,6 +17,7 @@ from methods.core.speed.batched_layers import seen
 from methods.core.speed.choices import CHOICES
 from methods.core.speed.threads import GoOn, for_each
 from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
+from methods.core.teachers.stacked_pass import StackedPass
 from workflow.common.seeds import derive
 
 # Bytes of parameters and batches in work at a time: a processor's cache, or a small part of a GPU's memory.
@@ -137,6 +138,8 @@ class Teachers:
         """Returns each teacher's logits [N, B] for images [B, C, H, W] and one-hot labels [B, classes]."""
         with torch.no_grad():
             stacks = (self._used(part) for part in self._split(images.numel()))
+            if self._is_stacked():
+                return torch.cat([self._pass(weights, images, labels).logits for weights in stacks])
             return torch.cat([self._call(weights, images, labels) for weights in stacks])
 
     def gradients(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -156,8 +159,12 @@ class Teachers:
             yield from (found[part.start] for part in parts[wave])
 
     def _directions(self, part: slice, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        copies = images.detach().expand(part.stop - part.start, *images.shape).requires_grad_()
-        loss = F.softplus(-self._call(self._used(part), copies, labels)).sum() / len(images)
+        images, weights = images.detach(), self._used(part)
+        if self._is_stacked():
+            made = self._pass(weights, images, labels)
+            return made.by_images(torch.sigmoid(-made.logits) / len(images)).flatten(2)
+        copies = images.expand(part.stop - part.start, *images.shape).requires_grad_()
+        loss = F.softplus(-self._call(weights, copies, labels)).sum() / len(images)
         return torch.autograd.grad(loss, copies)[0].flatten(2).neg_()
 
     @property
@@ -233,13 +240,15 @@ class Teachers:
         images, labels = batch
         return (seen(images.to(self._precision)), labels) if self._is_stacked() else batch
 
+    @torch.no_grad()
+    def _pass(self, weights: Weights, images: torch.Tensor, labels: torch.Tensor) -> StackedPass:
+        """Returns a stacked network's pass through images [B, C, H, W], the same for all teachers."""
+        (parts, labels), n = self._prepared((images, labels)), len(next(iter(weights.values())))
+        parts, labels = (value.expand(n, *value.shape) for value in (parts, labels))
+        return self._network.stacked(weights, parts, labels, [len(images)])
+
     def _call(self, weights: Weights, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise; see `stacked`."""
-        n = len(next(iter(weights.values())))
-        if self._is_stacked():
-            images = images if images.ndim == 5 else images.expand(n, *images.shape)
-            labels = labels if labels.ndim == 3 else labels.expand(n, *labels.shape)
-            return self._network.stacked(weights, images.to(self._precision), labels, [images.shape[1]])
+        """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise, one by one in form."""
 
         def logits(weights: Weights, *inputs: torch.Tensor) -> torch.Tensor:
             return functional_call(self._network, weights, inputs)
@@ -256,15 +265,22 @@ class Teachers:
 
         Both batches are `_prepared`.
         """
-        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         (images, classes), (made, labels) = reals, fakes
         if self._is_stacked():
-            both = torch.cat([images, made.expand(len(images), *made.shape)], dim=1)
-            known = torch.cat([classes, labels.expand(len(images), *labels.shape)], dim=1)
-            sizes = [images.shape[1], len(made)]
-            real, fake = self._network.stacked_seen(leaves, both, known, sizes).split(sizes, dim=1)
-        else:
-            real, fake = self._call(leaves, images, classes), self._call(leaves, made, labels)
+            return self._stacked_descent(weights, reals, fakes)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        real, fake = self._call(leaves, images, classes), self._call(leaves, made, labels)
         # A teacher's weights are in its own summand alone, so the sum's gradient is each one's own.
         losses = F.softplus(-real).mean(1) + F.softplus(fake).mean(1)
         return list(torch.autograd.grad(losses.sum(), list(leaves.values())))
+
+    @torch.no_grad()
+    def _stacked_descent(self, weights: Weights, reals: Batch, fakes: Batch) -> list[torch.Tensor]:
+        both, known = (
+            torch.cat([own, made.expand(len(own), *made.shape)], dim=1) for own, made in zip(reals, fakes, strict=True)
+        )
+        sizes = [reals[0].shape[1], len(fakes[0])]
+        made = self._network.stacked(weights, both, known, sizes)
+        real, fake = made.logits.split(sizes, dim=1)
+        signals = [-torch.sigmoid(-real) / sizes[0], torch.sigmoid(fake) / sizes[1]]
+        return made.by_weights(torch.cat(signals, dim=1))
