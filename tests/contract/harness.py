@@ -56,7 +56,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     # Four teachers take two networks in turn.
     "datalens": [
-        {"teacher_network": "conv_norm", "teacher_memory": "bf16"},
+        {"teacher_network": "conv_norm", "teacher_memory": "bf16", "precision": "bf16"},
         {"as_released": True, "released_slots": 2, "teacher_network": "mlp"},
     ],
     "g_pate": [{"as_released": True, "released_slots": 2, "teacher_network": "mlp"}],

@@ -24,6 +24,8 @@ from methods.core.teachers.nets import DISCRIMINATORS, ConvDiscriminator, Genera
 SHAPE, CLASSES, RECORDS, TEACHERS, BATCH = (1, 28, 28), 10, 20, 5, 3
 PARTS = partition(RECORDS, TEACHERS, 0)
 STACKS = ("weights", "first", "second")
+# Six teachers of two slots.
+SLOTS, SHARED_PARTS = 2, partition(RECORDS, 6, 0)
 
 
 def raw(changed: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,7 +167,8 @@ def test_gradients_of_weights_are_those_of_each_network_alone(kind: str, batched
     classes = F.one_hot(torch.randint(CLASSES, (TEACHERS, BATCH), generator=rng), CLASSES).float()
     fakes = public_batch(0)
     with CHOICES.changed(batched_teachers=batched):
-        found = dict(zip(weights, made._descent(weights, (reals, classes), fakes), strict=True))
+        batches = made._prepared((reals, classes)), made._prepared(fakes)
+        found = dict(zip(weights, made._descent(weights, *batches), strict=True))
     for teacher in range(TEACHERS):
         net = network(kind)
         net.load_state_dict({name: value[teacher] for name, value in weights.items()})
@@ -173,6 +176,51 @@ def test_gradients_of_weights_are_those_of_each_network_alone(kind: str, batched
         loss.backward()
         for name, parameter in net.named_parameters():
             assert (found[name][teacher] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm()
+
+
+@pytest.mark.parametrize("kind", sorted(DISCRIMINATORS))
+@pytest.mark.parametrize("batched", [True, False])
+def test_products_in_sixteen_bits_change_gradients_by_their_rounding_alone(kind: str, batched: bool) -> None:
+    made, half = (teachers(kind, precision=precision) for precision in ("fp32", "bf16"))
+    rng, fakes = named_rng(5, "batch"), public_batch(0)
+    weights = {name: torch.randn(value.shape, generator=rng) / 5 for name, value in made.state()["weights"].items()}
+    reals = torch.rand(TEACHERS, BATCH, *SHAPE, generator=rng)
+    classes = F.one_hot(torch.randint(CLASSES, (TEACHERS, BATCH), generator=rng), CLASSES).float()
+    with CHOICES.changed(batched_teachers=batched):
+        pairs = [one._descent(weights, one._prepared((reals, classes)), one._prepared(fakes)) for one in (made, half)]
+        for one in (made, half):
+            one.load(one.state() | {"weights": weights})
+        votes = [torch.cat(list(one.gradients(*fakes))) for one in (made, half)]
+    for whole, rounded in [*zip(*pairs, strict=True), votes]:
+        assert rounded.dtype == torch.float32
+        # Eight bits of a number remain, and units near zero may change their slope; norms of three images add to it.
+        assert 0 < (rounded - whole).norm() <= 0.15 * whole.norm()
+
+
+def test_weights_keep_what_products_in_sixteen_bits_would_lose(tmp_path: Path) -> None:
+    made = train(teachers("conv_norm", precision="bf16"), records(), tmp_path, steps=1)
+    weights = made.state()["weights"]["third.weight"]
+    assert weights.dtype == torch.float32 and (weights != weights.bfloat16()).any()
+
+
+@pytest.mark.parametrize("slots", [None, SLOTS])
+@pytest.mark.parametrize("kept", ["fp32", "bf16"])
+def test_stacks_side_by_side_on_threads_are_stacks_in_turn(kept: str, slots: int | None, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made = teachers("conv_norm", 1, SHARED_PARTS, kept=kept, slots=slots)
+            with CHOICES.changed(threads=threads > 1):
+                train(made, records(), tmp_path, steps=2)
+                found.append((made.state(), torch.cat(list(made.gradients(*public_batch(9))))))
+    finally:
+        torch.set_num_threads(before)
+    (one, votes), (other, same) = found
+    assert torch.equal(votes, same) and one["steps"] == other["steps"]
+    for part in STACKS:
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
 
 
 def test_a_choice_decides_whether_products_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,9 +347,6 @@ def test_sixteen_bits_continue_as_if_nothing_had_happened(tmp_path: Path) -> Non
 
 
 # ---------------------------------------------------------------- shared moments
-
-SLOTS, SHARED_PARTS = 2, partition(RECORDS, 6, 0)
-
 
 def test_with_slots_a_record_moves_the_teachers_of_its_slot_and_no_other(tmp_path: Path) -> None:
     record = int(SHARED_PARTS[2, 1])

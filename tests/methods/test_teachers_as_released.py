@@ -173,9 +173,10 @@ def test_pate_gan_whose_authors_share_nothing_has_no_such_option():
 @pytest.mark.parametrize("method", [*METHODS, "pate_gan"])
 def test_plans_without_the_new_options_are_as_they_were(method):
     hyper = Plan.make(method, method, TINY | SETTINGS.get(method, {}), PUBLIC, BUDGET, 0).to_dict()["hyper"]
-    assert not {"as_released", "released_slots", "teacher_memory"} & set(hyper)
-    hyper = Plan.make(method, method, TINY | SETTINGS.get(method, {}) | {"teacher_memory": "bf16"}, PUBLIC, BUDGET, 0)
-    assert hyper.to_dict()["hyper"]["teacher_memory"] == "bf16"
+    assert not {"as_released", "released_slots", "teacher_memory", "precision"} & set(hyper)
+    for option in ("teacher_memory", "precision"):
+        plan = Plan.make(method, method, TINY | SETTINGS.get(method, {}) | {option: "bf16"}, PUBLIC, BUDGET, 0)
+        assert plan.to_dict()["hyper"][option] == "bf16"
 
 
 def test_no_noise_is_none_for_slots_either():

@@ -84,7 +84,7 @@ def test_long_has_the_teachers_published_settings_once_with_own_and_once_with_sh
         own, shared = (jobs[f"{method}_{kind}", dataset] for kind in ("paper", "as_released"))
         assert shared.hyper == own.hyper | {"as_released": True}
         paper = registry.paper_settings(method, "mnist" if method == "g_pate" else dataset, 10.0)
-        expected = registry.hyper(method, paper | {"teacher_memory": "bf16"})
+        expected = registry.hyper(method, paper | {"teacher_memory": "bf16", "precision": "bf16"})
         assert registry.hyper(method, own.hyper) == expected
         assert (own.epsilon, own.seed, own.accounting, own.over_budget) == (10.0, 0, "published", False)
 

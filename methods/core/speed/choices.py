@@ -23,7 +23,7 @@ class Choices:
         patches: the written out gradient of a wide kernel as a product of patches, on a processor; likewise that of
             scattering features by their images.
         stacks: networks of several shards work together in each layer; off: one after the other.
-        threads: stacks side by side, one on each processor thread.
+        threads: stacks, of shards' networks or of teachers, side by side, one on each processor thread.
         fakes_at_once: one generator pass makes the fakes of all critic updates of a step.
         folded_upsampling: a 3x3 convolution after nearest doubling as a 4x4 transposed convolution, in fp32.
         by_places: transposed convolutions to few channels as one convolution for the four places of their stride, and

@@ -13,19 +13,24 @@ from torch.func import functional_call, vmap
 from methods.core.optimisers import adam_update
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
+from methods.core.speed.batched_layers import seen
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.threads import GoOn, for_each
 from methods.core.speed.transfers import sent
 from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
+from methods.core.teachers.stacked_pass import StackedPass
 from workflow.common.seeds import derive
 
 # Bytes of parameters and batches in work at a time: a processor's cache, or a small part of a GPU's memory.
 _WORK = {"cpu": 2**24, "cuda": 2**31}
+# Parts of teachers that are ready before they are asked for, by several threads.
+_WAVE = 16
 _BETAS = (0.5, 0.999)
 _INITIAL = 0.02
 
 Weights = dict[str, torch.Tensor]
-# Generated images [F, C, H, W] with one-hot labels [F, classes] of one update.
-Fakes = tuple[torch.Tensor, torch.Tensor]
+# Images [..., C, H, W], with one-hot labels [..., classes], of one update; or what their network has made of them.
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Teachers:
@@ -48,6 +53,8 @@ class Teachers:
         kept: how weights and moments are kept between calls of `train`: "fp32", or "bf16", in half of the memory: the
             weights and second moments stochastically rounded, so that small updates are not lost, the first to nearest.
         slots: moments that there are, a divisor of N; None: each teacher has its own.
+        precision: of the products in a network and of its maps: "fp32", or "bf16", which takes less than half of their
+            time where a processor has such products. Updates, and what is normalised, are in 32 bits either way.
         state: what `state` returned, to continue from; None: begin.
     """
 
@@ -64,9 +71,10 @@ class Teachers:
         *,
         kept: str = "fp32",
         slots: int | None = None,
+        precision: str = "fp32",
         state: dict[str, Any] | None = None,
     ) -> None:
-        self._decay, self._seed, self._slots = decay, seed, slots
+        self._decay, self._seed, self._slots, self._precision = decay, seed, slots, PRECISIONS[precision]
         with torch.device("meta"):
             self._network = build()
         self._parts, self._classes, self._rate, self._device, self._chunk = (
@@ -79,36 +87,60 @@ class Teachers:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def train(self, data: PrivateData, grants: Sequence[Grant], fakes: Sequence[Fakes], batch_size: int) -> None:
+    def train(self, data: PrivateData, grants: Sequence[Grant], fakes: Sequence[Batch], batch_size: int) -> None:
         """One Adam step of every teacher on the GAN's cross-entropy for each of the fakes, each with a grant to read.
 
         In each step a teacher takes the next `batch_size` records of its part, in turn, or the whole part if it is
         smaller; all teachers take the same fakes.
         """
         batch_size = min(batch_size, self._parts.shape[1])
-        moments = self._slots or len(self)
-        for part in self._split(2 * batch_size * fakes[0][0][0].numel()):
-            group, own = divmod(part.start, moments)
-            own = slice(own, own + part.stop - part.start)
-            weights, first, second = take(self._weights, part), take(self._first, own), take(self._second, own)
-            for step, (grant, batch) in enumerate(zip(grants, fakes, strict=True)):
-                reals = self._reals(data, grant, part, step, batch_size)
-                # Where moments are shared, each group of teachers before has counted as well.
-                updates = self._steps * (len(self) // moments) + group * len(fakes) + step
-                gradients = self._descent(weights, reals, batch)
-                adam_update(
-                    weights, gradients, first, second, updates=updates, learning_rate=self._rate, betas=_BETAS,
-                    decay=self._decay,
-                )  # fmt: skip
-            put(self._weights, part, weights, self._noise(self._weights, part, "weights"))
-            put(self._first, own, first, None)
-            put(self._second, own, second, self._noise(self._second, part, "second"))
+        made = [self._prepared(batch) for batch in fakes]
+
+        def work(parts: list[slice], go_on: GoOn) -> None:
+            for part in parts:
+                self._train_part(part, data, grants, made, batch_size, go_on)
+
+        for_each(work, self._chains(2 * batch_size * fakes[0][0][0].numel()), self._device)
         self._steps += len(fakes)
+
+    def _chains(self, numbers: int) -> list[list[slice]]:
+        """Returns the parts of `_split` by the moments that they use: each of a list goes on from the one before."""
+        chains: dict[int, list[slice]] = {}
+        for part in self._split(numbers):
+            chains.setdefault(part.start % (self._slots or len(self)), []).append(part)
+        return list(chains.values())
+
+    def _train_part(
+        self, part: slice, data: PrivateData, grants: Sequence[Grant], fakes: Sequence[Batch], batch_size: int,
+        go_on: GoOn,
+    ) -> None:  # fmt: skip
+        moments = self._slots or len(self)
+        group, own = divmod(part.start, moments)
+        own = slice(own, own + part.stop - part.start)
+        weights, first, second = take(self._weights, part), take(self._first, own), take(self._second, own)
+        reals = None
+        for step, (grant, batch) in enumerate(zip(grants, fakes, strict=True)):
+            go_on()
+            # A whole part is the same batch in each step.
+            if reals is None or batch_size < self._parts.shape[1]:
+                reals = self._prepared(self._reals(data, grant, part, step, batch_size))
+            # Where moments are shared, each group of teachers before has counted as well.
+            updates = self._steps * (len(self) // moments) + group * len(fakes) + step
+            gradients = self._descent(weights, reals, batch)
+            adam_update(
+                weights, gradients, first, second, updates=updates, learning_rate=self._rate, betas=_BETAS,
+                decay=self._decay,
+            )  # fmt: skip
+        put(self._weights, part, weights, self._noise(self._weights, part, "weights"))
+        put(self._first, own, first, None)
+        put(self._second, own, second, self._noise(self._second, part, "second"))
 
     def logits(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns each teacher's logits [N, B] for images [B, C, H, W] and one-hot labels [B, classes]."""
         with torch.no_grad():
-            stacks = (take(self._weights, part) for part in self._split(images.numel()))
+            stacks = (self._used(part) for part in self._split(images.numel()))
+            if self._is_stacked():
+                return torch.cat([self._pass(weights, images, labels).logits for weights in stacks])
             return torch.cat([self._call(weights, images, labels) for weights in stacks])
 
     def gradients(self, images: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -116,10 +148,25 @@ class Teachers:
 
         That is minus the gradient of each image's generator loss, softplus(-logit), averaged over the batch.
         """
-        for part in self._split(4 * images.numel()):
-            copies = images.detach().expand(part.stop - part.start, *images.shape).requires_grad_()
-            loss = F.softplus(-self._call(take(self._weights, part), copies, labels)).sum() / len(images)
-            yield -torch.autograd.grad(loss, copies)[0].flatten(2)
+        parts = list(self._split(4 * images.numel()))
+        for wave in split(len(parts), _WAVE):
+            found: dict[int, torch.Tensor] = {}
+
+            def work(part: slice, go_on: GoOn, found: dict[int, torch.Tensor] = found) -> None:
+                go_on()
+                found[part.start] = self._directions(part, images, labels)
+
+            for_each(work, parts[wave], self._device)
+            yield from (found[part.start] for part in parts[wave])
+
+    def _directions(self, part: slice, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        images, weights = images.detach(), self._used(part)
+        if self._is_stacked():
+            made = self._pass(weights, images, labels)
+            return made.by_images(torch.sigmoid(-made.logits) / len(images)).flatten(2)
+        copies = images.expand(part.stop - part.start, *images.shape).requires_grad_()
+        loss = F.softplus(-self._call(weights, copies, labels)).sum() / len(images)
+        return torch.autograd.grad(loss, copies)[0].flatten(2).neg_()
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +215,7 @@ class Teachers:
         size = 4 * (numbers + sum(shape.numel() for shape in self._shapes.values()))
         return split(len(self), self._chunk or max(1, _WORK[self._device.type] // size), self._slots)
 
-    def _reals(self, data: PrivateData, grant: Grant, part: slice, step: int, batch_size: int) -> Fakes:
+    def _reals(self, data: PrivateData, grant: Grant, part: slice, step: int, batch_size: int) -> Batch:
         """Returns the next records [n, B, C, H, W] in [0, 1] of each teacher in `part`, and their labels, one-hot."""
         size = self._parts.shape[1]
         places = (torch.arange(batch_size) + (self._steps + step) * batch_size) % size
@@ -183,35 +230,58 @@ class Teachers:
         teachers = range(part.start, part.stop)
         return rounding_noise(self._shapes, teachers, self._device, self._seed, "rounding", kind, self._steps)
 
-    def _call(
-        self, weights: Weights, images: torch.Tensor, labels: torch.Tensor, batches: Sequence[int] | None = None
-    ) -> torch.Tensor:
-        """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise; see `stacked`."""
-        n = len(next(iter(weights.values())))
-        if self._is_stacked():
-            images = images if images.ndim == 5 else images.expand(n, *images.shape)
-            labels = labels if labels.ndim == 3 else labels.expand(n, *labels.shape)
-            return self._network.stacked(weights, images, labels, batches or [images.shape[1]])
+    def _used(self, part: slice) -> Weights:
+        """Returns the weights [n, ...] of the teachers in `part`, to compute with but not to update."""
+        if self._is_stacked() and self._precision == torch.bfloat16:
+            return {name: value[part] for name, value in self._weights.items()}
+        return take(self._weights, part)
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Returns what a stacked network's first layer takes of images: patches, as they serve for several updates."""
+        images, labels = batch
+        return (seen(images.to(self._precision)), labels) if self._is_stacked() else batch
+
+    @torch.no_grad()
+    def _pass(self, weights: Weights, images: torch.Tensor, labels: torch.Tensor) -> StackedPass:
+        """Returns a stacked network's pass through images [B, C, H, W], the same for all teachers."""
+        (parts, labels), n = self._prepared((images, labels)), len(next(iter(weights.values())))
+        parts, labels = (value.expand(n, *value.shape) for value in (parts, labels))
+        return self._network.stacked(weights, parts, labels, [len(images)])
+
+    def _call(self, weights: Weights, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise, one by one in form."""
 
         def logits(weights: Weights, *inputs: torch.Tensor) -> torch.Tensor:
             return functional_call(self._network, weights, inputs)
 
         dims = (0, 0 if images.ndim == 5 else None, 0 if labels.ndim == 3 else None)
-        return vmap(logits, dims)(weights, images, labels)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
+            return vmap(logits, dims)(weights, images, labels).float()
 
     def _is_stacked(self) -> bool:
         return CHOICES.batched_teachers and hasattr(self._network, "stacked")
 
-    def _descent(self, weights: Weights, reals: Fakes, fakes: Fakes) -> list[torch.Tensor]:
-        """Returns the gradients of the weights [n, ...]: of softplus(-logit) for reals, softplus(logit) for fakes."""
-        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    def _descent(self, weights: Weights, reals: Batch, fakes: Batch) -> list[torch.Tensor]:
+        """Returns the gradients of the weights [n, ...]: of softplus(-logit) for reals, softplus(logit) for fakes.
+
+        Both batches are `_prepared`.
+        """
         (images, classes), (made, labels) = reals, fakes
         if self._is_stacked():
-            both = torch.cat([images, made.expand(len(images), *made.shape)], dim=1)
-            known = torch.cat([classes, labels.expand(len(images), *labels.shape)], dim=1)
-            real, fake = self._call(leaves, both, known, sizes := [images.shape[1], len(made)]).split(sizes, dim=1)
-        else:
-            real, fake = self._call(leaves, images, classes), self._call(leaves, made, labels)
+            return self._stacked_descent(weights, reals, fakes)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        real, fake = self._call(leaves, images, classes), self._call(leaves, made, labels)
         # A teacher's weights are in its own summand alone, so the sum's gradient is each one's own.
         losses = F.softplus(-real).mean(1) + F.softplus(fake).mean(1)
         return list(torch.autograd.grad(losses.sum(), list(leaves.values())))
+
+    @torch.no_grad()
+    def _stacked_descent(self, weights: Weights, reals: Batch, fakes: Batch) -> list[torch.Tensor]:
+        both, known = (
+            torch.cat([own, made.expand(len(own), *made.shape)], dim=1) for own, made in zip(reals, fakes, strict=True)
+        )
+        sizes = [reals[0].shape[1], len(fakes[0])]
+        made = self._network.stacked(weights, both, known, sizes)
+        real, fake = made.logits.split(sizes, dim=1)
+        signals = [-torch.sigmoid(-real) / sizes[0], torch.sigmoid(fake) / sizes[1]]
+        return made.by_weights(torch.cat(signals, dim=1))

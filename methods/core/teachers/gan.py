@@ -65,6 +65,10 @@ class TeacherHyper:
         "fp32", "how weights and moments of teachers are kept; bf16: in half of the memory, rounded without bias",
         choices=PRECISIONS, group="teacher memory",
     )  # fmt: skip
+    precision: str = setting(
+        "fp32", "of products within teachers; their updates, norms and votes, and the generator, stay fp32",
+        choices=PRECISIONS, group="teacher precision",
+    )  # fmt: skip
 
     @property
     def slots(self) -> int | None:
@@ -155,6 +159,7 @@ class TeacherGAN(Method):
         "departure: targets of the generator's regression are cut to [0, 1], the range of an image",
         "departure, with teacher_memory bf16: weights and moments are kept in 16 bits between rounds, the weights and "
         "second moments rounded so that the mean is right, by at most 2^-7 of a value; updates are in 32 bits",
+        "departure, with precision bf16: products within a teacher are of numbers of 16 bits",
         "departure: options the authors lack, off by default and set by presets: dense teachers whose label weighs the "
         "hidden units, teachers that forget old generators by losing a share of their weights at each update, several "
         "generator updates per released answer, an averaged generator",
@@ -184,7 +189,7 @@ class TeacherGAN(Method):
         parts = partition(self.public.num_train, hp.num_teachers, seed)
         return Teachers(
             self._discriminator, parts, self.public.num_classes, hp.teacher_rate, seed, self.device, hp.teacher_decay,
-            kept=hp.teacher_memory, slots=hp.slots, state=state,
+            kept=hp.teacher_memory, slots=hp.slots, precision=hp.precision, state=state,
         )  # fmt: skip
 
     @classmethod

@@ -11,6 +11,8 @@ from methods.core.speed.transfers import sent
 from workflow.common.seeds import numpy_stream
 
 Stack = Mapping[str, torch.Tensor]
+# The upper 16 bits of 32, which make a bfloat16.
+_UPPER = -(2**16)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -22,12 +24,12 @@ def take(stack: Stack, part: slice) -> dict[str, torch.Tensor]:
 def put(stack: Stack, part: slice, values: Stack, noise: Mapping[str, torch.Tensor] | None) -> None:
     """Stores values [n, ...] in the stack, rounded by `noise` where it has 16 bits, to nearest without it.
 
-    Values that are the stack's own memory are there already.
+    Values that are the stack's own memory are there already; others are lost, as they are rounded in place.
     """
     for name, kept in stack.items():
         if kept.dtype == torch.float32:
             continue
-        kept[part] = values[name] if noise is None else stochastically_rounded(values[name], noise[name])
+        kept[part] = values[name] if noise is None else _round(values[name], noise[name])
 
 
 def stochastically_rounded(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -37,8 +39,12 @@ def stochastically_rounded(values: torch.Tensor, noise: torch.Tensor) -> torch.T
     2^-7 of the value at most, and 0 in the mean: what is smaller than that and comes again and again is not lost, as it
     is where all is rounded to nearest. Values that are not finite may become any.
     """
-    bits = values.contiguous().view(torch.int32) + noise
-    return (bits >> 16).to(torch.int16).view(torch.bfloat16)
+    return _round(values.clone(memory_format=torch.contiguous_format), noise).bfloat16()
+
+
+def _round(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    values.view(torch.int32).add_(noise).bitwise_and_(_UPPER)
+    return values
 
 
 def rounding_noise(
@@ -50,8 +56,10 @@ def rounding_noise(
     it is public.
     """
     sizes = [shape.numel() for shape in shapes.values()]
-    drawn = np.stack([_words(sum(sizes), seed, *names, teacher) for teacher in teachers])
-    parts = sent(torch.from_numpy(drawn.astype(np.int32)), device).split(sizes, dim=1)
+    drawn = np.empty((len(teachers), sum(sizes)), dtype=np.int32)
+    for row, teacher in zip(drawn, teachers, strict=True):
+        row[:] = _words(len(row), seed, *names, teacher)
+    parts = sent(torch.from_numpy(drawn), device).split(sizes, dim=1)
     return {name: part.reshape(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.core.speed.batched_layers import convolved, linear
+from methods.core.teachers.stacked_pass import StackedPass
 
 _SLOPE, _EPSILON = 0.2, 1e-5
 
@@ -70,34 +70,22 @@ class ConvDiscriminator(nn.Module):
 
     @classmethod
     def stacked(
-        cls, weights: Mapping[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor, batches: Sequence[int]
-    ) -> torch.Tensor:
-        """Returns logits [n, B] of n networks at once: what `forward` gives each, as batched matrix products.
+        cls, weights: Mapping[str, torch.Tensor], parts: torch.Tensor, labels: torch.Tensor, batches: Sequence[int]
+    ) -> StackedPass:
+        """Returns n networks' pass at once, whose logits are what `forward` gives each; see StackedPass.
 
         Args:
             weights: the parameters by name, stacked as [n, ...].
-            images: [n, B, C, H, W].
+            parts: what is `seen` of the images, [n, B, H / 2, W / 2, 25 * C].
             labels: one-hot [n, B, classes].
             batches: sizes of the batches that the B images consist of, one after the other.
         """
-        x = F.leaky_relu(convolved(images.movedim(2, 4), labels, *_layer(weights, "first")), _SLOPE)
-        x = convolved(x, labels, *_layer(weights, "second")).flatten(2, 3)
-        x = F.leaky_relu(cls._stacked_norm(weights, "second", x, batches), _SLOPE).transpose(2, 3).flatten(2)
-        x = linear(torch.cat([x, labels], dim=2), *_layer(weights, "third"))
-        x = F.leaky_relu(cls._stacked_norm(weights, "third", x[:, :, None], batches)[:, :, 0], _SLOPE)
-        return linear(torch.cat([x, labels], dim=2), *_layer(weights, "fourth"))[:, :, 0]
+        return StackedPass(weights, parts, labels, batches, _SLOPE)
 
     def _second_norm(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
     def _third_norm(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-    @staticmethod
-    def _stacked_norm(
-        weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
-    ) -> torch.Tensor:
-        """Returns x [n, B, P, channels], each of its batches normalised if the network does so after `layer`."""
         return x
 
 
@@ -122,20 +110,6 @@ class NormedConvDiscriminator(ConvDiscriminator):
 
     def _third_norm(self, x: torch.Tensor) -> torch.Tensor:
         return _normed(x, self.third_factor, self.third_offset)
-
-    @staticmethod
-    def _stacked_norm(
-        weights: Mapping[str, torch.Tensor], layer: str, x: torch.Tensor, batches: Sequence[int]
-    ) -> torch.Tensor:
-        factor, offset = (weights[f"{layer}_{name}"][:, None] for name in ("factor", "offset"))
-        parts = [_normed(part.flatten(1, 2), factor, offset) for part in x.split(list(batches), dim=1)]
-        return torch.cat(parts, dim=1).view(x.shape)
-
-
-def _layer(weights: Mapping[str, torch.Tensor], layer: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a layer's weight [n, outputs, ...] and bias [n, outputs], which is zero where it has none."""
-    weight = weights[f"{layer}.weight"]
-    return weight, weights.get(f"{layer}.bias", weight.new_zeros(weight.shape[:2]))
 
 
 def _normed(rows: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
