@@ -79,17 +79,21 @@ class Progress(logging.Handler):
 
     def task(self, job: Any, needs: Iterable[int] = ()) -> Task:
         """Returns a Snakemake job as a task."""
-        rule, (kind, cost) = job.rule.name, self._priced(job)
+        rule, (kind, cost) = job.rule.name, self._priced(job.rule.name, job.wildcards)
         return Task(
             cost, frozenset(needs), job_name(rule, job.wildcards_dict), rule, kind, int(job.threads),
             float(job.priority), _took(job), Path(job.output[0]).parent if rule == "train" else None,
         )  # fmt: skip
 
-    def _priced(self, job: Any) -> tuple[str, float]:
+    def seconds(self, rule: str, wildcards: Any) -> float | None:
+        """Returns the seconds that the preset expects of a job on one core, None where it says none of such jobs."""
+        return self._priced(rule, wildcards)[1] if self.cost.get(rule) is not None else None
+
+    def _priced(self, rule: str, wildcards: Any) -> tuple[str, float]:
         """Returns a job's kind and the seconds that the preset expects of it."""
-        kind, cost = "", self.cost.get(job.rule.name, FALLBACK_SECONDS)
-        if job.rule.name == "train" and self.kind_of:
-            kind = self.kind_of(job.wildcards)
+        kind, cost = "", self.cost.get(rule, FALLBACK_SECONDS)
+        if rule == "train" and self.kind_of:
+            kind = self.kind_of(wildcards)
         if isinstance(cost, Mapping):
             cost = cost.get(kind, max(cost.values(), default=FALLBACK_SECONDS))
         return kind, float(cost)
@@ -109,7 +113,7 @@ class Progress(logging.Handler):
         self.schedule = Schedule(tasks, max(int(slots or 1), 1))
         for job in dag.jobs:
             if (took := _took(job)) is not None:
-                self.schedule.costs.learn(job.rule.name, *self._priced(job), took)
+                self.schedule.costs.learn(job.rule.name, *self._priced(job.rule.name, job.wildcards), took)
         self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
         logger = logging.getLogger("snakemake.logging")
@@ -173,6 +177,10 @@ class Progress(logging.Handler):
                 self.schedule.start(key, now)
         elif event == "job_error" and record.jobid in tasks:
             self.schedule.fail(record.jobid, now)
+        elif event == "group_error":
+            # All steps of a cluster's job: which of them failed is in its log.
+            for key in tasks.keys() & {one["jobid"] for one in record.job_error_info}:
+                self.schedule.fail(key, now)
         elif event == "job_finished" and record.job_id in tasks:
             folder = tasks[record.job_id].folder
             self.schedule.end(record.job_id, now, _trained(folder) if folder else 0.0)

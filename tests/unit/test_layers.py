@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
     "workflow/grid.py": COMMON | {"workflow.overrides"},
     "workflow/external_runs.py": COMMON | {"workflow.own_content", "workflow.grid"},
-    "workflow/calls.py": COMMON | {"snakemake", "workflow.fork_server"},
+    "workflow/calls.py": COMMON | {"snakemake", "workflow.cluster", "workflow.fork_server"},
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON

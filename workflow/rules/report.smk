@@ -69,6 +69,7 @@ rule collect:
     log:
         f"{LOGS}/report/collect.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.collect --preset {params.preset} --root {params.root} --out {output}"
@@ -90,6 +91,7 @@ rule scores_tables:
     log:
         f"{LOGS}/report/scores_tables.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published:q}"
@@ -108,6 +110,9 @@ rule published_costs:
     benchmark:
         f"{LOGS}/report/published_costs.tsv"
     threads: 1
+    group: REPORT_GROUP
+    resources:
+        runtime=minutes("published_costs"),
     shell:
         logged("{PYTHON} -m methods published-costs --settings {input.settings:q} --out {output}")
 
@@ -125,6 +130,7 @@ if COSTS_TABLES:
         log:
             f"{LOGS}/report/published_costs_table.log",
         threads: 1
+        group: REPORT_GROUP
         shell:
             logged(
                 "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout:q}"
@@ -149,6 +155,7 @@ if FRONTIER_TABLES:
         log:
             f"{LOGS}/report/frontier_table.log",
         threads: 1
+        group: REPORT_GROUP
         shell:
             logged(
                 "{PYTHON} -m evaluation.report.frontier --scores {input.scores} --frontier {input.frontier:q}"
@@ -169,6 +176,9 @@ rule audit:
     benchmark:
         f"{LOGS}/report/audit.tsv"
     threads: 1
+    group: REPORT_GROUP
+    resources:
+        runtime=minutes("audit"),
     priority: 60
     shell:
         logged("{PYTHON} -m methods audit --plan {input.plans} --seconds {params.seconds} --out {output}")
@@ -184,6 +194,7 @@ rule spending:
     benchmark:
         f"{LOGS}/report/spending.tsv"
     threads: 1
+    group: REPORT_GROUP
     priority: 60
     shell:
         logged("{PYTHON} -m methods spending --plan {input.plans} --out {output}")
@@ -200,6 +211,7 @@ rule audit_table:
     log:
         f"{LOGS}/report/audit_table.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m evaluation.report.audit --audit {input.audit} --layout {input.layout:q} --out {params.folder}")
 
@@ -221,6 +233,7 @@ rule figures:
     log:
         f"{LOGS}/report/figures.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout:q} {params.alone}"
@@ -240,6 +253,7 @@ rule plots:
     log:
         f"{LOGS}/report/plots.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.score_plots --scores {input.scores} --layout {input.layout:q} {params.alone}"
@@ -258,6 +272,7 @@ rule provenance:
     log:
         f"{LOGS}/report/provenance.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m workflow.record --root {params.root} --settings {params.settings:q} --out {output}")
 
@@ -273,6 +288,7 @@ rule rank:
     log:
         f"{LOGS}/report/rank.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m evaluation.rank {input.scores} --out {params.folder}")
 
@@ -304,6 +320,7 @@ rule report:
     log:
         f"{LOGS}/report/page.log",
     threads: 1
+    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} {params.alone}"
