@@ -175,10 +175,13 @@ class Progress(logging.Handler):
         if event == "job_started":
             for key in tasks.keys() & set(record.jobs):
                 self.schedule.start(key, now)
+        elif event == "group_info":
+            for key in tasks.keys() & {job.jobid for job in record.jobs}:
+                self.schedule.start(key, now)
         elif event == "job_error" and record.jobid in tasks:
             self.schedule.fail(record.jobid, now)
         elif event == "group_error":
-            # All steps of a cluster's job: which of them failed is in its log.
+            # All steps of one submission: which of them failed is in its log.
             for key in tasks.keys() & {one["jobid"] for one in record.job_error_info}:
                 self.schedule.fail(key, now)
         elif event == "job_finished" and record.job_id in tasks:

@@ -9,7 +9,6 @@ import pytest
 
 from workflow import cluster
 
-
 SHORT, LONG = (75, 1, 10), (7200, 1, 485)
 
 

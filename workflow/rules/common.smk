@@ -305,4 +305,3 @@ LOGS = f"{OUT}/logs"
 RUN_LOG = "{dataset}-{run}-eps{epsilon}-seed{seed}"
 # Steps with one group's name are one submission to a cluster. Nothing else reads it.
 RUN_GROUP = RUN_LOG
-REPORT_GROUP = "report"

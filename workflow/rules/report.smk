@@ -55,6 +55,10 @@ TRAINED_FOLDERS = [one.folder(OUT) for one in TRAINED]
 RANKING = expand(f"{OUT}/tables/rank.{{kind}}", kind=["csv", "md"])
 
 
+# Seconds each: on a cluster they run where the call runs, and wait in no queue.
+localrules: collect, scores_tables, published_costs_table, frontier_table, audit_table, plots, rank
+
+
 rule collect:
     input:
         runs=[f"{folder}/run.json" for folder in RUN_FOLDERS],
@@ -69,7 +73,6 @@ rule collect:
     log:
         f"{LOGS}/report/collect.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.collect --preset {params.preset} --root {params.root} --out {output}"
@@ -91,7 +94,6 @@ rule scores_tables:
     log:
         f"{LOGS}/report/scores_tables.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published:q}"
@@ -110,7 +112,6 @@ rule published_costs:
     benchmark:
         f"{LOGS}/report/published_costs.tsv"
     threads: 1
-    group: REPORT_GROUP
     resources:
         runtime=minutes("published_costs"),
     shell:
@@ -130,7 +131,6 @@ if COSTS_TABLES:
         log:
             f"{LOGS}/report/published_costs_table.log",
         threads: 1
-        group: REPORT_GROUP
         shell:
             logged(
                 "{PYTHON} -m evaluation.report.published_costs --published-costs {input.costs} --layout {input.layout:q}"
@@ -155,7 +155,6 @@ if FRONTIER_TABLES:
         log:
             f"{LOGS}/report/frontier_table.log",
         threads: 1
-        group: REPORT_GROUP
         shell:
             logged(
                 "{PYTHON} -m evaluation.report.frontier --scores {input.scores} --frontier {input.frontier:q}"
@@ -176,7 +175,6 @@ rule audit:
     benchmark:
         f"{LOGS}/report/audit.tsv"
     threads: 1
-    group: REPORT_GROUP
     resources:
         runtime=minutes("audit"),
     priority: 60
@@ -194,7 +192,6 @@ rule spending:
     benchmark:
         f"{LOGS}/report/spending.tsv"
     threads: 1
-    group: REPORT_GROUP
     priority: 60
     shell:
         logged("{PYTHON} -m methods spending --plan {input.plans} --out {output}")
@@ -211,7 +208,6 @@ rule audit_table:
     log:
         f"{LOGS}/report/audit_table.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m evaluation.report.audit --audit {input.audit} --layout {input.layout:q} --out {params.folder}")
 
@@ -233,7 +229,6 @@ rule figures:
     log:
         f"{LOGS}/report/figures.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.figures --root {params.root} --layout {input.layout:q} {params.alone}"
@@ -253,7 +248,6 @@ rule plots:
     log:
         f"{LOGS}/report/plots.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.score_plots --scores {input.scores} --layout {input.layout:q} {params.alone}"
@@ -272,7 +266,6 @@ rule provenance:
     log:
         f"{LOGS}/report/provenance.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m workflow.record --root {params.root} --settings {params.settings:q} --out {output}")
 
@@ -288,7 +281,6 @@ rule rank:
     log:
         f"{LOGS}/report/rank.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged("{PYTHON} -m evaluation.rank {input.scores} --out {params.folder}")
 
@@ -320,7 +312,6 @@ rule report:
     log:
         f"{LOGS}/report/page.log",
     threads: 1
-    group: REPORT_GROUP
     shell:
         logged(
             "{PYTHON} -m evaluation.report.page --root {params.root} {params.left_out} {params.alone}"
