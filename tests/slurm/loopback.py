@@ -49,8 +49,8 @@ class Outcome:
 
 def snakemake(folder: Path, arguments: Sequence[str]) -> list[str]:
     """Returns the command of a call whose results lie in `folder`."""
-    program = [sys.executable, "-m", "workflow.snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(folder)]
-    return [*program, "--quiet", "rules", "host", *arguments]
+    program = [sys.executable, "-m", "workflow.snakemake", "--quiet", "rules", "host", "-s", str(ROOT / "Snakefile")]
+    return [*program, "-d", str(folder), *arguments]
 
 
 def cluster(arguments: Sequence[str]) -> list[str]:
@@ -183,7 +183,7 @@ def cases(folder: Path, node: str, steps: int, names: Iterable[str] = DISTURBANC
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "cases.yaml"
     file.write_text(CASES.format(run=RUN, steps=steps, seeds=list(range(len(names)))), encoding="utf-8")
-    target, chosen = "results/cases/scores.csv", ["--configfile", str(file)]
+    target, chosen = "results/cases/scores.csv", ["--configfile", str(file), "--config", f"runs={RUN}"]
     call(folder / "here", [target, "--cores", "2", *chosen])
     there = folder / "slurm"
     there.mkdir(exist_ok=True)

@@ -266,8 +266,11 @@ def minutes(rule):
 
 
 def code(path):
-    """Returns a source file as seen from the working folder, so that it can be an input of a rule."""
-    return os.path.relpath(ROOT / path)
+    """Returns a source file as seen from the working folder, so that it can be an input of a rule.
+
+    It lies here, where a call keeps everything else in a storage of its own.
+    """
+    return local(os.path.relpath(ROOT / path))
 
 
 def job(wildcards):
