@@ -237,7 +237,9 @@ def lift_default_limit(scheduling: Any) -> None:
 
 def _runs_a_group(workflow: Any, settings: Any) -> bool:
     """Returns whether this call, inside a cluster's job, runs several steps itself."""
-    return workflow.remote_exec and settings.local_exec and len(workflow.dag_settings.target_jobs) > 1
+    if settings.dryrun_exec or not settings.local_exec or not workflow.remote_exec:
+        return False
+    return len(workflow.dag_settings.target_jobs) > 1
 
 
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: Any) -> None:
@@ -258,14 +260,13 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: 
         from snakemake.exceptions import LockException, MissingRuleException
 
         lift_default_limit(workflow.scheduling_settings)
-        cluster.raise_retries(workflow)
         settings = executor_plugin.common_settings
         try:
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 with fork_server.running() if _runs_a_group(workflow, settings) else contextlib.nullcontext():
                     return execute(*arguments, executor_plugin=executor_plugin, **named)
-            if cluster.choose_status_command(named.get("executor_settings")):
-                print("notice: Slurm keeps no accounts here: squeue says how jobs are", file=sys.stderr, flush=True)
+            if not settings.local_exec:
+                cluster.prepare(workflow, named.get("executor_settings"))
             libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
             with held(root, settings.local_exec, progress.kept), libraries, process.raised():
                 made = execute(*arguments, executor_plugin=executor_plugin, **named)

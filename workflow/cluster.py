@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from typing import Any
 
 # Of one step in a submission: a queue's limits are in minutes, and a step's imports on a cold disk take one.
@@ -16,6 +17,16 @@ SLOWER = 4
 UNMEASURED = {"warmstart": 1440, "train": 1440, "classifiers": 240}
 UNMEASURED_OTHERS = 60
 _ACCOUNTING = re.compile(r"^AccountingStorageType\s*=\s*(\S+)", re.MULTILINE)
+
+
+def prepare(workflow: Any, settings: Any) -> None:
+    """Readies a Snakemake workflow for an executor that submits its steps; `settings` are the executor's.
+
+    One notice on stderr says what was changed.
+    """
+    raise_retries(workflow)
+    if choose_status_command(settings):
+        print("notice: Slurm keeps no accounts here: squeue says how its jobs are", file=sys.stderr, flush=True)
 
 
 def minutes(rule: str, seconds: float | None, attempt: int = 1) -> int:

@@ -154,3 +154,19 @@ def test_a_missing_or_broken_measurement_is_no_measurement(tmp_path, content):
     if content is not None:
         path.write_text(content)
     assert measured_seconds(path) is None
+
+
+def test_the_steps_of_one_submission_begin_and_fail_together():
+    progress = Progress({"plan": 2, "train": 100})
+    progress.schedule = Schedule({number: Task(10) for number in range(3)}, 1)
+    progress.emit(SimpleNamespace(event="group_info", jobs=[SimpleNamespace(jobid=0), SimpleNamespace(jobid=1)]))
+    assert [task.started is not None for task in progress.schedule.tasks.values()] == [True, True, False]
+    progress.emit(SimpleNamespace(event="group_error", job_error_info=[{"jobid": 0}, {"jobid": 1}, {"jobid": 7}]))
+    assert progress.schedule.failed == 2
+
+
+def test_of_what_a_preset_has_not_measured_no_seconds_are_told():
+    progress = Progress({"train": {"dpac": 40}, "sample": 3}, lambda wildcards: wildcards)
+    assert [progress.seconds("train", run) for run in ("dpac", "other")] == [40, 40]
+    assert progress.seconds("sample", "") == 3
+    assert progress.seconds("utility", "") is None
