@@ -262,6 +262,8 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: 
         lift_default_limit(workflow.scheduling_settings)
         settings = executor_plugin.common_settings
         try:
+            if not workflow.is_main_process:
+                cluster.leave_retries_to_the_caller(workflow)
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 with fork_server.running() if _runs_a_group(workflow, settings) else contextlib.nullcontext():
                     return execute(*arguments, executor_plugin=executor_plugin, **named)

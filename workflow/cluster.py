@@ -67,3 +67,9 @@ def raise_retries(workflow: Any) -> None:
     asked = workflow.execution_settings.retries
     for rule in workflow.rules:
         rule.restart_times = max(rule.restart_times, asked)
+
+
+def leave_retries_to_the_caller(workflow: Any) -> None:
+    """Tries no rule again in a call that Snakemake itself made: in a submission that is being ended it would go on."""
+    for rule in workflow.rules:
+        rule.restart_times = 0

@@ -81,6 +81,7 @@ def running(folder: Path) -> Iterator[str]:
             pids.append(_start([name], folder / f"{name}.pid"))
         yield _ready(folder)
     finally:
+        _end_jobs()
         for pid in reversed(pids):
             _end(pid)
         CONFIGURATION.unlink(missing_ok=True)
@@ -112,6 +113,18 @@ def _ready(folder: Path) -> str:
             return said.split()[0]
         time.sleep(0.5)
     raise RuntimeError(f"the node is not ready: {said.strip()}; see {folder}/slurmd.log")
+
+
+def _end_jobs() -> None:
+    """Cancels what is left in the queue, which would outlive the daemons, and waits for its end."""
+    until = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < until:
+        command = ["squeue", "--noheader", "--format=%i"]
+        jobs = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        if not jobs:
+            return
+        subprocess.run(["scancel", *jobs], check=False, capture_output=True)
+        time.sleep(2)
 
 
 def _end(pid: int) -> None:

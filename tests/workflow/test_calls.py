@@ -283,12 +283,14 @@ def test_the_steps_of_one_submission_share_their_imports(here, monkeypatch, loca
     monkeypatch.setattr(calls.fork_server, "running", running)
     workflow = SimpleNamespace(
         scheduling_settings=None, is_main_process=False, remote_exec=remote, execute=lambda **_: seen.append("steps"),
-        dag_settings=SimpleNamespace(target_jobs=frozenset(range(steps))),
+        dag_settings=SimpleNamespace(target_jobs=frozenset(range(steps))), rules=[SimpleNamespace(restart_times=1)],
     )  # fmt: skip
     calls.guard(workflow, "results/long", fail=pytest.fail, progress=None)
     settings = SimpleNamespace(dryrun_exec=False, local_exec=local)
     workflow.execute(executor_plugin=SimpleNamespace(common_settings=settings))
     assert seen == (["begun", "steps", "ended"] if served else ["steps"])
+    # Whoever made the call tries again; this one may have been told to end.
+    assert workflow.rules[0].restart_times == 0
 
 
 def test_the_log_of_a_training_that_is_killed_stays(fresh: Project):
