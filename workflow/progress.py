@@ -23,6 +23,7 @@ from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
 EVERY_SECONDS = 60.0
+MOST_NAMES = 8  # of running jobs in a line: a cluster runs hundreds
 RUN_RULES = ("train", "external")  # whose first output lies in a run folder of its own
 
 
@@ -38,7 +39,9 @@ def measured_seconds(path: str | Path | None) -> float | None:
 def line(schedule: Schedule, elapsed: float, now: float) -> str:
     """Returns the progress line."""
     left = describe(schedule.seconds_left(now))
-    running = f"; running {', '.join(schedule.running)}" if schedule.running else ""
+    shown = schedule.running[:MOST_NAMES]
+    more = f" and {len(schedule.running) - len(shown)} more" if len(schedule.running) > len(shown) else ""
+    running = f"; running {', '.join(shown)}{more}" if shown else ""
     steps = f"{schedule.done}/{len(schedule.tasks)} steps" + (f", {schedule.failed} failed" if schedule.failed else "")
     return f"progress: {steps}, {describe(elapsed)} elapsed, about {left} left{running}"
 
@@ -176,7 +179,7 @@ class Progress(logging.Handler):
             for key in tasks.keys() & set(record.jobs):
                 self.schedule.start(key, now)
         elif event == "group_info":
-            for key in tasks.keys() & {job.jobid for job in record.jobs}:
+            for key in sorted(tasks.keys() & {job.jobid for job in record.jobs}):
                 self.schedule.start(key, now)
         elif event == "job_error" and record.jobid in tasks:
             self.schedule.fail(record.jobid, now)

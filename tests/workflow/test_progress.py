@@ -156,6 +156,13 @@ def test_a_missing_or_broken_measurement_is_no_measurement(tmp_path, content):
     assert measured_seconds(path) is None
 
 
+def test_of_many_running_jobs_the_line_names_the_first():
+    schedule = Schedule({number: Task(10, name=f"train run{number}", started=0) for number in range(11)}, 20)
+    assert line(schedule, 1, 1).endswith("train run6, train run7 and 3 more")
+    del schedule.tasks[10], schedule.tasks[9], schedule.tasks[8]
+    assert line(schedule, 1, 1).endswith("train run6, train run7")
+
+
 def test_the_steps_of_one_submission_begin_and_fail_together():
     progress = Progress({"plan": 2, "train": 100})
     progress.schedule = Schedule({number: Task(10) for number in range(3)}, 1)
