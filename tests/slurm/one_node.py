@@ -15,6 +15,7 @@ from pathlib import Path
 # source".
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 OURS = "# Written for a test on one node; removed at its end."
+CLUSTER = "loopback"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 _READY_SECONDS = 60.0
@@ -37,7 +38,7 @@ def configuration(folder: Path, memory_mib: int, cores: int) -> str:
     host = socket.gethostname().split(".")[0]
     return "\n".join([
         OURS,
-        "ClusterName=loopback",
+        f"ClusterName={CLUSTER}",
         f"SlurmctldHost={host}(127.0.0.1)",
         "SlurmUser=root",
         "SlurmdUser=root",
@@ -82,7 +83,7 @@ def running(folder: Path) -> Iterator[str]:
         yield _ready(folder)
     finally:
         _end_jobs()
-        for pid in reversed(pids):
+        for pid in [*reversed(pids), *_left()]:
             _end(pid)
         CONFIGURATION.unlink(missing_ok=True)
         os.environ["PATH"] = before
@@ -125,6 +126,16 @@ def _end_jobs() -> None:
             return
         subprocess.run(["scancel", *jobs], check=False, capture_output=True)
         time.sleep(2)
+
+
+def _left() -> list[int]:
+    """Returns the processes of ended jobs that still run: without cgroups Slurm loses those whose parent is gone."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"SLURM_CLUSTER_NAME={CLUSTER}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def _end(pid: int) -> None:
