@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow import fork_server
+from workflow import cluster, fork_server
 from workflow.common import process
 from workflow.common.errors import UserError, short
 
@@ -242,12 +242,20 @@ def collect_seldom() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
+def _runs_a_group(workflow: Any, settings: Any) -> bool:
+    """Returns whether this call, inside a cluster's job, runs several steps itself."""
+    if settings.dryrun_exec or not settings.local_exec or not workflow.remote_exec:
+        return False
+    return len(workflow.dag_settings.target_jobs) > 1
+
+
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: Any) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
 
     `progress` has the words for an end by Ctrl-C, and the last line of a call that has made all it was asked for.
 
-    A dry run changes nothing and holds nothing, nor does a step that Snakemake starts as a call of its own.
+    A dry run changes nothing and holds nothing, nor does a step that Snakemake starts as a call of its own. Several
+    steps that a cluster runs as one job share their imports as those of a local call do.
     """
     execute = workflow.execute
     collect_seldom()
@@ -262,10 +270,15 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: 
         lift_default_limit(workflow.scheduling_settings)
         settings = executor_plugin.common_settings
         try:
+            if not workflow.is_main_process:
+                cluster.leave_retries_to_the_caller(workflow)
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
-                return execute(*arguments, executor_plugin=executor_plugin, **named)
-            steps_libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
-            with held(root, settings.local_exec, progress.kept), steps_libraries, process.raised():
+                with fork_server.running() if _runs_a_group(workflow, settings) else contextlib.nullcontext():
+                    return execute(*arguments, executor_plugin=executor_plugin, **named)
+            if not settings.local_exec:
+                cluster.prepare(workflow, named.get("executor_settings"))
+            libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()
+            with held(root, settings.local_exec, progress.kept), libraries, process.raised():
                 made = execute(*arguments, executor_plugin=executor_plugin, **named)
                 print(progress.results(workflow), file=sys.stderr, flush=True)
                 return made

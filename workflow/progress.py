@@ -25,6 +25,7 @@ FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a 
 EVERY_SECONDS = 60.0
 # Of a call's time, what looking ahead may take: it takes longer the more jobs there are, and each job that ends asks.
 LOOKING_SHARE = 0.02
+MOST_NAMES = 8  # of running jobs in a line: a cluster runs hundreds
 RUN_RULES = ("train", "external")  # whose first output lies in a run folder of its own
 
 
@@ -40,7 +41,9 @@ def measured_seconds(path: str | Path | None) -> float | None:
 def line(schedule: Schedule, elapsed: float, now: float, left_seconds: float | None = None) -> str:
     """Returns the progress line; `left_seconds` are those left, if they are known already."""
     left = describe(schedule.seconds_left(now) if left_seconds is None else left_seconds)
-    running = f"; running {', '.join(schedule.running)}" if schedule.running else ""
+    shown = schedule.running[:MOST_NAMES]
+    more = f" and {len(schedule.running) - len(shown)} more" if len(schedule.running) > len(shown) else ""
+    running = f"; running {', '.join(shown)}{more}" if shown else ""
     steps = f"{schedule.done}/{len(schedule.tasks)} steps" + (f", {schedule.failed} failed" if schedule.failed else "")
     return f"progress: {steps}, {describe(elapsed)} elapsed, about {left} left{running}"
 
@@ -83,17 +86,21 @@ class Progress(logging.Handler):
 
     def task(self, job: Any, needs: Iterable[int] = ()) -> Task:
         """Returns a Snakemake job as a task."""
-        rule, (kind, cost) = job.rule.name, self._priced(job)
+        rule, (kind, cost) = job.rule.name, self._priced(job.rule.name, job.wildcards)
         return Task(
             cost, frozenset(needs), job_name(rule, job.wildcards_dict), rule, kind, int(job.threads),
             float(job.priority), _took(job), Path(job.output[0]).parent if rule == "train" else None,
         )  # fmt: skip
 
-    def _priced(self, job: Any) -> tuple[str, float]:
+    def seconds(self, rule: str, wildcards: Any) -> float | None:
+        """Returns the seconds that the preset expects of a job on one core, None where it says none of such jobs."""
+        return self._priced(rule, wildcards)[1] if self.cost.get(rule) is not None else None
+
+    def _priced(self, rule: str, wildcards: Any) -> tuple[str, float]:
         """Returns a job's kind and the seconds that the preset expects of it."""
-        kind, cost = "", self.cost.get(job.rule.name, FALLBACK_SECONDS)
-        if job.rule.name == "train" and self.kind_of:
-            kind = self.kind_of(job.wildcards)
+        kind, cost = "", self.cost.get(rule, FALLBACK_SECONDS)
+        if rule == "train" and self.kind_of:
+            kind = self.kind_of(wildcards)
         if isinstance(cost, Mapping):
             cost = cost.get(kind, max(cost.values(), default=FALLBACK_SECONDS))
         return kind, float(cost)
@@ -113,7 +120,7 @@ class Progress(logging.Handler):
         self.schedule = Schedule(tasks, max(int(slots or 1), 1))
         for job in dag.jobs:
             if (took := _took(job)) is not None:
-                self.schedule.costs.learn(job.rule.name, *self._priced(job), took)
+                self.schedule.costs.learn(job.rule.name, *self._priced(job.rule.name, job.wildcards), took)
         self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
         logger = logging.getLogger("snakemake.logging")
@@ -181,8 +188,15 @@ class Progress(logging.Handler):
         if event == "job_started":
             for key in tasks.keys() & set(record.jobs):
                 self.schedule.start(key, now)
+        elif event == "group_info":
+            for key in sorted(tasks.keys() & {job.jobid for job in record.jobs}):
+                self.schedule.start(key, now)
         elif event == "job_error" and record.jobid in tasks:
             self.schedule.fail(record.jobid, now)
+        elif event == "group_error":
+            # All steps of one submission: which of them failed is in its log.
+            for key in tasks.keys() & {one["jobid"] for one in record.job_error_info}:
+                self.schedule.fail(key, now)
         elif event == "job_finished" and record.job_id in tasks:
             folder = tasks[record.job_id].folder
             self.schedule.end(record.job_id, now, _trained(folder) if folder else 0.0)

@@ -38,7 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/grid.py": COMMON | {"workflow.overrides"},
     "workflow/run_list.py": COMMON | {"workflow.grid"},
     "workflow/external_runs.py": COMMON | {"workflow.own_content", "workflow.grid"},
-    "workflow/calls.py": COMMON | {"snakemake", "workflow.fork_server"},
+    "workflow/calls.py": COMMON | {"snakemake", "workflow.cluster", "workflow.fork_server"},
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON

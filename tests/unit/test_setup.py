@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,17 @@ from workflow import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP_FILES = ("Makefile", "pyproject.toml", "requirements.in", "requirements.lock", "requirements-torch.txt",
+               "requirements-slurm.txt",
                "environment.yml", ".ci/run", ".ci/compare", ".github/workflows/ci.yml")  # fmt: skip
 
 
-def locked() -> list[tuple[Requirement, list[str]]]:
+def locked(name: str = "requirements.lock") -> list[tuple[Requirement, list[str]]]:
     """Returns each locked requirement with its hashes."""
-    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    text = (ROOT / name).read_text().replace("\\\n", " ")
     entries = []
     for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith("#"):
+            continue
         requirement, *hashes = re.split(r"\s+--hash=", line)
         entries.append((Requirement(requirement), [value.strip() for value in hashes]))
     return entries
@@ -43,6 +47,15 @@ def test_every_pin_is_exact_and_hashed() -> None:
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
         assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes), requirement
     assert str(torch_pin()) == "torch==2.13.0"
+
+
+def test_the_executor_for_slurm_is_pinned_and_hashed_beside_the_lock() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["slurm"]
+    asked_for, pinned = Requirement(extra[0]), locked("requirements-slurm.txt")
+    versions = {canonicalize_name(requirement.name): str(requirement.specifier)[2:] for requirement, _ in pinned}
+    assert versions[asked_for.name] in asked_for.specifier and "2.7.0" not in asked_for.specifier
+    assert "snakemake-executor-plugin-slurm-jobstep" in versions and all(hashes for _, hashes in pinned)
+    assert not versions.keys() & {canonicalize_name(requirement.name) for requirement, _ in locked()}
 
 
 def test_the_lock_meets_what_was_asked_for_and_leaves_torch_to_its_own_file() -> None:

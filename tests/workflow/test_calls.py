@@ -267,6 +267,32 @@ def test_the_default_limit_of_jobs_a_second_is_lifted_and_a_users_own_stays(here
     assert [limit is not None for limit in seen] == [limited]
 
 
+@pytest.mark.parametrize(("local", "remote", "steps", "served"), [
+    (True, True, 5, True),  # The innermost call of a submission with the steps of one run.
+    (True, True, 1, False), (False, True, 5, False), (True, False, 5, False),
+])  # fmt: skip
+def test_the_steps_of_one_submission_share_their_imports(here, monkeypatch, local, remote, steps, served):
+    seen = []
+
+    @contextmanager
+    def running():
+        seen.append("begun")
+        yield
+        seen.append("ended")
+
+    monkeypatch.setattr(calls.fork_server, "running", running)
+    workflow = SimpleNamespace(
+        scheduling_settings=None, is_main_process=False, remote_exec=remote, execute=lambda **_: seen.append("steps"),
+        dag_settings=SimpleNamespace(target_jobs=frozenset(range(steps))), rules=[SimpleNamespace(restart_times=1)],
+    )  # fmt: skip
+    calls.guard(workflow, "results/long", fail=pytest.fail, progress=None)
+    settings = SimpleNamespace(dryrun_exec=False, local_exec=local)
+    workflow.execute(executor_plugin=SimpleNamespace(common_settings=settings))
+    assert seen == (["begun", "steps", "ended"] if served else ["steps"])
+    # Whoever made the call tries again; this one may have been told to end.
+    assert workflow.rules[0].restart_times == 0
+
+
 def test_the_log_of_a_training_that_is_killed_stays(fresh: Project):
     """Snakemake removes what a failed job declares as its output."""
     killed = """def main(module):

@@ -200,3 +200,26 @@ def test_the_last_job_always_says_that_nothing_is_left(monkeypatch, capsys):
     progress.due, progress.left = float("inf"), 60.0
     progress.report()
     assert "1/1 steps" in (shown := capsys.readouterr().err) and "about 0 s left" in shown
+
+
+def test_of_many_running_jobs_the_line_names_the_first():
+    schedule = Schedule({number: Task(10, name=f"train run{number}", started=0) for number in range(11)}, 20)
+    assert line(schedule, 1, 1).endswith("train run6, train run7 and 3 more")
+    del schedule.tasks[10], schedule.tasks[9], schedule.tasks[8]
+    assert line(schedule, 1, 1).endswith("train run6, train run7")
+
+
+def test_the_steps_of_one_submission_begin_and_fail_together():
+    progress = Progress({"plan": 2, "train": 100})
+    progress.schedule = Schedule({number: Task(10) for number in range(3)}, 1)
+    progress.emit(SimpleNamespace(event="group_info", jobs=[SimpleNamespace(jobid=0), SimpleNamespace(jobid=1)]))
+    assert [task.started is not None for task in progress.schedule.tasks.values()] == [True, True, False]
+    progress.emit(SimpleNamespace(event="group_error", job_error_info=[{"jobid": 0}, {"jobid": 1}, {"jobid": 7}]))
+    assert progress.schedule.failed == 2
+
+
+def test_of_what_a_preset_has_not_measured_no_seconds_are_told():
+    progress = Progress({"train": {"dpac": 40}, "sample": 3}, lambda wildcards: wildcards)
+    assert [progress.seconds("train", run) for run in ("dpac", "other")] == [40, 40]
+    assert progress.seconds("sample", "") == 3
+    assert progress.seconds("utility", "") is None

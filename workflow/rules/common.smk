@@ -25,7 +25,18 @@ process.end_with_the_reader()
 from evaluation.protocol import Protocol
 from methods.core import registry
 from workflow import datasets as dataset_stage
-from workflow import calls, external_runs, grid, invocation, merging, own_content, presets, run_list, source_content
+from workflow import (
+    calls,
+    cluster,
+    external_runs,
+    grid,
+    invocation,
+    merging,
+    own_content,
+    presets,
+    run_list,
+    source_content,
+)
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
@@ -261,9 +272,17 @@ PROGRESS = Progress(CONFIG.cost, priced_as, OUT)
 calls.guard(workflow, OUT, fail, PROGRESS)
 
 
+def minutes(rule):
+    """Returns the minutes that a cluster is asked for a job of a rule, as a function of wildcards and attempt."""
+    return lambda wildcards, attempt: cluster.minutes(rule, PROGRESS.seconds(rule, wildcards), attempt)
+
+
 def code(path):
-    """Returns a source file as seen from the working folder, so that it can be an input of a rule."""
-    return os.path.relpath(ROOT / path)
+    """Returns a source file as seen from the working folder, so that it can be an input of a rule.
+
+    It lies here, where a call keeps everything else in a storage of its own.
+    """
+    return local(os.path.relpath(ROOT / path))
 
 
 @functools.cache
@@ -305,3 +324,5 @@ CLASSIFIERS = f"{OUT}/private/classifiers/{{dataset}}"
 CRITICS = f"{OUT}/private/critics/{{dataset}}/{{key}}"
 LOGS = f"{OUT}/logs"
 RUN_LOG = "{dataset}-{run}-eps{epsilon}-seed{seed}"
+# Steps with one group's name are one submission to a cluster. Nothing else reads it.
+RUN_GROUP = RUN_LOG

@@ -21,6 +21,8 @@ if RAW_FILES:
         benchmark:
             f"{LOGS}/data/{{dataset}}.tsv"
         threads: 1
+        resources:
+            runtime=minutes("data"),
         priority: 200
         shell:
             logged("{PYTHON} -m workflow.datasets {wildcards.dataset} --out {params.folder} {params.sources:q}")
@@ -46,6 +48,8 @@ if PICTURES:
         benchmark:
             f"{LOGS}/data/{{dataset}}.tsv"
         threads: 1
+        resources:
+            runtime=minutes("own_data"),
         priority: 200
         shell:
             logged("{PYTHON} -m workflow.datasets {wildcards.dataset} --own {params.own:q} --out {params.folder}")

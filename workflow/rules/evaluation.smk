@@ -23,6 +23,8 @@ rule classifiers:
     benchmark:
         f"{LOGS}/classifiers/{{dataset}}.tsv"
     threads: CONFIG.threads
+    resources:
+        runtime=minutes("classifiers"),
     priority: 70
     shell:
         logged(
@@ -46,6 +48,9 @@ rule fidelity:
     benchmark:
         f"{LOGS}/fidelity/{RUN_LOG}.tsv"
     threads: CONFIG.threads
+    group: RUN_GROUP
+    resources:
+        runtime=minutes("fidelity"),
     priority: 50
     shell:
         logged(
@@ -69,6 +74,9 @@ rule utility:
     benchmark:
         f"{LOGS}/utility/{RUN_LOG}.tsv"
     threads: CONFIG.threads
+    group: RUN_GROUP
+    resources:
+        runtime=minutes("utility"),
     priority: 50
     shell:
         logged(
@@ -93,6 +101,8 @@ rule real_fidelity:
     benchmark:
         f"{LOGS}/fidelity/{{dataset}}-real.tsv"
     threads: CONFIG.threads
+    resources:
+        runtime=minutes("real_fidelity"),
     priority: 40
     shell:
         logged(
@@ -116,6 +126,8 @@ rule real_utility:
     benchmark:
         f"{LOGS}/utility/{{dataset}}-real.tsv"
     threads: CONFIG.threads
+    resources:
+        runtime=minutes("real_utility"),
     priority: 40
     shell:
         logged(

@@ -77,6 +77,9 @@ rule plan:
     log:
         f"{LOGS}/plan/{RUN_LOG}.log",
     threads: 1
+    group: RUN_GROUP
+    resources:
+        runtime=minutes("plan"),
     priority: 100
     shell:
         logged(
@@ -106,6 +109,8 @@ rule warmstart:
     benchmark:
         f"{LOGS}/warmstart/{{dataset}}-{{key}}.tsv"
     threads: CONFIG.threads
+    resources:
+        runtime=minutes("warmstart"),
     priority: 90
     retries: 1
     shell:
@@ -137,6 +142,9 @@ rule train:
     benchmark:
         f"{LOGS}/train/{RUN_LOG}.tsv"
     threads: CONFIG.threads
+    group: RUN_GROUP
+    resources:
+        runtime=minutes("train"),
     priority: 80
     retries: 1
     shell:
@@ -165,6 +173,9 @@ rule sample:
     benchmark:
         f"{LOGS}/sample/{RUN_LOG}.tsv"
     threads: CONFIG.threads
+    group: RUN_GROUP
+    resources:
+        runtime=minutes("sample"),
     priority: 50
     shell:
         logged(
@@ -192,6 +203,9 @@ if EXTERNAL:
         log:
             f"{LOGS}/external/{RUN_LOG}.log",
         threads: 1
+        group: RUN_GROUP
+        resources:
+            runtime=minutes("external"),
         priority: 80
         shell:
             logged(

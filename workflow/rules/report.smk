@@ -77,6 +77,10 @@ rule run_lists:
         )
 
 
+# Seconds each: on a cluster they run where the call runs, and wait in no queue.
+localrules: run_lists, collect, scores_tables, published_costs_table, frontier_table, audit_table, plots, rank
+
+
 rule collect:
     input:
         list=RUN_LIST,
@@ -131,6 +135,8 @@ rule published_costs:
     benchmark:
         f"{LOGS}/report/published_costs.tsv"
     threads: 1
+    resources:
+        runtime=minutes("published_costs"),
     shell:
         logged("{PYTHON} -m methods published-costs --settings {input.settings:q} --out {output}")
 
@@ -193,6 +199,8 @@ rule audit:
     benchmark:
         f"{LOGS}/report/audit.tsv"
     threads: 1
+    resources:
+        runtime=minutes("audit"),
     priority: 60
     shell:
         logged("{PYTHON} -m methods audit --plan @{input.list} --seconds {params.seconds} --out {output}")
