@@ -43,8 +43,7 @@ class TeacherHyper:
     """Hyper-parameters that the three methods share; defaults are DataLens' for MNIST at epsilon 10."""
 
     steps: int = setting(109, "rounds: each trains the teachers and releases one vote", low=1, high=1_000_000)
-    # Batch norm needs two images.
-    batch_size: int = setting(15, "generated images put to the vote per round", low=2, high=4096)
+    batch_size: int = setting(15, "generated images put to the vote per round", low=2, high=4096)  # batch norm needs 2
     num_teachers: int = setting(4000, "disjoint parts of the records, one teacher each", low=1, high=10_000)
     teacher_network: str = setting(
         "conv", "of a teacher: conv (DCGAN), conv_norm (with batch norm), or mlp (one layer)", choices=DISCRIMINATORS
