@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
+from docs.make.references import Key, Reference, number, ranged, read_reference, table
 from evaluation.report import frontier, published_costs
 from evaluation.report.csv_rows import read_rows
 from evaluation.report.frontier import Result
 from evaluation.report.layout import Layout, load_layout
 from evaluation.report.render import Grid, grid_to_markdown
-from evaluation.scores import Score, read_scores
+from evaluation.scores import read_scores
 from workflow.common.contracts import format_epsilon
-from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
@@ -32,25 +31,6 @@ EXPLAINED = (
 )
 ELSEWHERE = "Published elsewhere, each source in its own setting (results/published/frontier.csv):"
 SPENT = "What published settings really spend (Table 5, which explains the columns):"
-Key = tuple[str, float, str]  # data set, epsilon, run
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A folder of measured scores, and which method each of its runs trained."""
-
-    name: str
-    method_of: Mapping[str, str]
-    scores: Sequence[Score]
-
-    def keys(self, method: str) -> list[Key]:
-        """Returns the runs of a method: by data set, from the largest epsilon on, then by name."""
-        found = {(s.dataset, s.epsilon, s.method) for s in self.scores if self.method_of.get(s.method) == method}
-        return sorted(found, key=lambda key: (key[0], -key[1], key[2]))
-
-    def values(self, key: Key, metric: str) -> list[float]:
-        """Returns one value a seed."""
-        return [s.value for s in self.scores if (s.dataset, s.epsilon, s.method) == key and s.metric == metric]
 
 
 @dataclass(frozen=True)
@@ -77,7 +57,7 @@ class Numbers:
 def read(root: Path) -> Numbers:
     """Returns the numbers of the repository at `root`. Raises UserError for a file that is missing or damaged."""
     results, layout = root / "results", load_layout(str(root / "workflow/config/report.yaml"))
-    references = [_reference(results / "reference" / name) for name in REFERENCES]
+    references = [read_reference(results / "reference" / name) for name in REFERENCES]
     paper = read_scores(results / "published/scores.csv")
     spec = next(iter(layout.published_costs.values()))
     table5 = results / "reference/quick/tables/table5.csv"
@@ -89,12 +69,6 @@ def read(root: Path) -> Numbers:
     )
 
 
-def _reference(folder: Path) -> Reference:
-    runs: dict[str, Any] = read_object(folder / "provenance.json", "provenance.json")["settings"]["runs"]
-    methods = {run: settings["method"] for run, settings in runs.items()}
-    return Reference(folder.name, methods, read_scores(folder / "scores.csv"))
-
-
 def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
     found = [(key, one) for one in numbers.references for key in one.keys(method)]
     told = {key for key, metric in numbers.published if key[2] == method and metric in SHOWN}
@@ -103,7 +77,7 @@ def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
     # Data sets as tables have them; then the row that bears the method's name, from the largest epsilon on.
     pairs.sort(key=lambda pair: (datasets.index(pair[0][0]), pair[0][2] != method, pair[0][2], -pair[0][1]))
     rows = [_row(numbers, reference, key, layout) for key, reference in pairs]
-    return _table([*HEADS, "preset", "seeds"], rows) if rows else ""
+    return table([*HEADS, "preset", "seeds"], rows) if rows else ""
 
 
 def _besides(numbers: Numbers, method: str, layout: Layout) -> str:
@@ -126,13 +100,13 @@ def _row(numbers: Numbers, reference: Reference | None, key: Key, layout: Layout
         return reference.values(key, metric) if reference else []
 
     cells = [
-        f"{_range(values(metric), 3)} / {_number(numbers.published.get((key, metric)), 2)}" for metric in SHOWN
+        f"{ranged(values(metric), 3)} / {number(numbers.published.get((key, metric)), 2)}" for metric in SHOWN
     ]  # fmt: skip
     seconds = values("train_seconds")
     folder = f"[{reference.name}](../../results/reference/{reference.name}/scores.csv)" if reference else "not run here"
     return [
-        *_named(key, layout), *cells, _range(values("fid_classifier"), 1),
-        _number(max(values("eps_sound"), default=None), 1), _number(fmean(seconds) if seconds else None, 0), folder,
+        *_named(key, layout), *cells, ranged(values("fid_classifier"), 1),
+        number(max(values("eps_sound"), default=None), 1), number(fmean(seconds) if seconds else None, 0), folder,
         str(len(values(SHOWN[0])) or "-"),
     ]  # fmt: skip
 
@@ -145,7 +119,7 @@ def _elsewhere(results: Sequence[Result], layout: Layout) -> str:
         how = ", ".join(filter(None, [one.classifier, f"δ {one.delta}" if one.delta else ""]))
         where = [layout.dataset_label(one.dataset), format_epsilon(one.epsilon)]
         rows.append([*where, ", ".join(values), how, one.source])
-    return _table(["data set", "ε", "value", "how", "source"], rows)
+    return table(["data set", "ε", "value", "how", "source"], rows)
 
 
 def _spent(costs: list[dict[str, str]], layout: Layout) -> str:
@@ -153,18 +127,3 @@ def _spent(costs: list[dict[str, str]], layout: Layout) -> str:
     rows = [row[1:] for row in grid.rows]
     lines = grid_to_markdown(Grid("", grid.heads[1:], grid.right[1:], rows, [])).splitlines()
     return "\n".join(line for line in lines if line.startswith("|"))
-
-
-def _range(values: Sequence[float], digits: int) -> str:
-    if len(values) < 2:
-        return _number(values[0] if values else None, digits)
-    return f"{fmean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(heads), ["---"] * len(heads), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -23,7 +23,7 @@ PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir())
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README, RESULTS, MAP = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md", "docs/map.md"))
 SOUND = read_scores(ROOT / "results/reference/quick_sound/scores.csv")
-SEEDS, BEST = read_scores(ROOT / "results/reference/quick_seeds/scores.csv"), ("dp_ntk", "dp_gauss", "dpac_scatter")
+SEEDS, BEST = read_scores(ROOT / "results/reference/quick_seeds/scores.csv"), ("dpac_scatter", "dp_gauss", "dp_ntk")
 COLUMNS = [(dataset, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")] + [
     (dataset, "r2g_cnn") for dataset in ("mnist", "fashion_mnist")
 ]

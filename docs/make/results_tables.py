@@ -1,0 +1,152 @@
+"""Writes the tables of measured numbers that README and docs/ show, from the committed scores.
+
+`python -m docs.make.results_tables` fills each table below its line `<!-- table: NAME -->`, as docs/make/results.yaml
+describes it; a test holds the committed pages to what it would write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from docs.make.references import Reference, number, ranged, read_reference, table
+from evaluation.scores import Score, read_scores
+from workflow.common.errors import UserError, command, unknown
+from workflow.common.files import write_text
+from workflow.common.options import Parser
+from workflow.common.readers.yaml_text import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DESCRIBED = ROOT / "docs/make/results.yaml"
+ALL = "all"
+# What `rows: all` puts last, in this order: what no private row can pass.
+CEILINGS = ("nonprivate", "real")
+_PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n(?:\|.*\n)*", re.MULTILINE)
+_PUBLISHED_DIGITS = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which measured values a cell shows: their mean with the lowest and highest, or one alone.
+
+    `epsilon` None takes any; `published` puts the paper's number before it; `mean` leaves the range away.
+    """
+
+    run: str
+    dataset: str
+    metric: str
+    digits: int
+    epsilon: float | None = None
+    published: bool = False
+    mean: bool = False
+
+    def values(self, scores: Iterable[Score]) -> list[float]:
+        """Returns one value a seed."""
+        named = (self.run, self.dataset, self.metric)
+        return [
+            s.value for s in scores
+            if (s.method, s.dataset, s.metric) == named and self.epsilon in (None, s.epsilon)
+        ]  # fmt: skip
+
+    def text(self, measured: Iterable[Score], paper: Iterable[Score]) -> str:
+        """Returns the cell's text; a dash where there is no value."""
+        values = self.values(measured)
+        if self.metric == "eps_sound" and self.run in CEILINGS:
+            values = []
+        own = number(sum(values) / len(values), self.digits) if self.mean and values else ranged(values, self.digits)
+        if not self.published:
+            return own
+        return f"{number(next(iter(self.values(paper)), None), _PUBLISHED_DIGITS)} / {own}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its cells, row by row, under the heads."""
+
+    reference: Reference
+    heads: list[str]
+    rows: dict[str, list[Cell]]
+
+    def markdown(self, paper: Iterable[Score]) -> str:
+        """Returns the table's lines."""
+        scores = self.reference.scores
+        rows = [[label, *(cell.text(scores, paper) for cell in cells)] for label, cells in self.rows.items()]
+        return table(["run" if all(label.startswith("`") for label in self.rows) else "", *self.heads], rows)
+
+
+def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Table]:
+    """Returns the described tables by name. Raises UserError for a key or a reference that does not exist."""
+    return {name: _table(name, entry, root) for name, entry in read_yaml(path).items()}
+
+
+def filled(page: str, tables: Mapping[str, Table], paper: Iterable[Score]) -> str:
+    """Returns a page's text with each of its tables written anew. Raises UserError for one that is not described."""
+
+    def written(place: re.Match[str]) -> str:
+        name = place[1]
+        if name not in tables:
+            raise unknown("table of a page", name, tables)
+        return f"<!-- table: {name} -->\n\n{tables[name].markdown(paper)}\n"
+
+    return _PLACE.sub(written, page)
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """Returns the text of each page that has such a table, as it should be."""
+    tables, paper = read_tables(root=root), read_scores(root / "results/published/scores.csv")
+    found = {path: path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted(root.glob("docs/*.md")))}
+    return {path: filled(text, tables, paper) for path, text in found.items() if _PLACE.search(text)}
+
+
+def _table(name: str, entry: Mapping[str, Any], root: Path) -> Table:
+    reference = read_reference(root / "results/reference" / entry["reference"])
+    columns = entry["columns"]
+    known = {item.name for item in fields(Cell)}
+    for column in columns.values():
+        for key in column:
+            if key not in known:
+                raise unknown(f"key of a column of table {name}", key, known)
+    rows = _rows(reference, entry)
+    return Table(
+        reference, list(columns),
+        {label: [Cell(**{**row, **column}) for column in columns.values()] for label, row in rows.items()},
+    )  # fmt: skip
+
+
+def _rows(reference: Reference, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what each row says of its cells, by the label in its first column."""
+    rows = entry["rows"]
+    if isinstance(rows, Mapping):
+        return {str(label): dict(row) for label, row in rows.items()}
+    if rows != ALL and not isinstance(rows, list):
+        raise UserError(f"rows of a table must be a list of runs, a mapping of labels, or {ALL}, got {rows!r}")
+    first = next(iter(entry["columns"].values()))
+    names = _all_runs(reference, first, entry.get("without", ())) if rows == ALL else rows
+    return {f"`{name}`": {"run": name} for name in names}
+
+
+def _all_runs(reference: Reference, first: Mapping[str, Any], without: Iterable[str]) -> list[str]:
+    """Returns the runs of a reference: those that keep their budget by the sound count, the best of a kind first."""
+    spent = {s.method: s.value <= s.epsilon for s in reference.scores if s.metric == "eps_sound"}
+
+    def place(run: str) -> tuple[int, float]:
+        group = 2 + CEILINGS.index(run) if run in CEILINGS else 0 if spent.get(run) else 1
+        values = Cell(**{**first, "run": run}).values(reference.scores)
+        return group, -sum(values) / max(1, len(values))
+
+    return sorted({s.method for s in reference.scores} - set(without), key=place)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Writes the tables into the pages."""
+    Parser(prog="python -m docs.make.results_tables", description=__doc__).parse_args(argv)
+    for path, text in pages().items():
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

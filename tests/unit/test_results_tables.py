@@ -1,0 +1,71 @@
+"""The tables of numbers in README and docs/ are written by a command, from the committed scores."""
+
+from __future__ import annotations
+
+import pytest
+
+from docs.make import results_tables
+from docs.make.references import Reference
+from docs.make.results_tables import Cell, Table, filled, pages, read_tables
+from evaluation.scores import Score
+from workflow.common.errors import UserError
+
+
+def score(run: str, metric: str, value: float, seed: int = 0, epsilon: float = 10.0, source: str = "measured") -> Score:
+    return Score("toy", "mnist", run, epsilon, "sound", seed, metric, value, source)
+
+
+def accuracy(run: str, **others: object) -> Cell:
+    return Cell(run, "mnist", "g2r_cnn", 3, **others)
+
+
+def one_row(cells: list[Cell], *measured: Score) -> Table:
+    return Table(Reference("toy", {}, measured), ["x"] * len(cells), {"`foo`": cells})
+
+
+def test_every_committed_page_has_the_tables_that_the_command_writes():
+    made = pages()
+    assert {path.name for path in made} >= {"README.md", "results.md"}
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: python -m docs.make.results_tables"
+
+
+def test_a_cell_shows_one_value_or_the_mean_of_seeds_with_the_lowest_and_highest():
+    seeds = [score("foo", "g2r_cnn", value, seed) for seed, value in enumerate((0.5, 0.7, 0.9))]
+    assert accuracy("foo").text(seeds, []) == "0.700 (0.500 to 0.900)"
+    assert accuracy("foo").text(seeds[:1], []) == "0.500"
+    assert accuracy("foo", mean=True).text(seeds, []) == "0.700"
+    assert accuracy("foo", epsilon=1.0).text(seeds, []) == accuracy("bar").text(seeds, []) == "-"
+    paper = [score("foo", "g2r_cnn", 0.876, source="published")]
+    assert accuracy("foo", published=True).text(seeds[:1], paper) == "0.88 / 0.500"
+
+
+def test_a_number_on_a_page_is_written_anew_and_words_around_it_stay():
+    page = "before\n\n<!-- table: toy -->\n\n| run | x |\n| --- | --- |\n| `foo` | 0.111 |\n\nafter | 0.111 |\n"
+    tables = {"toy": one_row([accuracy("foo")], score("foo", "g2r_cnn", 0.25))}
+    assert filled(page, tables, []) == page.replace("`foo` | 0.111", "`foo` | 0.250")
+    # A table that is not there yet.
+    assert filled("<!-- table: toy -->\n\nafter\n", tables, []).count("0.250") == 1
+    with pytest.raises(UserError, match=r"unknown table of a page 'tyo'.*toy"):
+        filled(page.replace("toy", "tyo"), tables, [])
+
+
+def test_all_rows_are_those_that_keep_their_budget_then_the_others_then_the_ceilings():
+    runs = {"low": (0.2, 10.0), "high": (0.6, 9.9), "over": (0.9, 17.0)}
+    measured = [
+        one for run, (value, spent) in runs.items()
+        for one in (score(run, "g2r_cnn", value), score(run, "eps_sound", spent))
+    ]  # fmt: skip
+    measured += [score(run, "g2r_cnn", 0.95, epsilon=float("inf")) for run in ("real", "nonprivate")]
+    first = {"dataset": "mnist", "metric": "g2r_cnn", "digits": 3}
+    rows = results_tables._all_runs(Reference("toy", {}, measured), first, without=[])
+    assert rows == ["high", "low", "over", "nonprivate", "real"]
+    assert results_tables._all_runs(Reference("toy", {}, measured), first, without=["over"])[2] == "nonprivate"
+
+
+def test_a_misspelt_key_of_a_column_is_named(tmp_path):
+    described = tmp_path / "results.yaml"
+    text = results_tables.DESCRIBED.read_text(encoding="utf-8")
+    described.write_text(text.replace("metric: fwd", "metrik: fwd", 1), encoding="utf-8")
+    with pytest.raises(UserError, match="metrik.*did you mean 'metric'"):
+        read_tables(described)
