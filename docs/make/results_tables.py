@@ -64,9 +64,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its cells, row by row, under the heads."""
+    """One table: its cells, row by row, under the heads; `head` is the first column's."""
 
     reference: Reference
+    head: str
     heads: list[str]
     rows: dict[str, list[Cell]]
 
@@ -74,7 +75,7 @@ class Table:
         """Returns the table's lines."""
         scores = self.reference.scores
         rows = [[label, *(cell.text(scores, paper) for cell in cells)] for label, cells in self.rows.items()]
-        return table(["run" if all(label.startswith("`") for label in self.rows) else "", *self.heads], rows)
+        return table([self.head, *self.heads], rows)
 
 
 def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Table]:
@@ -111,7 +112,7 @@ def _table(name: str, entry: Mapping[str, Any], root: Path) -> Table:
                 raise unknown(f"key of a column of table {name}", key, known)
     rows = _rows(reference, entry)
     return Table(
-        reference, list(columns),
+        reference, entry.get("head", "run"), list(columns),
         {label: [Cell(**{**row, **column}) for column in columns.values()] for label, row in rows.items()},
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ def accuracy(run: str, **others: object) -> Cell:
 
 
 def one_row(cells: list[Cell], *measured: Score) -> Table:
-    return Table(Reference("toy", {}, measured), ["x"] * len(cells), {"`foo`": cells})
+    return Table(Reference("toy", {}, measured), "run", ["x"] * len(cells), {"`foo`": cells})
 
 
 def test_every_committed_page_has_the_tables_that_the_command_writes():
