@@ -137,6 +137,8 @@ rule published_costs:
     threads: 1
     resources:
         runtime=minutes("published_costs"),
+    # Not last, where it would keep one core busy for a minute and the others idle.
+    priority: 60
     shell:
         logged("{PYTHON} -m methods published-costs --settings {input.settings:q} --out {output}")
 
