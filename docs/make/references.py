@@ -16,11 +16,15 @@ Key = tuple[str, float, str]  # data set, epsilon, run
 
 @dataclass(frozen=True)
 class Reference:
-    """A folder of measured scores, and which method each of its runs trained."""
+    """A folder of measured scores, which method each of its runs trained, and how long its stages took.
+
+    `seconds` are those of all jobs of a stage together, each on one core.
+    """
 
     name: str
     method_of: Mapping[str, str]
     scores: Sequence[Score]
+    seconds: Mapping[str, float]
 
     def keys(self, method: str) -> list[Key]:
         """Returns the runs of a method: by data set, from the largest epsilon on, then by name."""
@@ -34,9 +38,9 @@ class Reference:
 
 def read_reference(folder: Path) -> Reference:
     """Returns a folder of results/reference. Raises UserError for a file that is missing or damaged."""
-    runs: dict[str, Any] = read_object(folder / "provenance.json", "provenance.json")["settings"]["runs"]
-    methods = {run: settings["method"] for run, settings in runs.items()}
-    return Reference(folder.name, methods, read_scores(folder / "scores.csv"))
+    record: dict[str, Any] = read_object(folder / "provenance.json", "provenance.json")
+    methods = {run: settings["method"] for run, settings in record["settings"]["runs"].items()}
+    return Reference(folder.name, methods, read_scores(folder / "scores.csv"), record["job_seconds"])
 
 
 def ranged(values: Sequence[float], digits: int) -> str:

@@ -24,7 +24,7 @@ DESCRIBED = ROOT / "docs/make/results.yaml"
 ALL = "all"
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
-_PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n(?:\|.*\n)*", re.MULTILINE)
+_PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n((?:\|.*\n)*)", re.MULTILINE)
 _PUBLISHED_DIGITS = 2
 
 
@@ -63,6 +63,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Stages:
+    """How long each stage of a committed run took, the longest first."""
+
+    reference: Reference
+
+    def markdown(self, paper: Iterable[Score]) -> str:
+        """Returns the table's lines; `paper` has no part in it."""
+        seconds = {stage: value for stage, value in self.reference.seconds.items() if stage != "total"}
+        whole = sum(seconds.values())
+        rows = [
+            [f"`{stage}`", f"{value:.0f}", f"{value / whole:.1%}"]
+            for stage, value in sorted(seconds.items(), key=lambda pair: -pair[1])
+        ]
+        return table(["stage", "seconds of a core", "share"], [*rows, ["all", f"{whole:.0f}", "100.0%"]])
+
+
+@dataclass(frozen=True)
 class Table:
     """One table: its cells, row by row, under the heads; `head` is the first column's."""
 
@@ -78,19 +95,20 @@ class Table:
         return table([self.head, *self.heads], rows)
 
 
-def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Table]:
+def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Table | Stages]:
     """Returns the described tables by name. Raises UserError for a key or a reference that does not exist."""
     return {name: _table(name, entry, root) for name, entry in read_yaml(path).items()}
 
 
-def filled(page: str, tables: Mapping[str, Table], paper: Iterable[Score]) -> str:
+def filled(page: str, tables: Mapping[str, Table | Stages], paper: Iterable[Score]) -> str:
     """Returns a page's text with each of its tables written anew. Raises UserError for one that is not described."""
 
     def written(place: re.Match[str]) -> str:
         name = place[1]
         if name not in tables:
             raise unknown("table of a page", name, tables)
-        return f"<!-- table: {name} -->\n\n{tables[name].markdown(paper)}\n"
+        # The empty line above a table that is not there yet is also the one below it.
+        return f"<!-- table: {name} -->\n\n{tables[name].markdown(paper)}\n" + ("" if place[2] else "\n")
 
     return _PLACE.sub(written, page)
 
@@ -102,8 +120,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     return {path: filled(text, tables, paper) for path, text in found.items() if _PLACE.search(text)}
 
 
-def _table(name: str, entry: Mapping[str, Any], root: Path) -> Table:
+def _table(name: str, entry: Mapping[str, Any], root: Path) -> Table | Stages:
     reference = read_reference(root / "results/reference" / entry["reference"])
+    if entry.get("stages"):
+        return Stages(reference)
     columns = entry["columns"]
     known = {item.name for item in fields(Cell)}
     for column in columns.values():
@@ -133,10 +153,10 @@ def _all_runs(reference: Reference, first: Mapping[str, Any], without: Iterable[
     """Returns the runs of a reference: those that keep their budget by the sound count, the best of a kind first."""
     spent = {s.method: s.value <= s.epsilon for s in reference.scores if s.metric == "eps_sound"}
 
-    def place(run: str) -> tuple[int, float]:
+    def place(run: str) -> tuple[int, float, str]:
         group = 2 + CEILINGS.index(run) if run in CEILINGS else 0 if spent.get(run) else 1
         values = Cell(**{**first, "run": run}).values(reference.scores)
-        return group, -sum(values) / max(1, len(values))
+        return group, -sum(values) / max(1, len(values)), run
 
     return sorted({s.method for s in reference.scores} - set(without), key=place)
 

@@ -20,7 +20,7 @@ def accuracy(run: str, **others: object) -> Cell:
 
 
 def one_row(cells: list[Cell], *measured: Score) -> Table:
-    return Table(Reference("toy", {}, measured), "run", ["x"] * len(cells), {"`foo`": cells})
+    return Table(Reference("toy", {}, measured, {}), "run", ["x"] * len(cells), {"`foo`": cells})
 
 
 def test_every_committed_page_has_the_tables_that_the_command_writes():
@@ -45,7 +45,7 @@ def test_a_number_on_a_page_is_written_anew_and_words_around_it_stay():
     tables = {"toy": one_row([accuracy("foo")], score("foo", "g2r_cnn", 0.25))}
     assert filled(page, tables, []) == page.replace("`foo` | 0.111", "`foo` | 0.250")
     # A table that is not there yet.
-    assert filled("<!-- table: toy -->\n\nafter\n", tables, []).count("0.250") == 1
+    assert filled("<!-- table: toy -->\n\nafter\n", tables, []).endswith("| `foo` | 0.250 |\n\nafter\n")
     with pytest.raises(UserError, match=r"unknown table of a page 'tyo'.*toy"):
         filled(page.replace("toy", "tyo"), tables, [])
 
@@ -58,14 +58,19 @@ def test_all_rows_are_those_that_keep_their_budget_then_the_others_then_the_ceil
     ]  # fmt: skip
     measured += [score(run, "g2r_cnn", 0.95, epsilon=float("inf")) for run in ("real", "nonprivate")]
     first = {"dataset": "mnist", "metric": "g2r_cnn", "digits": 3}
-    rows = results_tables._all_runs(Reference("toy", {}, measured), first, without=[])
+    rows = results_tables._all_runs(Reference("toy", {}, measured, {}), first, without=[])
     assert rows == ["high", "low", "over", "nonprivate", "real"]
-    assert results_tables._all_runs(Reference("toy", {}, measured), first, without=["over"])[2] == "nonprivate"
+    assert results_tables._all_runs(Reference("toy", {}, measured, {}), first, without=["over"])[2] == "nonprivate"
+
+
+def test_stages_are_shown_from_the_longest_with_their_shares():
+    text = results_tables.Stages(Reference("toy", {}, [], {"data": 10.0, "train": 30.0, "total": 99.0})).markdown([])
+    assert text.splitlines()[2:] == ["| `train` | 30 | 75.0% |", "| `data` | 10 | 25.0% |", "| all | 40 | 100.0% |"]
 
 
 def test_a_misspelt_key_of_a_column_is_named(tmp_path):
     described = tmp_path / "results.yaml"
     text = results_tables.DESCRIBED.read_text(encoding="utf-8")
     described.write_text(text.replace("metric: fwd", "metrik: fwd", 1), encoding="utf-8")
-    with pytest.raises(UserError, match="metrik.*did you mean 'metric'"):
+    with pytest.raises(UserError, match=r"metrik.*did you mean 'metric'"):
         read_tables(described)
