@@ -10,6 +10,7 @@ import torch
 
 from methods.core import registry
 from methods.core.accounting.calibration import epsilon
+from methods.core.gaussians import release as release_module
 from methods.core.method import Context
 from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -88,6 +89,15 @@ def test_each_release_reads_every_record_once_and_no_second_time(tmp_path: Path)
         for t in (0, 1):
             with pytest.raises(BudgetExhausted):
                 method.step(t, data, ledger)
+
+
+def test_records_of_all_blocks_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (100, 7):
+        monkeypatch.setattr(release_module, "_BLOCK", size)
+        method = trained(build(spec(30), FREE, splits=0), bars(30), tmp_path / str(size), FREE)
+        found.append(method.public_state()["means"])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 def test_the_second_release_is_about_the_means_that_the_first_gave(tmp_path: Path) -> None:
