@@ -18,7 +18,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, Budget
 from methods.core.sharded import stacks
-from methods.core.sharded.poisson_shards import FAKES_PER_CLASS, PoissonStep
+from methods.core.sharded.poisson_shards import FAKES_PER_CLASS, PoissonStep, shard_rng
 from workflow.common.errors import UserError
 
 SOUND = Budget(10.0, 1e-5, "sound")
@@ -187,7 +187,8 @@ def test_a_critic_batch_holds_distinct_records_of_its_own_shard_with_fakes_of_th
     parts = partition(60, 6, seed=0)
     fakes = (torch.arange(10 * FAKES_PER_CLASS) % 10).float().view(-1, 1, 1, 1)
     rng = torch.Generator().manual_seed(0)
-    step = PoissonStep(torch.tensor([5, 2]), parts[[5, 2]], data, grant, rng, fakes)
+    rngs = [shard_rng(rng, shard) for shard in (5, 2)]
+    step = PoissonStep(torch.tensor([5, 2]), parts[[5, 2]], data, grant, rngs, fakes)
     read, labels = step.read(4)
     assert read.shape == (2, 4, 1, 2, 2) and labels.shape == (2, 4)
     for place, shard in enumerate((5, 2)):
@@ -196,6 +197,28 @@ def test_a_critic_batch_holds_distinct_records_of_its_own_shard_with_fakes_of_th
         assert labels[place].tolist() == [record % 10 for record in which]
     assert torch.equal(step.fakes_like(labels)[..., 0, 0, 0].long(), labels)
     assert step.read(99)[0].shape[1] == 10
+
+
+@pytest.mark.parametrize("method", ["gs_wgan", "dpac"])
+def test_whether_a_shard_is_drawn_moves_no_row_of_another(method, tmp_path, monkeypatch):
+    """The sound count reveals the others' rows: what they draw may not follow from the one that is hidden."""
+    found = {}
+    for name, drawn in (("with", [0, 2, 3, 5]), ("without", [0, 3, 5])):
+        rows: list[torch.Tensor] = []
+        # Nothing is answered, so that the generator is the same in both; the critics remember all they saw.
+        monkeypatch.setattr(
+            Grant, "sum", lambda grant, chunks, width, device=None, rows=rows: rows.append(torch.cat([*chunks]))
+            or torch.zeros(width),
+        )  # fmt: skip
+        monkeypatch.setattr(Grant, "poisson_batch", lambda grant, count, drawn=drawn: torch.tensor(drawn))
+        others = {"classifier_start": 0} if method == "dpac" else {}
+        made, ledger = start(tmp_path / name, method, toy_records(), critic_steps=2, **others)
+        for t in range(3):
+            made.step(t, toy_records(), ledger)
+        found[name] = rows
+    for both, alone in zip(found["with"], found["without"], strict=True):
+        assert float(alone.abs().max()) > 0
+        torch.testing.assert_close(both[[0, 2, 3]], alone, rtol=1e-3, atol=1e-6)
 
 
 def test_the_classifier_joins_at_its_step_and_adds_its_share(tmp_path, monkeypatch):

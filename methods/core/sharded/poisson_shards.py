@@ -8,8 +8,9 @@ one batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class PoissonShards(Mechanism):
 
         def rows() -> Iterator[torch.Tensor]:
             for shards in at_once(drawn, self.device):
-                step = PoissonStep(sent(shards, self.device), self.shards[shards], data, grant, rng, pool, shared)
+                rngs = [shard_rng(rng, shard) for shard in shards.tolist()]
+                step = PoissonStep(sent(shards, self.device), self.shards[shards], data, grant, rngs, pool, shared)
                 critics = players.train_critics(step)
                 yield players.shard_gradients(t, critics, fakes.detach(), labels, step).flatten(1)
 
@@ -85,19 +87,29 @@ class PoissonShards(Mechanism):
         return fakes, total.view_as(fakes) / self.hp.shards_per_step
 
 
+def shard_rng(rng: torch.Generator, shard: int) -> torch.Generator:
+    """Returns the generator of all that one shard draws in the step whose generator is `rng`.
+
+    The sound count reveals the rows of all shards but one, so they may not depend on whether that one is drawn, as they
+    would if the drawn shards took turns with one generator.
+    """
+    return named_rng(rng.initial_seed(), "shard", shard)
+
+
 @dataclass(frozen=True)
 class PoissonStep:
     """What one step may do with some of the shards that it drew; see `interface.ShardStep`.
 
-    `shards` int64 [M] are their numbers, on the device, `records` int64 [M, size] their records, on the CPU; `fakes`
-    [classes * FAKES_PER_CLASS, C, H, W] are current fakes whose labels are 0 .. classes - 1, again and again.
+    `shards` int64 [M] are their numbers, on the device, `records` int64 [M, size] their records, on the CPU, `rngs` a
+    generator for each of them, of `shard_rng`; `fakes` [classes * FAKES_PER_CLASS, C, H, W] are current fakes whose
+    labels are 0 .. classes - 1, again and again.
     """
 
     shards: torch.Tensor
     records: torch.Tensor
     data: PrivateData
     grant: Grant
-    rng: torch.Generator
+    rngs: Sequence[torch.Generator]
     fakes: torch.Tensor
     shared: Any = None
 
@@ -108,7 +120,7 @@ class PoissonStep:
 
     def read(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `size` distinct random records of each shard, or all it has: [M, B, C, H, W] and labels [M, B]."""
-        order = torch.rand(self.records.shape, generator=self.rng).argsort(dim=1)[:, :size]
+        order = self._each(torch.rand, self.records.shape[1]).argsort(dim=1)[:, :size]
         images, labels = self.data.read(self.grant, self.records.gather(1, order).flatten())
         images = sent(images, self.fakes.device).float() / 255
         return images.view(*order.shape, *images.shape[1:]), sent(labels, self.fakes.device).view(order.shape)
@@ -118,13 +130,17 @@ class PoissonStep:
         for _ in range(steps):
             images, labels = self.read(size)
             fakes = self.fakes_like(labels)
-            share = sent(torch.rand(*labels.shape, 1, 1, 1, generator=self.rng), images.device)
+            share = sent(self._each(torch.rand, labels.shape[1], 1, 1, 1), images.device)
             yield images, fakes, labels, share
 
     def fakes_like(self, labels: torch.Tensor) -> torch.Tensor:
         """Returns random fakes [M, B, C, H, W] of the labels [M, B]."""
-        turn = sent(torch.randint(FAKES_PER_CLASS, labels.shape, generator=self.rng), labels.device)
+        turn = sent(self._each(partial(torch.randint, FAKES_PER_CLASS), labels.shape[1]), labels.device)
         return self.fakes[turn * (len(self.fakes) // FAKES_PER_CLASS) + labels]
+
+    def _each(self, draw: Callable[..., torch.Tensor], *shape: int) -> torch.Tensor:
+        """Returns what `draw` draws of a shape for each shard, by its own generator, [M, *shape]."""
+        return torch.stack([draw(shape, generator=rng) for rng in self.rngs])
 
     def copies(self, networks: NetworkBatch) -> NetworkBatch:
         """Returns a copy of the one network for each shard."""
