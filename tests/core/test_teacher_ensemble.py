@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.choices import CHOICES
+from methods.core.teachers import ensemble
 from methods.core.teachers.ensemble import Teachers
 from methods.core.teachers.kept_weights import rounding_noise, stochastically_rounded
 from methods.core.teachers.nets import DISCRIMINATORS, ConvDiscriminator, Generator
@@ -203,15 +205,32 @@ def test_weights_keep_what_products_in_sixteen_bits_would_lose(tmp_path: Path) -
     assert weights.dtype == torch.float32 and (weights != weights.bfloat16()).any()
 
 
+def test_two_threads_never_call_one_module_which_would_mix_their_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, used = teachers("mlp"), []
+    call = ensemble.functional_call
+    monkeypatch.setattr(ensemble, "functional_call", lambda net, *rest: used.append(net) or call(net, *rest))
+    for _ in range(2):
+        thread = threading.Thread(target=made.logits, args=public_batch(0))
+        thread.start()
+        thread.join()
+    made.logits(*public_batch(0))
+    made.logits(*public_batch(0))
+    first, second, *here = used
+    assert first is not second and first is not here[0] is not second and here[0] is here[-1]
+
+
 @pytest.mark.parametrize("slots", [None, SLOTS])
 @pytest.mark.parametrize("kept", ["fp32", "bf16"])
-def test_stacks_side_by_side_on_threads_are_stacks_in_turn(kept: str, slots: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["conv_norm", "mlp"])
+def test_stacks_side_by_side_on_threads_are_stacks_in_turn(
+    kind: str, kept: str, slots: int | None, tmp_path: Path
+) -> None:
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            made = teachers("conv_norm", 1, SHARED_PARTS, kept=kept, slots=slots)
+            made = teachers(kind, 1, SHARED_PARTS, kept=kept, slots=slots)
             with CHOICES.changed(threads=threads > 1):
                 train(made, records(), tmp_path, steps=2)
                 found.append((made.state(), torch.cat(list(made.gradients(*public_batch(9))))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -77,6 +79,7 @@ class Teachers:
         self._decay, self._seed, self._slots, self._precision = decay, seed, slots, PRECISIONS[precision]
         with torch.device("meta"):
             self._network = build()
+        self._own = threading.local()
         self._parts, self._classes, self._rate, self._device, self._chunk = (
             parts, num_classes, learning_rate, device, chunk
         )  # fmt: skip
@@ -250,13 +253,20 @@ class Teachers:
 
     def _call(self, weights: Weights, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns logits [n, B] for images [B, C, H, W] or [n, B, C, H, W] with labels likewise, one by one in form."""
+        network = self._network_of_this_thread()
 
         def logits(weights: Weights, *inputs: torch.Tensor) -> torch.Tensor:
-            return functional_call(self._network, weights, inputs)
+            return functional_call(network, weights, inputs)
 
         dims = (0, 0 if images.ndim == 5 else None, 0 if labels.ndim == 3 else None)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16):
             return vmap(logits, dims)(weights, images, labels).float()
+
+    def _network_of_this_thread(self) -> nn.Module:
+        # A functional call puts its weights into the module meanwhile: two threads would meet in one.
+        if not hasattr(self._own, "network"):
+            self._own.network = copy.deepcopy(self._network)
+        return self._own.network
 
     def _is_stacked(self) -> bool:
         return CHOICES.batched_teachers and hasattr(self._network, "stacked")
