@@ -15,7 +15,7 @@ from typing import Any
 from docs.make.references import Reference, number, ranged, read_reference, table
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.files import write_text
+from workflow.common.files import read_lines, write_text
 from workflow.common.options import Parser
 from workflow.common.readers.yaml_text import read_yaml
 
@@ -80,6 +80,37 @@ class Stages:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Some of a benchmark's measurements: medians, with the lowest and highest of their repeats for ratios.
+
+    `rows` say which `case` and `at` they are of, `columns` which `quantity`, in how many `digits`, `times` what.
+    """
+
+    path: Path
+    head: str
+    rows: Mapping[str, Mapping[str, Any]]
+    columns: Mapping[str, Mapping[str, Any]]
+
+    def markdown(self, paper: Iterable[Score]) -> str:
+        """Returns the table's lines; `paper` has no part in it. Raises UserError for a file that is missing."""
+        measured = read_lines(self.path, ("case", "at", "quantity", "value"), "a command of benchmarks/").values()
+        found = {(one["case"], one["at"], one["quantity"]): one for one in measured}
+        rows = [
+            [label, *(self._cell(found.get((row["case"], str(row["at"]), column["quantity"])), column)
+                      for column in self.columns.values())]
+            for label, row in self.rows.items()
+        ]  # fmt: skip
+        return table([self.head, *self.columns], rows)
+
+    def _cell(self, measured: Mapping[str, str] | None, column: Mapping[str, Any]) -> str:
+        if measured is None:
+            return "-"
+        names = ("value", "low", "high") if measured["unit"] == "x" else ("value",)
+        value, *ends = (number(float(measured[name]) * column.get("times", 1), column["digits"]) for name in names)
+        return f"{value} ({ends[0]} to {ends[1]})" if ends else value
+
+
+@dataclass(frozen=True)
 class Table:
     """One table: its cells, row by row, under the heads; `head` is the first column's."""
 
@@ -95,12 +126,15 @@ class Table:
         return table([self.head, *self.heads], rows)
 
 
-def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Table | Stages]:
+Written = Table | Stages | Timings
+
+
+def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Written]:
     """Returns the described tables by name. Raises UserError for a key or a reference that does not exist."""
     return {name: _table(name, entry, root) for name, entry in read_yaml(path).items()}
 
 
-def filled(page: str, tables: Mapping[str, Table | Stages], paper: Iterable[Score]) -> str:
+def filled(page: str, tables: Mapping[str, Written], paper: Iterable[Score]) -> str:
     """Returns a page's text with each of its tables written anew. Raises UserError for one that is not described."""
 
     def written(place: re.Match[str]) -> str:
@@ -120,7 +154,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     return {path: filled(text, tables, paper) for path, text in found.items() if _PLACE.search(text)}
 
 
-def _table(name: str, entry: Mapping[str, Any], root: Path) -> Table | Stages:
+def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
+    if "benchmark" in entry:
+        path = root / "benchmarks/results" / entry["benchmark"]
+        return Timings(path, entry["head"], entry["rows"], entry["columns"])
     reference = read_reference(root / "results/reference" / entry["reference"])
     if entry.get("stages"):
         return Stages(reference)

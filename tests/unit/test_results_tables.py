@@ -68,6 +68,17 @@ def test_stages_are_shown_from_the_longest_with_their_shares():
     assert text.splitlines()[2:] == ["| `train` | 30 | 75.0% |", "| `data` | 10 | 25.0% |", "| all | 40 | 100.0% |"]
 
 
+def test_timings_show_a_median_and_for_ratios_the_lowest_and_highest(tmp_path):
+    path = tmp_path / "toy.csv"
+    path.write_text("part,case,at,quantity,value,unit,low,high\np,foo,16,ours,0.05,s,0.04,0.06\np,foo,16,ratio,2,x,1.5,3\n")
+    columns = {
+        "ms": {"quantity": "ours", "digits": 0, "times": 1000}, "times": {"quantity": "ratio", "digits": 1},
+        "none": {"quantity": "other", "digits": 1},
+    }  # fmt: skip
+    made = results_tables.Timings(path, "width", {"16": {"case": "foo", "at": 16}}, columns).markdown([])
+    assert made.splitlines()[::2] == ["| width | ms | times | none |", "| 16 | 50 | 2.0 (1.5 to 3.0) | - |"]
+
+
 def test_a_misspelt_key_of_a_column_is_named(tmp_path):
     described = tmp_path / "results.yaml"
     text = results_tables.DESCRIBED.read_text(encoding="utf-8")
