@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir())
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README, RESULTS, MAP = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md", "docs/map.md"))
-SOUND = read_scores(ROOT / "results/reference/quick_sound/scores.csv")
+BY_AUTHORS = read_scores(ROOT / "results/reference/quick_sound/scores.csv")
+SOUND = read_scores(ROOT / "results/reference/sound_shards/scores.csv")
 SEEDS, BEST = read_scores(ROOT / "results/reference/quick_seeds/scores.csv"), ("dpac_scatter", "dp_gauss", "dp_ntk")
 COLUMNS = [(dataset, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")] + [
     (dataset, "r2g_cnn") for dataset in ("mnist", "fashion_mnist")
@@ -102,10 +103,11 @@ def rows_of_seeds(section: str) -> list[str]:
 
 def test_the_table_of_seeds_is_the_committed_run():
     expected = []
-    for run in ("gs_wgan", "gs_wgan_sound", "dpac", "dpac_sound"):
-        cells = [over_seeds(SOUND, run, dataset, 10, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")]
+    rows = [(SOUND, "gs_wgan_sound"), (SOUND, "dpac_sound"), (BY_AUTHORS, "gs_wgan"), (BY_AUTHORS, "dpac")]
+    for measured, run in rows:
+        cells = [over_seeds(measured, run, dataset, 10, "g2r_cnn") for dataset in ("mnist", "fashion_mnist")]
         for count in ("eps_published", "eps_sound"):
-            spent = [one.value for one in SOUND if (one.method, one.dataset, one.metric) == (run, "mnist", count)]
+            spent = [one.value for one in measured if (one.method, one.dataset, one.metric) == (run, "mnist", count)]
             cells.append(f"{mean(spent):.1f}")
         expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
     assert rows_of_seeds("At a sound ε, by several shards") == expected
@@ -144,7 +146,9 @@ def test_the_table_of_8000_faces_is_the_committed_run():
     columns = ("g2r_cnn", 3), ("g2r_mlp", 3), ("r2g_cnn", 3), ("fid_classifier", 1), ("fwd", 2), ("recall", 2)
     section = RESULTS.split("## 8,000 faces\n")[1].split("\n## ")[0]
     shown = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, flags=re.MULTILINE)
-    assert {run for run, _ in shown} == {run for run, _, _ in measured}
+    # Their sound epsilon is not proved, as the page says.
+    disowned = {"gs_wgan_sound", "dpac_sound"}
+    assert {run for run, _ in shown} == {run for run, _, _ in measured} - disowned
     for run, cells in shown:
         private = run not in ("real", "nonprivate")
         values = [number(measured.get((run, "celeba10k", metric)), digits) for metric, digits in columns]
