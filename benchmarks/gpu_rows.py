@@ -50,9 +50,11 @@ def _line(config: Config, job: Job) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m benchmarks.gpu_rows", description=__doc__)
     parser.add_argument("parts", nargs="+", metavar="PART", help=", ".join(PARTS))
-    for part in parser.parse_args(argv).parts:
+    parts = parser.parse_args(argv).parts
+    for part in parts:
         if part not in PARTS:
             raise unknown("part", part, PARTS)
+    for part in parts:
         for line in lines(part):
             print(line)
 

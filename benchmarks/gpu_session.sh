@@ -19,14 +19,14 @@ fail() { echo "error: $1" >&2; exit 2; }
 left() { echo $((END - $(date +%s))); }
 again() { echo "slot over: $1 goes on in the next one" >&2; exit $AGAIN; }
 
-[[ ${1:-} =~ ^[0-9]+$ && $1 -ge 2 ]] || fail "benchmarks/gpu_session.sh takes a slot's whole minutes, 2 or more, got '${1:-}'"
+[[ ${1:-} =~ ^[1-9][0-9]{0,3}$ && $1 -ge 2 ]] || fail "benchmarks/gpu_session.sh takes a slot's whole minutes, 2 to 9999, got '${1:-}'"
 END=$(($(date +%s) + 60 * $1 - RESERVE))
 shift
 [ $# -gt 0 ] || set -- tests speed paper
 for part; do
   case $part in tests | speed | paper | teachers) ;; *) fail "unknown part '$part'; valid: tests, speed, paper, teachers" ;; esac
 done
-"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || fail "$PYTHON has no torch that sees a GPU"
+"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2> /dev/null || fail "$PYTHON has no torch that sees a GPU"
 mkdir -p "$OUT" || fail "OUT $OUT cannot be made"
 
 # once NAME SECONDS COMMAND...: unless it was done in an earlier slot; a slot that has not SECONDS left ends before.

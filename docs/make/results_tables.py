@@ -16,12 +16,14 @@ from docs.make.references import Reference, number, ranged, read_reference, tabl
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import read_lines, write_text
+from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 from workflow.common.readers.yaml_text import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
 ALL = "all"
+KEYS = ("reference", "benchmark", "stages", "head", "rows", "without", "columns")
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
 _PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n((?:\|.*\n)*)", re.MULTILINE)
@@ -130,8 +132,11 @@ Written = Table | Stages | Timings
 
 
 def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Written]:
-    """Returns the described tables by name. Raises UserError for a key or a reference that does not exist."""
-    return {name: _table(name, entry, root) for name, entry in read_yaml(path).items()}
+    """Returns the described tables by name. Raises UserError for a key or a name that does not exist or is missing."""
+    described = read_yaml(path)
+    if not isinstance(described, Mapping) or not all(isinstance(entry, Mapping) for entry in described.values()):
+        raise UserError(f"{path} must hold a mapping of tables; see the committed one")
+    return {str(name): _table(str(name), entry, root) for name, entry in described.items()}
 
 
 def filled(page: str, tables: Mapping[str, Written], paper: Iterable[Score]) -> str:
@@ -155,23 +160,46 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
+    _check_keys(f"table {name}", entry, KEYS, () if "stages" in entry else ("rows", "columns"))
+    head = str(entry.get("head", "run"))
     if "benchmark" in entry:
         path = root / "benchmarks/results" / entry["benchmark"]
-        return Timings(path, entry["head"], entry["rows"], entry["columns"])
-    reference = read_reference(root / "results/reference" / entry["reference"])
-    if entry.get("stages"):
+        return Timings(path, head, entry["rows"], entry["columns"])
+    _check_keys(f"table {name}", entry, KEYS, ("reference",))
+    reference = read_reference(root / "results/reference" / str(entry["reference"]))
+    if "stages" in entry:
         return Stages(reference)
     columns = entry["columns"]
-    known = {item.name for item in fields(Cell)}
-    for column in columns.values():
-        for key in column:
-            if key not in known:
-                raise unknown(f"key of a column of table {name}", key, known)
-    rows = _rows(reference, entry)
-    return Table(
-        reference, entry.get("head", "run"), list(columns),
-        {label: [Cell(**{**row, **column}) for column in columns.values()] for label, row in rows.items()},
-    )  # fmt: skip
+    rows = {
+        label: [_cell(name, {**row, **column}, reference) for column in columns.values()]
+        for label, row in _rows(reference, entry).items()
+    }
+    return Table(reference, head, list(map(str, columns)), rows)
+
+
+def _check_keys(what: str, entry: Mapping[str, Any], known: Iterable[str], needed: Iterable[str]) -> None:
+    for key in entry:
+        if key not in known:
+            raise unknown(f"key of {what}", key, known)
+    for key in needed:
+        if key not in entry:
+            raise UserError(f"{what} lacks {key}; see the other tables of docs/make/results.yaml")
+
+
+def _cell(table_name: str, said: Mapping[str, Any], reference: Reference) -> Cell:
+    """Returns the cell that a row and a column say together. Raises UserError for what the reference does not hold."""
+    what = f"a cell of table {table_name}"
+    _check_keys(what, said, [item.name for item in fields(Cell)], ("run", "dataset", "metric", "digits"))
+    for key, names in (
+        ("run", {s.method for s in reference.scores}),
+        ("dataset", {s.dataset for s in reference.scores}),
+        ("metric", set(METRICS)),
+        ("digits", range(7)),
+        ("epsilon", {None, *(s.epsilon for s in reference.scores)}),
+    ):
+        if (value := said.get(key)) not in names:
+            raise unknown(f"{key} of {what}", value, names)
+    return Cell(**said)
 
 
 def _rows(reference: Reference, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -74,7 +74,7 @@ def test_nothing_begins_where_torch_sees_no_card(session) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [((), "got ''"), (("0",), "2 or more, got '0'"), (("ten",), "got 'ten'"), (("10", "papers"), "valid: tests,")],
+    [((), "got ''"), (("0",), "2 to 9999, got '0'"), (("ten",), "got 'ten'"), (("10", "papers"), "valid: tests,")],
 )
 def test_a_wrong_call_ends_in_one_line(session, arguments, says) -> None:
     code, error, calls = session(*arguments)

@@ -79,9 +79,27 @@ def test_timings_show_a_median_and_for_ratios_the_lowest_and_highest(tmp_path):
     assert made.splitlines()[::2] == ["| width | ms | times | none |", "| 16 | 50 | 2.0 (1.5 to 3.0) | - |"]
 
 
-def test_a_misspelt_key_of_a_column_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("metric: fwd", "metrik: fwd", r"'metrik'.*did you mean 'metric'"),
+        ("metric: fwd", "metric: fdw", r"unknown metric of a cell of table best_distances 'fdw'"),
+        ("[dpac_scatter, dp_gauss", "[dpac_scater, dp_gauss", r"'dpac_scater'.*did you mean 'dpac_scatter'"),
+        ("dataset: mnist,", "dataset: mnits,", r"'mnits'.*did you mean 'mnist'"),
+        ("epsilon: 10,", "epsilon: -10,", r"unknown epsilon of a cell.*'-10'"),
+        ("digits: 3", "digits: three", r"unknown digits of a cell.*'three'"),
+        ("reference: quick_seeds", "referense: quick_seeds", r"'referense'.*did you mean 'reference'"),
+        ("reference: quick_seeds", "head: run", "table best_gen2real lacks reference"),
+        ("without:", "withot:", r"'withot'.*did you mean 'without'"),
+    ],
+)
+def test_what_a_description_misspells_is_named_and_writes_nothing(right, wrong, message, tmp_path):
     described = tmp_path / "results.yaml"
     text = results_tables.DESCRIBED.read_text(encoding="utf-8")
-    described.write_text(text.replace("metric: fwd", "metrik: fwd", 1), encoding="utf-8")
-    with pytest.raises(UserError, match=r"metrik.*did you mean 'metric'"):
+    assert right in text
+    described.write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_tables(described)
+    described.write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="must hold a mapping of tables"):
         read_tables(described)

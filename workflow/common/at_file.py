@@ -28,6 +28,8 @@ def expanded(values: Iterable[str]) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
+    if not path:
+        raise UserError("@ names no file; write @FILE, a text file of one path a line")
     lines = read_text(path, "is no list", "give a text file of one path a line").splitlines()
     if not (found := [line.strip() for line in lines if line.strip()]):
         raise UserError(f"{path} lists nothing; give a text file of one path a line")
