@@ -10,7 +10,6 @@ from toys import CPU, TINY_GAN, TOY, toy_records
 from methods.core import registry
 from methods.core.method import WARM_START_SOURCE, Context
 from methods.core.privacy.ledger import Ledger
-from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET
 from methods.core.runs import warm_start
 from methods.core.sharded import half_done, pretraining
@@ -106,24 +105,23 @@ def test_a_kill_after_the_critics_were_written_leaves_no_half_of_them_for_good(s
 
 
 def test_a_second_maker_discards_nothing_while_the_first_one_works(tmp_path, monkeypatch) -> None:
-    wanted = {"critics": 1}
-    monkeypatch.setattr(warm_start.registry, "load", lambda name: maker)
+    def make(train: str) -> None:
+        warm_start.make("toy", {"critics": 1}, TOY, toy_records(), 0, CPU, tmp_path, train)
 
-    def make(records: list[int]) -> None:
-        data = PrivateData(toy_records()._images[records], toy_records()._labels[records])
-        warm_start.make("toy", wanted, TOY, data, 0, CPU, tmp_path)
-
-    class maker:
-        check_warm_start = staticmethod(lambda settings, public: None)
+    class Maker:
+        @staticmethod
+        def check_warm_start(settings, public) -> None:
+            pass
 
         @staticmethod
         def make_warm_start(settings, context, data, ledger, out) -> None:
             there = {path.name: path.read_bytes() for path in out.iterdir()}
             with pytest.raises(UserError, match="in use by another process"):
-                make([1, 0])
+                make("other records")
             assert {path.name: path.read_bytes() for path in out.iterdir()} == there
 
-    make([0, 1])
+    monkeypatch.setattr(warm_start.registry, "load", lambda name: Maker)
+    make("records")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["done.json", "ledger.jsonl", "source.json"]
 
 

@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_locked_is_refused(tmp_path: Path, monkeypatch, 
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(UserError, match="cannot lock .* on a file system with locks"), held(tmp_path):
+    with pytest.raises(UserError, match=r"cannot lock .* on a file system with locks"), held(tmp_path):
         pytest.fail("it was not held")
 
 

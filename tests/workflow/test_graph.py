@@ -225,7 +225,7 @@ def test_a_submission_that_is_begun_once_more_trains_no_finished_run_again(finis
     assert done.returncode == 0 and "rule train" in done.stdout, done.stdout
     assert "--again" not in json.loads((finished.folder / run).read_text())["arguments"]
     # The caller does not take that for a changed command.
-    assert "runs/mnist/alpha/eps10/seed0/run.json" not in finished.planned("--", run)
+    assert "runs/mnist/alpha/eps10/seed0/run.json" not in finished.planned(run)
 
 
 def test_quiet_output_is_the_progress_line_and_little_else(fresh: Project):
