@@ -31,10 +31,12 @@ def locked(folder: Path, name: Path | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before the lock is given back, so that the file of the next one stays.
-        with contextlib.suppress(OSError):
-            (folder / LOCK).unlink()
-        os.close(handle)
+        try:
+            # Before the lock is given back, so that the file of the next one stays.
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink()
+        finally:
+            os.close(handle)
 
 
 def _opened(folder: Path) -> int:
@@ -48,20 +50,19 @@ def _opened(folder: Path) -> int:
 
 def _taken(folder: Path, name: Path) -> int | None:
     """Returns a handle that holds a folder's lock, None where the locked file is the folder's no more."""
-    handle = _opened(folder)
+    handle, own = _opened(folder), False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.stat(folder / LOCK)):
-            return handle
-    except FileNotFoundError:
-        pass
+        with contextlib.suppress(FileNotFoundError):
+            own = os.path.samestat(os.fstat(handle), os.stat(folder / LOCK))
     except OSError as error:
-        os.close(handle)
         if error.errno in _TAKEN:
             raise UserError(f"{name} is in use by another process; wait for it to end") from None
         raise UserError(
             f"cannot lock {folder / LOCK} ({error.strerror}), and without locks a second process could charge the same"
             " records beside this one; use a folder on a file system with locks, such as a local disk"
         ) from None
-    os.close(handle)
-    return None
+    finally:
+        if not own:
+            os.close(handle)
+    return handle if own else None
