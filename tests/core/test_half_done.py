@@ -105,6 +105,8 @@ def test_a_kill_after_the_critics_were_written_leaves_no_half_of_them_for_good(s
 
 
 def test_a_second_maker_discards_nothing_while_the_first_one_works(tmp_path, monkeypatch) -> None:
+    made = []
+
     def make(train: str) -> None:
         warm_start.make("toy", {"critics": 1}, TOY, toy_records(), 0, CPU, tmp_path, train)
 
@@ -115,6 +117,8 @@ def test_a_second_maker_discards_nothing_while_the_first_one_works(tmp_path, mon
 
         @staticmethod
         def make_warm_start(settings, context, data, ledger, out) -> None:
+            made.append(1)
+            assert made == [1], "the second maker was let in"
             there = {path.name: path.read_bytes() for path in out.iterdir()}
             with pytest.raises(UserError, match="in use by another process"):
                 make("other records")
