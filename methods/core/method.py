@@ -20,6 +20,8 @@ from workflow.common.errors import UserError
 
 # A number of the device is fetched where the log has a row of its step: to fetch each would wait for the device.
 StepLog = dict[str, float | torch.Tensor]
+# The file in a warm start's folder that says from what it is made; it is there before `make_warm_start` begins.
+WARM_START_SOURCE = "source.json"
 
 
 @dataclass(frozen=True)

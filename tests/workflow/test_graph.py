@@ -217,6 +217,17 @@ def test_a_forced_rerun_of_a_training_says_the_word_that_a_finished_run_asks_for
     assert "--again" in json.loads((finished.folder / run).read_text())["arguments"]
 
 
+def test_a_submission_that_is_begun_once_more_trains_no_finished_run_again(finished: Project):
+    """The call in a cluster's job is forced to make its steps, whether or not an earlier try has made them."""
+    run = "results/quick/runs/mnist/alpha/eps10/seed0/run.json"
+    target = ("--target-jobs", "train:dataset=mnist,run=alpha,epsilon=10,seed=0", "--allowed-rules", "train")
+    done = finished.snakemake("--mode", "remote", "--force", "--nolock", *target)
+    assert done.returncode == 0 and "rule train" in done.stdout, done.stdout
+    assert "--again" not in json.loads((finished.folder / run).read_text())["arguments"]
+    # The caller does not take that for a changed command.
+    assert "runs/mnist/alpha/eps10/seed0/run.json" not in finished.planned(run)
+
+
 def test_quiet_output_is_the_progress_line_and_little_else(fresh: Project):
     plan = "results/quick/runs/mnist/alpha/eps10/seed0/plan.json"
     done = fresh.snakemake("--quiet", "rules", "host", "--", plan)

@@ -137,6 +137,9 @@ rule train:
             f"--warm-start {os.path.dirname(str(input.warm_start))}" if input.warm_start else ""
         ),
         folder=lambda wildcards, output: os.path.dirname(output.run),
+        # A submission's own call is forced to make all its steps, and a queue may begin it once more when the run has
+        # ended: to train it again would charge its records again. Reading `input` keeps this from being compared.
+        again=lambda wildcards, input: "--again" if workflow.is_main_process else "",
     log:
         f"{LOGS}/train/{RUN_LOG}.log",
     benchmark:
@@ -150,7 +153,7 @@ rule train:
     shell:
         # A forced rerun of a finished run goes through the same door as anybody's: the log says what it costs.
         logged(
-            "{PYTHON} -m methods train --again --plan {input.plan} --data {input.data} {params.warm_start}"
+            "{PYTHON} -m methods train {params.again} --plan {input.plan} --data {input.data} {params.warm_start}"
             " --threads {threads} --out {params.folder}",
             # Killed after its record was published: to train it again would charge its records again.
             whole="[ -s {output.run} ] && [ ! -e {params.folder}/private/ledger.jsonl ]",

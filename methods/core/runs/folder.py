@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +11,8 @@ from pathlib import Path
 from methods.core.privacy.answers import Answers
 from methods.core.runs.begun import begun_path
 from methods.core.runs.checkpoint import checkpoint_path
-from workflow.common.errors import UserError
-from workflow.common.files import cannot_write, clear_leftovers
+from workflow.common.files import clear_leftovers
+from workflow.common.locks import locked
 
 LEDGER, RECORD, LOG = "ledger.jsonl", "run.json", "log.csv"
 GENERATOR = "generator.safetensors"
@@ -66,30 +63,13 @@ def is_complete(folder: Path) -> bool:
 def held(folder: Path) -> Iterator[None]:
     """Holds a run's folder against a second process, and removes what killed ones were writing there.
 
-    Raises UserError where it is held, or cannot be made.
+    Raises UserError where it is held, cannot be made, or cannot be locked.
     """
     private = folder / "private"
-    try:
-        private.mkdir(parents=True, exist_ok=True)
-        handle = os.open(private, os.O_RDONLY)
-    except OSError as error:
-        raise cannot_write(private, error) from None
-    try:
-        _lock(handle, folder)
+    with locked(private, folder):
         for place in (folder, private, end(folder)):
             clear_leftovers(place)
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Where a disk does not lock folders, the ledger's own lock is left.
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-            raise UserError(f"{folder} is in use by another process; wait for it to end") from None
 
 
 def _has_charges(ledger: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from methods.core import registry
-from methods.core.method import Context
+from methods.core.method import WARM_START_SOURCE, Context
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
@@ -19,11 +19,10 @@ from methods.core.runs import noise_key
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError, shown
 from workflow.common.files import clear_leftovers, read_json, sha256, write_json
+from workflow.common.locks import LOCK, locked
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
 
-# What says from what a warm start was made.
-SOURCE = "source.json"
 # Of each file the SHA-256, in done.json; those of earlier versions have no such key.
 FILES = "files"
 
@@ -81,7 +80,7 @@ def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, dat
     folder = run / "private" / "critics"
     source = _source(settings, plan.public, plan.seed, data, data_digest)
     # Begun from other records, it would carry these into a run that charges the new ones.
-    if not (folder / "done.json").exists() or read_json(folder / SOURCE) != source:
+    if not (folder / "done.json").exists() or read_json(folder / WARM_START_SOURCE) != source:
         make(plan.method, settings, plan.public, data, plan.seed, device, folder, data_digest)
     return folder
 
@@ -99,23 +98,27 @@ def make(
     """Writes the artifact of `Method.warm_start` and, last, done.json into `out`; what is there already is kept.
 
     `settings` may hold numbers that follow the data (see PerRecord). `data_digest` names the training file: what was
-    begun from another one is discarded. Raises UserError, before that, for settings that cannot be, or a method without
-    a warm start.
+    begun from another one is discarded. Raises UserError, before that, for settings that cannot be, a method without a
+    warm start, and a folder in which another process works.
     """
     source = _source(settings, public, seed, data, data_digest)
     settings = source["settings"]
     registry.load(method).check_warm_start(settings, public)
-    _discard_others(out, source)
-    started = time.monotonic()
-    # An empty plan: nothing of this step may leave it, so every read is internal.
-    path = out / "ledger.jsonl"
-    with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
-        context = Context(public, (), seed, device)
-        registry.load(method).make_warm_start(settings, context, data, ledger, out)
-    seconds = round(time.monotonic() - started, 3)
-    files = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
-    done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files, "seconds": seconds}
-    write_json(out / "done.json", {**done, "provenance": provenance()})
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is no folder; give an empty or a new one")
+    # Before anything is discarded: a process that works on other records would go on beside this one.
+    with locked(out):
+        _discard_others(out, source)
+        started = time.monotonic()
+        # An empty plan: nothing of this step may leave it, so every read is internal.
+        path = out / "ledger.jsonl"
+        with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
+            context = Context(public, (), seed, device)
+            registry.load(method).make_warm_start(settings, context, data, ledger, out)
+        seconds = round(time.monotonic() - started, 3)
+        files = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
+        done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files, "seconds": seconds}
+        write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
 def _source(
@@ -135,11 +138,9 @@ def _discard_others(out: Path, source: dict[str, Any]) -> None:
 
     Raises UserError for a folder of other things.
     """
-    note = out / SOURCE
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is no folder; give an empty or a new one")
+    note = out / WARM_START_SOURCE
     clear_leftovers(out)
-    there = list(out.iterdir()) if out.exists() else []
+    there = [path for path in out.iterdir() if path.name != LOCK]
     if there and not note.exists():
         raise UserError(f"{out} holds {there[0].name}, which no warm start left there; choose another folder")
     if there and read_json(note) != source:

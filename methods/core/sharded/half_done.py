@@ -23,10 +23,17 @@ class HalfDone:
     Args:
         path: the file; None keeps nothing.
         batches, rngs: what training changes. They are put back in place by `restore`.
+        source: names the records and settings that they are trained from; a file of others is none that fits.
     """
 
-    def __init__(self, path: Path | None, batches: Sequence[NetworkBatch], rngs: Sequence[torch.Generator]) -> None:
-        self._path, self._batches, self._rngs = path, batches, rngs
+    def __init__(
+        self,
+        path: Path | None,
+        batches: Sequence[NetworkBatch],
+        rngs: Sequence[torch.Generator],
+        source: str = "",
+    ) -> None:
+        self._path, self._batches, self._rngs, self._source = path, batches, rngs, source
         self._kept = time.monotonic()
 
     def restore(self, device: torch.device) -> int:
@@ -37,6 +44,7 @@ class HalfDone:
             stored = torch.load(self._path, map_location=device, weights_only=True)
             shapes = [[_shapes(batch) for batch in batches] for batches in (stored["batches"], self._state())]
             fits = shapes[0] == shapes[1] and len(stored["rngs"]) == len(self._rngs)
+            fits = fits and stored["source"] == self._source
         except Exception:
             # Whatever is wrong with it, it is only time that is lost.
             fits = False
@@ -52,8 +60,9 @@ class HalfDone:
         """Notes that so many steps have ended, and keeps their state if the last one kept is old."""
         if self._path is None or time.monotonic() - self._kept < SECONDS:
             return
-        content = {"step": step, "batches": self._state(), "rngs": [rng.get_state() for rng in self._rngs]}
-        with atomic(self._path) as temporary:
+        content = {"source": self._source, "step": step, "batches": self._state()}
+        content["rngs"] = [rng.get_state() for rng in self._rngs]
+        with atomic(self._path, mode=0o600) as temporary:
             torch.save(content, temporary)
         self._kept = time.monotonic()
 

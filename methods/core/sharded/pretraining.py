@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
-from methods.core.method import Context
+from methods.core.method import WARM_START_SOURCE, Context
 from methods.core.partition import partition
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -27,7 +27,7 @@ from methods.core.sharded.nets import build_critic, build_generator, draw_latent
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed.threads import GoOn, for_each
 from methods.core.speed.transfers import sent
-from workflow.common.files import atomic
+from workflow.common.files import atomic, sha256
 from workflow.common.readers.guard import reading
 
 _Files = list[tuple[Path, range]]
@@ -92,6 +92,7 @@ def pretrained(folder: Path, shard: int) -> dict[str, torch.Tensor]:
 def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path) -> None:
     """Writes every shard's critic into files under `out`; those that are there already are kept."""
     shards = partition(context.public.num_train, hp.num_shards, context.seed)
+    source = _source(out)
     with tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None) as progress:
         missing = []
         for path, block in files(out, hp.num_shards):
@@ -101,13 +102,22 @@ def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: 
         def finish(group: _Files, go_on: GoOn) -> None:
             blocks = [block for _, block in group]
             half = out / f"half-{blocks[0].start:05d}-{blocks[-1].stop - 1:05d}.pt"
-            stacked = train(hp, context, shards, blocks, data, ledger, go_on, half)
+            stacked = train(hp, context, shards, blocks, data, ledger, go_on, half, source)
             for (path, block), state in zip(group, _split(stacked, blocks), strict=True):
                 _write(path, state)
                 progress.update(len(block))
             half.unlink(missing_ok=True)
 
         for_each(finish, _together(missing, context.device), context.device)
+    # A kill may have come between a file and the removal of what it was made from.
+    for half in out.glob("half-*.pt"):
+        half.unlink(missing_ok=True)
+
+
+def _source(out: Path) -> str:
+    """Returns the SHA-256 of what a folder notes of the records and settings of its critics; "" where it has none."""
+    note = out / WARM_START_SOURCE
+    return sha256(note) if note.exists() else ""
 
 
 def train(
@@ -119,17 +129,18 @@ def train(
     ledger: Ledger,
     go_on: GoOn = lambda: None,
     half: Path | None = None,
+    source: str = "",
 ) -> dict[str, torch.Tensor]:
     """Returns the state dicts, stacked, of the critics of all shards in `blocks`, trained as one stack.
 
     `shards` int64 [K, size] are the records of every shard; `go_on` is called before each step and may raise; `half` is
-    the file that keeps what is half done, and from which the same call goes on.
+    the file that keeps what is half done, and from which a call of the same `source` goes on.
     """
     each = [_block(context, shards, block, data, ledger) for block in blocks]
     numbers = [shard for block in blocks for shard in block]
     with _in_turn:
         critics, generators = _start(hp, context, numbers)
-    kept = HalfDone(half, (critics, generators), [block.rng for block in each])
+    kept = HalfDone(half, (critics, generators), [block.rng for block in each], source)
     for step in range(kept.restore(context.device), hp.warm_start_steps):
         kept.ended(step)
         go_on()
