@@ -7,8 +7,6 @@ convolution) and scaling (time and memory against each size). Run it on an idle 
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,23 +15,16 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import choices, plot, roofline, scaling, throughput
+from benchmarks.machine import RESULTS, add_options, machine_name
 from benchmarks.sizes import Sizes, full
 from benchmarks.table import Row, to_csv
 from methods.commands.arguments import use_machine
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_json, write_text
-from workflow.common.options import Parser, whole
+from workflow.common.options import Parser
 from workflow.common.provenance import provenance
 
 PARTS = {module.PART: module for module in (throughput, choices, roofline, scaling)}
-RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def machine_name(device: torch.device) -> str:
-    """Returns the folder name of a machine's results: its kind, such as cpu-2-cores, never its host name."""
-    if device.type == "cpu":
-        return f"cpu-{torch.get_num_threads()}-cores"
-    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
 
 
 def measure(parts: list[str], repeats: int, device: torch.device, out: Path, sizes: Sizes) -> list[Row]:
@@ -65,15 +56,7 @@ def _chosen(text: str) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {','.join(PARTS)} (default: all)")
-    parser.add_argument(
-        "--repeats", type=whole("--repeats", 1, 10_000), default=5, help="timed repeats of everything (default 5)"
-    )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument(
-        "--threads", type=whole("--threads"), default=cores, help=f"CPU threads (default: all cores, here {cores})"
-    )
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
+    add_options(parser)
     arguments = parser.parse_args(argv)
     parts = _chosen(arguments.only)
     if arguments.repeats < 1:

@@ -9,7 +9,6 @@ peer's result is from this suite's. Run it on an idle machine.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from benchmarks import clipped_sums, peer_fidelity
-from benchmarks.__main__ import RESULTS, machine_name
 from benchmarks.clipped_sums import PEERS, Sum, Task
 from benchmarks.clock import Comparison, in_turn, seconds
 from benchmarks.contestants import CLASSES, SEED, records
+from benchmarks.machine import RESULTS, add_options, machine_name
 from benchmarks.sizes import Case, quick
 from benchmarks.table import Row, to_csv
 from methods import dp_cgan, dpgan
@@ -37,7 +36,7 @@ from methods.core.release import PublicSpec
 from methods.core.speed.layout import laid_out
 from workflow.common.errors import command
 from workflow.common.files import write_json, write_text
-from workflow.common.options import Parser, whole
+from workflow.common.options import Parser
 from workflow.common.provenance import provenance
 
 PART = "peers"
@@ -194,15 +193,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument(
-        "--repeats", type=whole("--repeats", 1, 10_000), default=5, help="timed repeats of everything (default 5)"
-    )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument(
-        "--threads", type=whole("--threads"), default=cores, help=f"CPU threads (default: all cores, here {cores})"
-    )
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
+    add_options(parser)
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
     out = arguments.out or RESULTS / machine_name(device)

@@ -28,7 +28,7 @@ def command(*arguments: str) -> str:
 
 
 def test_some_faults_of_each_kind_end_well():
-    text = command("--scenario", "dp_merf", "--scenario", "dp_cgan", "--points", "3", "--sizes", "1", "--random", "1")
+    text = command("--scenario", "dp_merf", "--scenario", "dp_cgan", "--points", "5", "--sizes", "1", "--random", "2")
     assert "0 faults found" in text
     assert all(f"{kind} " in text for kind in ("kill", "random kill", "no file beyond a size"))
 

@@ -30,7 +30,7 @@ from workflow.common.readers.yaml_text import parse_yaml, read_yaml
 from workflow.datasets import idx
 from workflow.datasets.pictures import probe
 
-QUICK_READERS, QUICK_COMMANDS = 70, 24  # cases; the whole has over 2,000
+QUICK_READERS, QUICK_COMMANDS = 110, 40  # cases; the whole has over 2,000
 SLOW = re.compile(r"train|release|run \(|audit|account|classifiers|fidelity|utility|costs|benchmarks|figures| run$")
 SECONDS = 20.0
 

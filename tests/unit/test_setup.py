@@ -58,6 +58,13 @@ def test_the_executor_for_slurm_is_pinned_and_hashed_beside_the_lock() -> None:
     assert not versions.keys() & {canonicalize_name(requirement.name) for requirement, _ in locked()}
 
 
+def test_the_page_installs_the_executor_for_kubernetes_that_the_extra_asks_for() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["kubernetes"]
+    page = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^pip install '(.*)' snakemake-storage-plugin-fs$", page, re.MULTILINE)
+    assert command == extra[0] and "0.5.1" in Requirement(command).specifier
+
+
 def test_the_lock_meets_what_was_asked_for_and_leaves_torch_to_its_own_file() -> None:
     versions: dict[str, set[str]] = {}
     for requirement, _ in locked():
