@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflow.common import process
 from workflow.common.handover import BEGUN, ENDED, LENGTH, THREADS, VARIABLE
 
 # What the commands of a package import that takes long. Training has a server of its own, for the memory that a run
@@ -233,17 +234,21 @@ def _kill(commands: dict[int, socket.socket], connection: socket.socket) -> None
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Returns a request and its standard streams, or None if who asks is gone already."""
+    """Returns a request, and its standard streams and what lets it go on; None if who asks is gone already."""
     try:
-        head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
+        head, files, _, _ = socket.recv_fds(connection, LENGTH.size, 4)
         with connection.makefile("rb") as file:
-            return json.loads(file.read(LENGTH.unpack(head)[0])), streams
+            return json.loads(file.read(LENGTH.unpack(head)[0])), files
     except (OSError, ValueError, struct.error):
         return None
 
 
-def _become(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> None:
+def _become(connection: socket.socket, request: dict[str, Any], files: list[int]) -> None:
     """Runs a command in this process, as `python -m` would have, and ends it."""
+    *streams, may_go = files
+    # From here on Ctrl-C reaches this process too, and it waits until one of the two heeds it.
+    process.end_quietly()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         os.setpgid(0, request["group"])
         os.chdir(request["folder"])
@@ -259,6 +264,10 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: list[in
     _open_streams()
     connection.sendall(f"{BEGUN} {os.getpid()}\n".encode())
     connection.close()
+    if not os.read(may_go, 1):
+        os._exit(1)  # Who asked was ended before it could pass on what ends a command.
+    os.close(may_go)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     package, *arguments = request["arguments"]
     sys.argv, sys.path[0], sys.orig_argv = (
         ["-m", *arguments],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from workflow import fork_server
-from workflow.common.handover import VARIABLE
+from workflow.common.handover import LENGTH, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 # What takes long to import says in which process it was.
@@ -25,11 +26,15 @@ import os, signal, sys, time
 import library
 
 def wait():
-    open("waits", "w").write(str(os.getpid()))
+    # Whole when it is there, and a signal that comes meanwhile is not lost in the end of a file that nobody closed.
+    with open("waits.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.replace("waits.new", "waits")
     time.sleep(60)
 
 def note(*_):
-    open("signals", "a").write("x")
+    with open("signals", "a") as file:
+        file.write("x")
 
 what = sys.argv[1]
 if what == "tell":
@@ -78,17 +83,20 @@ def toy(*arguments: str, **options) -> subprocess.CompletedProcess:
 def waiting(here: Path, what: str) -> tuple[subprocess.Popen, int]:
     """Starts a command that waits, in a process group of its own; returns it and the process in which it runs."""
     step = subprocess.Popen([sys.executable, "-m", "toy", what], stderr=subprocess.PIPE, text=True, process_group=0)
-    while not (here / "waits").exists() or not (here / "waits").read_text():
-        assert step.poll() is None
-        time.sleep(0.01)
+    until((here / "waits").exists)
     return step, int((here / "waits").read_text())
 
 
-def gone(process: int) -> bool:
+def until(true: Callable[[], object]) -> None:
     end = time.monotonic() + 30
-    while Path(f"/proc/{process}").exists() and time.monotonic() < end:
+    while not true():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    return not Path(f"/proc/{process}").exists()
+
+
+def gone(process: int) -> bool:
+    until(lambda: not Path(f"/proc/{process}").exists())
+    return True
 
 
 def test_a_command_has_its_own_arguments_folder_environment_streams_and_exit_code(served: Path):
@@ -121,11 +129,31 @@ def test_termination_reaches_the_command(served: Path):
     assert step.wait(30) == 3 and process != step.pid and gone(process)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_command_does_nothing_before_its_caller_can_pass_on_what_ends_it(served: Path, goes_on: bool):
+    request = {"arguments": ["toy", "wait"], "folder": str(served), "environment": {"PYTHONPATH": str(ROOT)},
+               "umask": 0o22, "group": os.getpgrp()}  # fmt: skip
+    text = json.dumps(request).encode()
+    may_go, go = os.pipe()
+    with socket.socket(socket.AF_UNIX) as connection, open(go, "wb", buffering=0) as caller:
+        connection.connect(str(Path(os.environ[VARIABLE], "toy")))
+        socket.send_fds(connection, [LENGTH.pack(len(text))], [0, 1, 2, may_go])
+        os.close(may_go)
+        connection.sendall(text)
+        begun, process = connection.recv(100).decode().split()
+        assert begun == "begun" and not (served / "waits").exists()
+        if goes_on:
+            caller.write(b".")
+            until((served / "waits").exists)
+        else:
+            caller.close()
+            assert gone(int(process)) and not (served / "waits").exists()
+
+
 def test_ctrl_c_reaches_the_command_once(served: Path):
     step, process = waiting(served, "note")
     os.killpg(step.pid, signal.SIGINT)
-    while not (served / "signals").exists():
-        time.sleep(0.01)
+    until(lambda: (served / "signals").exists() and (served / "signals").read_text())
     step.terminate()
     assert step.wait(30) == 3 and gone(process)
     assert (served / "signals").read_text() == "x"

@@ -28,7 +28,8 @@ def hand_over() -> None:
     """Lets a fork server run this process's `python -m` command, and ends as that ends; returns where none does.
 
     The command has this process's arguments, folder, environment, standard streams and process group, so Ctrl-C
-    reaches it by itself; SIGTERM and SIGHUP are passed on. If this process is killed, so is the command.
+    reaches it by itself; SIGTERM and SIGHUP are passed on. If this process is killed, so is the command, which does
+    nothing before this process is ready to pass on.
     """
     folder = os.environ.pop(VARIABLE, "")
     arguments = sys.orig_argv[2:] if sys.orig_argv[1:2] == ["-m"] else []
@@ -37,16 +38,17 @@ def hand_over() -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(os.path.join(folder, arguments[0].split(".")[0]))
-            _ask(connection, arguments)
+            go = _ask(connection, arguments)
             answers = connection.makefile("rb")
             running = _number(answers, BEGUN)
         except (OSError, ValueError):
             # No server, or it could not: this process loads the libraries itself.
             return
-        _end_as(_wait(running, answers))
+        _end_as(_wait(running, go, answers))
 
 
-def _ask(connection: socket.socket, arguments: list[str]) -> None:
+def _ask(connection: socket.socket, arguments: list[str]) -> int:
+    """Sends the request; returns the file into which a byte lets the command go on, once it has begun."""
     umask = os.umask(0)
     os.umask(umask)
     request = json.dumps(
@@ -58,11 +60,14 @@ def _ask(connection: socket.socket, arguments: list[str]) -> None:
             "group": os.getpgrp(),
         }
     ).encode()
-    socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
+    may_go, go = os.pipe()
+    socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2, may_go])
+    os.close(may_go)
     connection.sendall(request)
+    return go
 
 
-def _wait(running: int, answers: Any) -> int:
+def _wait(running: int, go: int, answers: Any) -> int:
     """Returns the exit code of the process `running`, or minus the signal that ended it."""
 
     def pass_on(number: int, _: Any) -> None:
@@ -73,6 +78,7 @@ def _wait(running: int, answers: Any) -> int:
         signal.signal(number, pass_on)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        os.write(go, b".")
         return _number(answers, ENDED)
     except (OSError, ValueError):
         # The server is gone, and nobody would hear how the command ends.
