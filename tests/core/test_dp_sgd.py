@@ -22,6 +22,7 @@ from methods.core.rng import named_rng, seeded
 from methods.core.speed import one_backward_pass
 
 CLIP = 0.5
+BOUND = CLIP * (1 - dp_sgd.MARGIN)
 
 
 def release(noise: float, kind: str = "gaussian") -> Release:
@@ -76,7 +77,7 @@ def clipped_by_hand(batch: torch.Tensor) -> torch.Tensor:
         model = network()
         losses(model, row[None]).sum().backward()
         gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
-        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+        total += gradient * min(1.0, BOUND / float(gradient.norm()))
     return total
 
 
@@ -129,7 +130,7 @@ def test_the_sum_over_convolutions_is_that_of_clipped_gradients(last: bool) -> N
     for row in batch:
         gradients = torch.autograd.grad(losses(plain, row[None]).sum(), list(plain.parameters()))
         gradient = torch.cat([part.flatten() for part in gradients])
-        total += gradient * min(1.0, CLIP / float(gradient.norm()))
+        total += gradient * min(1.0, BOUND / float(gradient.norm()))
     torch.testing.assert_close(released, total, rtol=1e-3, atol=1e-5)
 
 
@@ -137,7 +138,7 @@ def test_in_half_precision_what_is_summed_is_what_was_clipped() -> None:
     for row in torch.randn(8, 160, generator=named_rng(0, "x")) * 10:
         _, released = convolutions_released(row[None], autocast_losses, True)
         # Half precision keeps three digits: a norm of other numbers than those that are summed would show here.
-        assert float(released.double().norm()) == pytest.approx(CLIP, rel=1e-5)
+        assert float(released.double().norm()) == pytest.approx(BOUND, rel=1e-5)
 
 
 def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
@@ -252,10 +253,44 @@ def test_gradients_beyond_the_clip_end_at_it_on_average_to_seven_digits(tmp_path
         )
         with setup.ledger.charge("g") as grant:
             setup.optimizer.step(grant, steep, row)
-        norms.append(float(torch.cat(taken).norm()) / CLIP)
+        norms.append(float(torch.cat(taken).norm()) / BOUND)
     # A single one is rounded in its seventh digit; twice a clip's 1e-6 would show in the mean.
     assert sum(norms) / len(norms) == pytest.approx(1.0, abs=1e-7)
     assert max(norms) < 1 + 5e-7
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_row_of_any_size_ends_above_the_clip(half: bool, seed: int) -> None:
+    # Layers wide enough that rounding adds up, at weights and images from tiny to huge.
+    rng = named_rng(seed, "sizes")
+    with seeded(seed, "wide"):
+        model = nn.Sequential(
+            nn.Conv2d(1, 24, 5, 2, 2), nn.LeakyReLU(0.2), nn.Conv2d(24, 48, 5, 2, 2), nn.Softplus(), nn.Flatten(),
+            nn.Linear(48 * 49, 3),
+        )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10.0 ** float(torch.rand((), generator=rng) * 6 - 3))
+
+    def cross_entropy(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = network(rows)
+        return nn.functional.cross_entropy(100 * logits.float(), torch.zeros(len(rows), dtype=int), reduction="none")
+
+    sgd, norms = torch.optim.SGD(model.parameters(), lr=1.0), []
+    optimizer, before = dp_sgd.PrivateOptimizer(model, sgd, release(0.0), 1), copy.deepcopy(model.state_dict())
+    for power in torch.linspace(-4, 18, 12).tolist():
+        taken: list[torch.Tensor] = []
+        optimizer._optimizer.original_optimizer.step = lambda taken=taken: taken.append(
+            torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()])
+        )
+        row = torch.rand((1, 1, 28, 28), generator=rng) * 10.0**power
+        optimizer.step(Grant(release(0.0), NoiseSource(b"0"), 1), cross_entropy, row)
+        norms.append(float(taken[0].norm()) / CLIP)
+    assert 0.999 < max(norms) <= 1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_sum_and_noise_are_both_divided_by_the_expected_batch(tmp_path: Path) -> None:
