@@ -1,6 +1,7 @@
-"""What Snakemake's own command line says of a configuration: its --configfile and --config, in one line if malformed.
+"""What Snakemake's own command line says of a configuration: its --configfile, --config and --workflow-profile.
 
-Snakemake itself takes the last of two values without a word, and ends in a traceback where there is no mapping.
+What is malformed is told in one line. Snakemake itself takes the last of two values without a word, ends in a traceback
+where there is no mapping, and goes on without a workflow profile that it does not find.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ from workflow.common.readers.yaml_text import read_yaml, repeated_key
 
 CONFIG = ("--config", "-C")
 FILES = ("--configfile", "--configfiles")
+PROFILE = ("--workflow-profile",)
+_PROFILES = Path(__file__).resolve().parents[1] / "profiles"
 _KEY = re.compile(r"[a-zA-Z_][\w-]*\w")
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Raises UserError for a config file or an entry of --config, as `config_file` and `check_entries` do."""
+    """Raises UserError as `config_file`, `check_entries` and `check_profile` do."""
     for path in _values(arguments, FILES):
         config_file(Path(path))
     check_entries(arguments)
+    check_profile(arguments)
+
+
+def check_profile(arguments: Sequence[str]) -> None:
+    """Raises UserError for a --workflow-profile that is nowhere: Snakemake would run everything on this machine."""
+    for name in _values(arguments, PROFILE):
+        places = Path(name), Path("profiles", name), _PROFILES / name
+        if name != "none" and not any(place.exists() for place in places):
+            valid = ", ".join(sorted(f"profiles/{path.name}" for path in _PROFILES.iterdir() if path.is_dir()))
+            raise UserError(f"--workflow-profile: no such profile {shown(name)}; valid: {valid}, none, or a folder's path")
 
 
 def check_entries(arguments: Sequence[str]) -> None:

@@ -56,6 +56,8 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--config=epsilons="], "--config: epsilons= has no value"),
         (["--config", "preset=smoke", "preset=long"], "--config gives preset twice, 'smoke' and 'long'; keep one"),
         (["--config", "seeds=3", "-n", "-C", "seeds=4"], "--config gives seeds twice, '3' and '4'"),
+        (["--workflow-profile", "profiles/slrum"], "no such profile 'profiles/slrum'; valid: profiles/"),
+        (["--workflow-profile=slrum", "-n"], "profiles/slurm, none, or a folder's path"),
         (["--config", "runs={dpac: {steps: 3, steps: 4}}"], "key 'steps' stands twice in runs="),
         (["--config", "runs=[{a: 1}, {b: 2, b: 3}]"], "key 'b' stands twice in runs="),
     ],
@@ -71,6 +73,8 @@ def test_a_malformed_configuration_is_one_line_and_exit_code_2(monkeypatch, caps
 def test_what_is_no_configuration_is_snakemakes_own_affair():
     invocation.check(["results/a=b", "--configfile", "good.yaml", "-n", "smoke", "--config", "seeds=0,1", "--", "all"])
     invocation.check(["--config", "datasets={2024: {folder: a}, b: {folder: a}}", "preset=mine", "--quiet", "host"])
+    for profile in ("none", "slurm", str(ROOT / "profiles/kubernetes")):
+        invocation.check(["--workflow-profile", profile, "--config", "preset=mine"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         invocation.check(["--config", "seeds=0,1", "all"])
 

@@ -236,6 +236,7 @@ def print_config():
 
 try:
     invocation.check_entries(sys.argv[1:])
+    invocation.check_profile(sys.argv[1:])
     FILES = config_files()
     CONFIG = presets.load(
         command_line(FILES),
