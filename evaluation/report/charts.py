@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
+from evaluation.intervals import CONFIDENCE, interval
 from evaluation.report.layout import Layout
 from evaluation.report.mark_names import HEIGHT, Mark, sides
 from evaluation.report.page_tables import Links, bare, contender
 from evaluation.report.scores_tables import Numbers
 from evaluation.report.single_value import axis_of
-from evaluation.standings import CONFIDENCE, NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
+from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text
 from workflow.common.metrics import METRICS
@@ -104,15 +103,6 @@ def _measured(ones: Iterable[Contender], metric: str) -> bool:
 def _named(layout: Layout, one: Contender, several: bool) -> str:
     name = bare(layout.run_label(one.method))
     return f"{name}, ε {format_epsilon(one.epsilon)}" if several and math.isfinite(one.epsilon) else name
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the t interval of the mean at CONFIDENCE; the value itself, twice, for a single one."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, mean
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values)
-    return mean - reach / math.sqrt(len(values)), mean + reach / math.sqrt(len(values))
 
 
 def pareto(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:

@@ -19,6 +19,7 @@ from evaluation.report import (
     published_cards,
     published_costs,
     scores_tables,
+    verdicts,
 )  # fmt: skip
 from evaluation.report.cards import Card
 from evaluation.report.charts import Chart
@@ -30,7 +31,7 @@ from evaluation.report.page_tables import Links, PageTable, Source
 from evaluation.report.published_cards import PublishedCard
 from evaluation.report.scores_tables import Numbers
 from evaluation.scores import Score, read_scores
-from workflow.common.contracts import REAL, RunFolder
+from workflow.common.contracts import ACCOUNTINGS, CLAIMED, REAL, RunFolder
 from workflow.common.errors import UserError
 from workflow.common.files import read_csv, read_object
 
@@ -191,7 +192,20 @@ def _tables(
         results = frontier.ordered([*files.frontier, *ours], spec)
         grid = frontier.build_grid(spec, layout, results)
         built.append(page_tables.of_grid(name, grid, [_source(one, links) for one in results], labels))
+    for name, spec in layout.claims.items():
+        lines = verdicts.judge(spec, files.scores, files.published)
+        grid = verdicts.build_grid(spec, layout, lines)
+        sources = [Source(one.dataset, _card(one, numbers, links)) for one in lines]
+        if lines:
+            built.append(page_tables.of_grid(name, grid, sources, labels, lead=verdicts.HEADS[0]))
     return built
+
+
+def _card(line: verdicts.Comparison, numbers: Numbers, links: Links) -> str:
+    """Returns the id of the card of the row that is said to be better, or of the other where that was not run."""
+    rows = [(run, line.epsilon, count) for run in (line.better, line.than) for count in (*ACCOUNTINGS, CLAIMED)]
+    run = [row for row in rows if line.dataset in numbers.measured_runs.get(row, ())]
+    return next(filter(None, (links.of(line.dataset, *row) for row in run)), "")
 
 
 def _delta(settings: Mapping[str, Any]) -> str:

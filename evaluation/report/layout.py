@@ -105,11 +105,37 @@ class FrontierSpec:
 
 
 @dataclass(frozen=True)
+class ClaimSpec:
+    """A claim: of each of `pairs` the first run is better than the second, by each metric.
+
+    `by` says whose claim it is, in a word. It is judged on its `datasets`, where they were measured, at its `epsilons`,
+    and wherever else both runs of a pair were measured.
+    """
+
+    says: str
+    by: str
+    pairs: list[list[str]]
+    metrics: list[str]
+    datasets: list[str] = field(default_factory=list)
+    epsilons: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClaimsSpec:
+    """A table of claims by name. `only`: the data sets to judge on; None: all that were measured."""
+
+    title: str
+    claims: dict[str, ClaimSpec]
+    notes: list[str] = field(default_factory=list)
+    only: list[str] | None = None
+
+
+@dataclass(frozen=True)
 class Layout:
     """Labels of runs, references and data sets; by file name the tables of each kind, and the figures.
 
-    `tables` and `plots` show scores.csv, `published_costs` and `audit` the csv files of these names, `frontier`
-    scores.csv beside results/published/frontier.csv.
+    `tables`, `claims` and `plots` show scores.csv, `published_costs` and `audit` the csv files of these names,
+    `frontier` scores.csv beside results/published/frontier.csv.
     """
 
     runs: dict[str, str]
@@ -120,6 +146,7 @@ class Layout:
     published_costs: dict[str, CsvTableSpec] = field(default_factory=dict)
     audit: dict[str, CsvTableSpec] = field(default_factory=dict)
     frontier: dict[str, FrontierSpec] = field(default_factory=dict)
+    claims: dict[str, ClaimsSpec] = field(default_factory=dict)
     plots: dict[str, PlotSpec] = field(default_factory=dict)
 
     def run_label(self, run: str) -> str:
@@ -154,6 +181,7 @@ class Layout:
         return dataclasses.replace(
             self,
             frontier={name: table for name, table in frontier.items() if table.datasets},
+            claims={name: dataclasses.replace(table, only=list(datasets)) for name, table in self.claims.items()},
             tables={name: table for name, table in tables.items() if table.datasets},
             figures={name: figure for name, figure in figures.items() if figure.datasets},
             published_costs=self.published_costs if named & set(datasets) else {},
@@ -242,6 +270,28 @@ def _frontier(where: str, value: Any, datasets: dict[str, str]) -> FrontierSpec:
     return _build(FrontierSpec, where, entry)
 
 
+def _claims(where: str, value: Any, labels: dict[str, str], datasets: dict[str, str]) -> ClaimsSpec:
+    entry = dict(_expect(where, value, dict))
+    named = _expect(f"{where}.claims", entry.get("claims", {}), dict)
+    built = {name: _claim(f"{where}.claims.{name}", one, labels, datasets) for name, one in named.items()}
+    _expect(f"{where}.notes", entry.get("notes", []), list)
+    return _build(ClaimsSpec, where, entry | {"claims": built})
+
+
+def _claim(where: str, value: Any, labels: dict[str, str], datasets: dict[str, str]) -> ClaimSpec:
+    entry = _expect(where, value, dict)
+    for pair in _expect(f"{where}.pairs", entry.get("pairs", []), list):
+        if len(_names(f"{where}.pairs", pair, labels, "run")) != 2:
+            raise UserError(f"layout {where}.pairs: each must name two runs, the better one first; got {pair!r}")
+    better = [name for name, metric in METRICS.items() if metric.arrow]
+    _names(f"{where}.metrics", entry.get("metrics", []), better, "metric")
+    _names(f"{where}.datasets", entry.get("datasets", []), datasets, "data set")
+    for epsilon in _expect(f"{where}.epsilons", entry.get("epsilons", []), list):
+        if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or epsilon <= 0:
+            raise UserError(f"layout {where}.epsilons: must be numbers above 0, got {epsilon!r}")
+    return _build(ClaimSpec, where, entry)
+
+
 def _labels(where: str, value: Any) -> dict[str, str]:
     return {name: _expect(f"{where}.{name}", label, str) for name, label in _expect(where, value, dict).items()}
 
@@ -266,6 +316,7 @@ def parse_layout(value: Any) -> Layout:
         audit=named("audit", _csv_table),
         plots=named("plots", lambda where, item: _section(PlotSpec, where, item, labels, datasets)),
         frontier=named("frontier", lambda where, item: _frontier(where, item, datasets)),
+        claims=named("claims", lambda where, item: _claims(where, item, labels, datasets)),
     )  # fmt: skip
 
 

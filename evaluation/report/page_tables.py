@@ -17,7 +17,7 @@ MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"
 # Of columns that a narrow screen shows only if asked to, so that scores are seen at once.
 COUNT = "count"
 NOT_RUN = "not run here"
-_NUMBER = re.compile(r"\d[\d,]*\.?\d*(e[+-]?\d+)?")
+_NUMBER = re.compile(r"[−-]?\d[\d,]*\.?\d*(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -249,13 +249,15 @@ class Source:
     status: str = ""
 
 
-def of_grid(name: str, grid: Grid, sources: Sequence[Source], labels: Mapping[str, str]) -> PageTable:
-    """Returns a table of texts in parts; `sources` are the rows' own. The column of methods is put first, the one of
-    data sets left out, since each part is one.
+def of_grid(
+    name: str, grid: Grid, sources: Sequence[Source], labels: Mapping[str, str], lead: str = "Method"
+) -> PageTable:
+    """Returns a table of texts in parts; `sources` are the rows' own. The column `lead` is put first, the one of data
+    sets left out, since each part is one.
     """
-    method, dataset = grid.heads.index("Method"), grid.heads.index("Data set")
+    method, dataset = grid.heads.index(lead), grid.heads.index("Data set")
     kept = [place for place in range(len(grid.heads)) if place not in (method, dataset)]
-    heads = [Head(("Method",)), *(Head((grid.heads[place],), grid.right[place]) for place in kept)]
+    heads = [Head((lead,)), *(Head((grid.heads[place],), grid.right[place]) for place in kept)]
     parts: dict[str, list[PageRow]] = {}
     for cells, source in zip(grid.rows, sources, strict=True):
         shown = [Cell(cells[place], _grid_sort(cells[place], grid.right[place])) for place in kept]
@@ -269,7 +271,7 @@ def _grid_sort(text: str, right: bool) -> str:
     if not right:
         return text
     number = _NUMBER.search(text)
-    return number[0].replace(",", "") if number else ""
+    return number[0].replace(",", "").replace("−", "-") if number else ""
 
 
 def dataset_keys(tables: Iterable[PageTable]) -> Iterator[tuple[str, str]]:

@@ -173,7 +173,7 @@ def grid_to_markdown(grid: Grid) -> str:
 
 _LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "±": r"$\pm$", "∞": r"$\infty$",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "±": r"$\pm$", "∞": r"$\infty$", "−": "$-$",
     "ε": r"$\varepsilon$", "δ": r"$\delta$", "≤": r"$\leq$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 })  # fmt: skip
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from evaluation.report.charts import interval
+from evaluation.intervals import interval
 from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
 from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save, text_width
 from evaluation.scores import Score, measured

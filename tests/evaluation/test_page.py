@@ -322,6 +322,24 @@ def test_own_data_sets_are_shown_alone(tmp_path):
     assert "MNIST" not in words(page.find(id="all-tables"))
 
 
+def test_claims_are_judged_on_the_page_with_a_link_to_the_row_that_is_said_to_be_better(tmp_path):
+    root = tmp_path / "quick"
+    # Differences 0.29, 0.30, 0.31: deviation 0.01, 4.302653 * 0.01 / sqrt(3) = 0.0248.
+    values = {"dp_gauss": (0.79, 0.90, 0.91), "gs_wgan_sound": (0.50, 0.60, 0.60)}
+    rows = [
+        one for method, each in values.items() for seed, value in enumerate(each)
+        for one in scores(method, (value, 9.0, 9.0, 9.0, 1.0), seed=seed)
+    ]  # fmt: skip
+    write(root, rows)
+    page = made(root)
+    table = page.find(id="table9").parent
+    (row,) = [row for row in table.select("tbody tr") if "DP-Gauss (no network) GS-WGAN, sound" in words(row)]
+    assert "+0.300 +0.275 to +0.325 3" in words(row) and words(row).endswith("supported")
+    assert words(page.select_one(f"{row.th.a['href']}").find_parent(class_="card")).startswith("DP-Gauss")
+    assert [cell["data-sort"] for cell in row.select("td")][4:6] == ["0.300", "0.275"]
+    assert "beats the GANs at a sound count in gen2real (this suite): supported in 1 of 1 comparison" in words(table)
+
+
 def test_only_the_given_runs_have_folders_and_what_is_left_out_is_not_shown(root, tmp_path):
     folder = RunFolder(root, "mnist", "dp_merf", 10, 0).path
     page = made(root, "--runs", str(folder), "--leave-out", "table4", "figure3")

@@ -217,7 +217,7 @@ def test_the_command_takes_an_inline_layout(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("tabels",), {}, "unknown key of layout (top level) 'tabels'; did you mean 'tables'? valid: audit, datasets"),
+        (("tabels",), {}, "unknown key of layout (top level) 'tabels'; did you mean 'tables'? valid: audit, claims,"),
         (("tables", "table1", "metrcs"), [], "unknown key of layout tables.table1 'metrcs'"),
         (("tables", "table1", "metrics"), ["iss"], "unknown metric in layout tables.table1.metrics 'iss'"),
         (("tables", "table1", "datasets"), ["mnits"], "unknown data set in layout tables.table1.datasets 'mnits'"),

@@ -158,6 +158,8 @@ COMMANDS = (
     _command("evaluation.report.published_costs", "--published-costs costs.csv --layout layout.yaml --out tables2"),
     _command("evaluation.report.frontier", "--scores scores.csv --frontier frontier.csv --layout layout.yaml"
              " --cards CARD --delta 1e-5 --out tables2"),
+    _command("evaluation.report.verdicts", "--scores scores.csv --published scores.csv --layout layout.yaml"
+             " --datasets lesions --out tables2"),
     _command("evaluation.report.audit", "--audit audit.csv --layout layout.yaml --out tables2"),
     _command("evaluation.report.score_plots", "--scores scores.csv --layout layout.yaml --out figures"),
     _command("evaluation.report.figures", "--root . --layout layout.yaml --runs RUN --data data --out figures"),

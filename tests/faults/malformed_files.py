@@ -97,6 +97,12 @@ published_costs:
   table5: {title: Costs, columns: {eps_counted: {label: counted, decimals: 2}}, notes: [a note]}
 frontier:
   table8: {title: Frontier, datasets: [lesions], classifier: one}
+claims:
+  table9:
+    title: Claims
+    claims:
+      one: {says: one is better, by: us, pairs: [[dp_merf, dpac]], metrics: [g2r_cnn], datasets: [lesions],
+        epsilons: [10]}
 audit:
   table7: {title: Audit, columns: {epsilon_lower: {label: lower, decimals: 2}}}
 """

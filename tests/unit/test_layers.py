@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"numpy", "yaml", "workflow.common"}
-SHOWN = {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.rank", "evaluation.price"}
+SHOWN = {"evaluation.report", "evaluation.rank", "evaluation.price"} | {
+    f"evaluation.{name}" for name in ("scores", "standings", "intervals")
+}
 PAGE = (
     *("page", "page_tables", "contents", "headline", "leaders", "cards", "published_cards", "charts"),
     "picture_sheets", "mark_names", "single_value",
@@ -72,12 +74,14 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/comparison/seeds.py": COMMON | {"evaluation.comparison", "scipy"},
     "evaluation/compare.py": COMMON | {"evaluation.comparison"},
     "evaluation/standings.py": COMMON | {"evaluation.scores", "scipy"},
+    "evaluation/intervals.py": {"scipy"},
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
     "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
     "evaluation/report/claims.py": COMMON | {"evaluation.standings"},
     "evaluation/report/score_plots.py": COMMON
-    | {"evaluation.report", "evaluation.scores", "evaluation.standings", "matplotlib"},
+    | {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.intervals", "matplotlib"},
+    "evaluation/report/verdicts.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.intervals"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
     "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},

@@ -211,7 +211,7 @@ def test_every_name_in_a_file_that_the_map_points_to_is_there():
 def test_the_map_covers_every_metric_table_and_figure():
     layout = yaml.safe_load((ROOT / "workflow/config/report.yaml").read_text())
     assert [name for name in metrics.ORDER if f"`{name}`" not in MAP] == []
-    for section in ("tables", "published_costs", "audit", "frontier", "figures"):
+    for section in ("tables", "published_costs", "audit", "frontier", "claims", "figures"):
         assert layout[section] and f"section `{section}`" in MAP
 
 

@@ -95,6 +95,7 @@ OUTPUTS = {
     "evaluation.report.scores_tables": [f"table{n}.{kind}" for n in (1, 2, 3, 4, 6) for kind in ("csv", "md", "tex")],
     "evaluation.report.published_costs": [f"table5.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.frontier": [f"table8.{kind}" for kind in ("csv", "md", "tex")],
+    "evaluation.report.verdicts": [f"table9.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.score_plots": [f"{n}.{e}" for n in ("epsilon_sweep", "utility_epsilon") for e in ("png", "pdf")],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
@@ -200,9 +201,9 @@ def make_project(folder: Path) -> Project:
     for name in ("protocol.py", "report/layout.py"):
         shutil.copy(ROOT / "evaluation" / name, folder / "evaluation" / name)
     (folder / "toy.py").write_text(STAGE)
-    reports = ("collect", "scores_tables", "published_costs", "audit", "frontier", "figures", "score_plots", "page")
+    reports = ("collect", "scores_tables", "published_costs", "audit", "frontier", "verdicts", "figures", "score_plots")
     stages = [f"evaluation.{name}" for name in ("classifiers", "fidelity", "utility", "rank")]
-    stages += [f"evaluation.report.{name}" for name in reports]
+    stages += [f"evaluation.report.{name}" for name in (*reports, "page")]
     for module in stages:
         path = folder / (module.replace(".", "/") + ".py")
         path.write_text(f"import toy\nif __name__ == '__main__':\n    toy.main({module!r})\n")

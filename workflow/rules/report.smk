@@ -25,7 +25,7 @@ def left_out(wildcards, input):
     """Returns the option that names what this configuration does not show, for files of an earlier one may lie there."""
     names = [
         name
-        for section in ("tables", "published_costs", "audit", "frontier", "figures")
+        for section in ("tables", "published_costs", "audit", "frontier", "claims", "figures")
         for name in getattr(WHOLE, section)
         if name not in getattr(SHOWN, section)
     ]
@@ -44,10 +44,10 @@ def origins():
     return grid.canonical(found)
 
 
-SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES, FRONTIER_TABLES = map(
-    table_files, ["tables", "published_costs", "audit", "frontier"]
+SCORES_TABLES, COSTS_TABLES, AUDIT_TABLES, FRONTIER_TABLES, CLAIMS_TABLES = map(
+    table_files, ["tables", "published_costs", "audit", "frontier", "claims"]
 )
-TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES + FRONTIER_TABLES
+TABLES = SCORES_TABLES + COSTS_TABLES + AUDIT_TABLES + FRONTIER_TABLES + CLAIMS_TABLES
 FIGURES = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.figures, kind=["png", "pdf"])
 PLOTS = expand(f"{OUT}/figures/{{name}}.{{kind}}", name=SHOWN.plots, kind=["png", "pdf"])
 REAL_FOLDERS = [REAL.format(dataset=dataset) for dataset in CONFIG.datasets]
@@ -78,7 +78,7 @@ rule run_lists:
 
 
 # Seconds each: on a cluster they run where the call runs, and wait in no queue.
-localrules: run_lists, collect, scores_tables, published_costs_table, frontier_table, audit_table, plots, rank
+localrules: run_lists, collect, scores_tables, published_costs_table, frontier_table, claims_table, audit_table, plots, rank
 
 
 rule collect:
@@ -186,6 +186,26 @@ if FRONTIER_TABLES:
                 " --cards {input.cards} --delta {params.delta} --layout {input.layout:q} {params.alone}"
                 " --out {params.folder}"
             )
+
+
+rule claims_table:
+    input:
+        scores=f"{OUT}/scores.csv",
+        published=code("results/published/scores.csv"),
+        layout=LAYOUT,
+    output:
+        CLAIMS_TABLES,
+    params:
+        folder=f"{OUT}/tables",
+        alone=alone,
+    log:
+        f"{LOGS}/report/claims_table.log",
+    threads: 1
+    shell:
+        logged(
+            "{PYTHON} -m evaluation.report.verdicts --scores {input.scores} --published {input.published:q}"
+            " --layout {input.layout:q} {params.alone} --out {params.folder}"
+        )
 
 
 rule audit:

@@ -1,0 +1,235 @@
+"""Table 9: what is claimed of rows against rows, judged by the seeds that both have, from scores.csv."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.intervals import CONFIDENCE, Effect, holm, paired
+from evaluation.report import render
+from evaluation.report.layout import ClaimSpec, ClaimsSpec, Layout, add_layout, layout_of
+from evaluation.report.render import Grid
+from evaluation.scores import Score, format_value, read_scores
+from workflow.common.contracts import format_epsilon
+from workflow.common.errors import command
+from workflow.common.files import csv_text
+from workflow.common.metrics import METRICS
+from workflow.common.options import Parser
+
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open at this size"
+NOT_RUN, ONE_SEED, NO_SHARED = "open: not run", "open: one seed", "open: no seed in common"
+NO_SPREAD, AMBIGUOUS = "open: seeds show no spread", "open: a row under two counts"
+COLUMNS = (
+    *("claim", "says", "by", "dataset", "epsilon", "metric", "better", "than", "difference", "low", "high", "seeds"),
+    *("p", "p_holm", "published_difference", "verdict"),
+)
+HEADS = ("Claim", "Data set", "ε", "Metric", "Better", "than", "Difference", f"{CONFIDENCE:.0%} interval", "Seeds",
+         "p (Holm)", "Paper", "Verdict")  # fmt: skip
+_RIGHT = [False, False, True, False, False, False, True, True, True, True, True, False]
+HOW_TO_READ = (
+    "Difference: the row under Better less the row under than, the mean over the seeds that both have; an arrow says "
+    "where a metric is better. Paper: the same difference of the paper's numbers.",
+    f"Interval: Student's t, {CONFIDENCE:.0%}, of the differences seed by seed; it covers what another seed would "
+    "move, not other test images, nor how well settings were chosen.",
+    f"A comparison is {SUPPORTED} or {CONTRADICTED} where the difference is told from 0 at 5% after Holm's correction "
+    "for all comparisons of its claim that have two seeds or more (p below 0.05), so an interval that leaves 0 out may "
+    "still be open. With one seed it is always open. Where neither row was run there is no line.",
+)
+
+Place = tuple[str, str, float, str]  # data set, run, epsilon, metric
+Seeds = dict[int, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line: two rows by one metric. `difference` is the better's less the other's; what is not known is None.
+
+    `p_holm` is the p of `effect` corrected for all comparisons of its claim; `seeds` are those that both rows have.
+    """
+
+    claim: str
+    dataset: str
+    epsilon: float
+    metric: str
+    better: str
+    than: str
+    difference: float | None
+    seeds: int
+    effect: Effect | None
+    published: float | None
+    p_holm: float | None = None
+    verdict: str = ""
+
+
+def judge(spec: ClaimsSpec, scores: Iterable[Score], published: Iterable[Score] = ()) -> list[Comparison]:
+    """Returns each comparison of each claim, in the order of the claims; `published` has the paper's numbers."""
+    measured, ambiguous = _indexed(scores)
+    paper = {(s.dataset, s.method, s.epsilon, s.metric): s.value for s in published if s.source == "published"}
+    found = []
+    for name, claim in spec.claims.items():
+        lines = [_compared(name, *setting, measured, paper) for setting in _settings(claim, spec.only, measured)]
+        found += _corrected(lines, ambiguous)
+    return found
+
+
+def _indexed(scores: Iterable[Score]) -> tuple[dict[Place, Seeds], set[Place]]:
+    """Returns the values by seed, and the places that hold two values of a seed: no seed of theirs has a meaning."""
+    measured: dict[Place, Seeds] = {}
+    counts: dict[Place, set[tuple[str, str]]] = {}
+    for s in scores:
+        if s.source == "measured" and s.seed is not None:
+            place = (s.dataset, s.method, s.epsilon, s.metric)
+            measured.setdefault(place, {})[s.seed] = s.value
+            counts.setdefault(place, set()).add((s.preset, s.accounting))
+    return measured, {place for place, kinds in counts.items() if len(kinds) > 1}
+
+
+def _settings(
+    claim: ClaimSpec, only: Sequence[str] | None, measured: Mapping[Place, Seeds]
+) -> Iterator[tuple[str, str, str, float, str]]:
+    """Yields (better, than, data set, epsilon, metric): where the claim is made, then where else both were measured.
+
+    Where neither was measured there is nothing to say.
+    """
+    known = {dataset for dataset, *_ in measured if only is None or dataset in only}
+    made = [(dataset, float(epsilon)) for dataset in claim.datasets if dataset in known for epsilon in claim.epsilons]
+    for better, than in claim.pairs:
+        one, other = (
+            {(d, e) for d, run, e, metric in measured if run == name and metric in claim.metrics and d in known}
+            for name in (better, than)
+        )
+        further = sorted((one & other) - set(made), key=lambda at: (at[0], -at[1]))
+        for dataset, epsilon in [*(at for at in made if at in one | other), *further]:
+            for metric in claim.metrics:
+                yield better, than, dataset, epsilon, metric
+
+
+def _compared(
+    claim: str, better: str, than: str, dataset: str, epsilon: float, metric: str,
+    measured: Mapping[Place, Seeds], paper: Mapping[Place, float],
+) -> Comparison:  # fmt: skip
+    places = [(dataset, run, epsilon, metric) for run in (better, than)]
+    one, other = (measured.get(place, {}) for place in places)
+    shared = sorted(one.keys() & other.keys())
+    difference = statistics.fmean(one[seed] - other[seed] for seed in shared) if shared else None
+    told = paper[places[0]] - paper[places[1]] if all(place in paper for place in places) else None
+    verdict = NOT_RUN if not one or not other else NO_SHARED if not shared else ONE_SEED if len(shared) == 1 else ""
+    where = (claim, dataset, epsilon, metric, better, than, difference, len(shared))
+    return Comparison(*where, paired(one, other), told, verdict=verdict)
+
+
+def _corrected(lines: Sequence[Comparison], ambiguous: set[Place]) -> list[Comparison]:
+    """Returns the comparisons of one claim with their p values corrected, and their verdicts."""
+    clear = [
+        dataclasses.replace(line, difference=None, effect=None, verdict=AMBIGUOUS)
+        if {(line.dataset, run, line.epsilon, line.metric) for run in (line.better, line.than)} & ambiguous
+        else line
+        for line in lines
+    ]
+    corrected = iter(holm([line.effect.p for line in clear if line.effect]))
+    pairs = [(line, next(corrected) if line.effect else None) for line in clear]
+    return [dataclasses.replace(line, p_holm=p, verdict=line.verdict or _verdict(line, p)) for line, p in pairs]
+
+
+def _verdict(line: Comparison, p_holm: float | None) -> str:
+    if p_holm is None:
+        return NO_SPREAD
+    if p_holm > 1 - CONFIDENCE:
+        return OPEN
+    return SUPPORTED if (line.effect.mean > 0) == METRICS[line.metric].higher_is_better else CONTRADICTED
+
+
+def sentence(claim: ClaimSpec, lines: Sequence[Comparison]) -> str:
+    """Returns what the comparisons of a claim say of it, in a sentence."""
+    said, verdicts = f"{claim.says} ({claim.by})", [line.verdict for line in lines]
+    single = sum(verdict.startswith("open:") for verdict in verdicts)
+    judged = len(verdicts) - single
+    lacking = "lacks" if single == 1 else "lack"
+    if not judged:
+        return f"{said}: " + (f"open, {_count(single)} {lacking} a second seed." if lines else "not run here.")
+    counts = [(verdict, verdicts.count(verdict)) for verdict in (SUPPORTED, CONTRADICTED, OPEN)]
+    told = ", ".join(f"{verdict} in {count}" for verdict, count in counts if count)
+    rest = f"; {single} more {lacking} a second seed" if single else ""
+    return f"{said}: {told} of {_count(judged)}{rest}."
+
+
+def _count(comparisons: int) -> str:
+    return f"{comparisons} comparison" + "s" * (comparisons != 1)
+
+
+def summary(spec: ClaimsSpec, lines: Sequence[Comparison]) -> list[str]:
+    """Returns the sentence of each claim."""
+    return [
+        sentence(claim, [line for line in lines if line.claim == name]) for name, claim in spec.claims.items()
+    ]  # fmt: skip
+
+
+def build_grid(spec: ClaimsSpec, layout: Layout, lines: Sequence[Comparison]) -> Grid:
+    """Returns the table of comparisons, with the claims' sentences and how to read it below."""
+    rows = [_row(spec.claims[line.claim], layout, line) for line in lines]
+    return Grid(spec.title, list(HEADS), list(_RIGHT), rows, [*summary(spec, lines), *HOW_TO_READ, *spec.notes])
+
+
+def _row(claim: ClaimSpec, layout: Layout, line: Comparison) -> list[str]:
+    known, effect = METRICS[line.metric], line.effect
+    arrow = "↑" if known.higher_is_better else "↓"
+    return [
+        f"{claim.says} ({claim.by})", layout.dataset_label(line.dataset), _budget(line.epsilon),
+        f"{known.label} {arrow}", layout.run_label(line.better), layout.run_label(line.than),
+        render.NOT_MEASURED if line.difference is None else _signed(line.difference, known.decimals),
+        f"{_signed(effect.low, known.decimals)} to {_signed(effect.high, known.decimals)}" if effect else "",
+        str(line.seeds), _chance(line.p_holm),
+        render.NOT_REPORTED if line.published is None else _signed(line.published, known.published_decimals),
+        line.verdict,
+    ]  # fmt: skip
+
+
+def _chance(p: float | None) -> str:
+    return "" if p is None else f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
+def _budget(epsilon: float) -> str:
+    return "∞" if math.isinf(epsilon) else format_epsilon(epsilon)
+
+
+def _signed(value: float, decimals: int) -> str:
+    """Returns a difference with its sign; one that rounds to 0 has none."""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text if float(f"{value:.{decimals}f}") else text[1:]
+
+
+def to_csv(spec: ClaimsSpec, lines: Iterable[Comparison]) -> str:
+    """Returns the comparisons as csv; what is not known is empty."""
+    return csv_text(COLUMNS, [_cells(spec.claims[line.claim], line) for line in lines])
+
+
+def _cells(claim: ClaimSpec, line: Comparison) -> list[str]:
+    effect = line.effect
+    numbers = (line.difference, effect and effect.low, effect and effect.high)
+    chances = (effect and effect.p, line.p_holm, line.published)
+    known, judged = (["" if value is None else format_value(value) for value in part] for part in (numbers, chances))
+    where = [line.claim, claim.says, claim.by, line.dataset, format_epsilon(line.epsilon), line.metric]
+    return [*where, line.better, line.than, *known, str(line.seeds), *judged, line.verdict]
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Runs `python -m evaluation.report.verdicts`."""
+    parser = Parser(prog="python -m evaluation.report.verdicts", description=__doc__)
+    parser.add_argument("--scores", type=Path, required=True, help="measured scores.csv")
+    parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
+    add_layout(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
+    options = parser.parse_args(argv)
+    layout, scores, published = layout_of(options), read_scores(options.scores), read_scores(options.published)
+    for name, spec in layout.claims.items():
+        lines = judge(spec, scores, published)
+        render.write_grid(options.out, name, build_grid(spec, layout, lines), to_csv(spec, lines))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
