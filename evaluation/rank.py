@@ -2,9 +2,10 @@
 
 Exit code 0: ranked; 2: bad input.
 
-The table of a data set and an epsilon has a row per method and a column per metric: place, mean over the seeds, sample
-standard deviation. What cannot be told from the best by a two-sided 95 % t interval of the difference of two means is
-marked `best` with it. A run that spends more than its epsilon by the sound count stands in the list without a place.
+The table of a data set and an epsilon has a row per method and a column per metric: place, mean over the seeds with its
+interval. Methods whom a two-sided 95 % t interval of their difference, seed by seed, does not tell apart share a place,
+and all in the first are marked `best`. A run that spends more than its epsilon by the sound count stands in the list
+without a place.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evaluation import price
+from evaluation.intervals import CONFIDENCE
 from evaluation.scores import Score, format_value, measured
 from evaluation.standings import (
     BEHIND,
     BEST,
-    CONFIDENCE,
     FIRST,
     ONLY,
     RANKABLE,
@@ -45,15 +46,18 @@ MARKS = {BEST: " best", FIRST: " first", ONLY: " only one"}
 
 HOW_TO_READ = (
     "### How to read it",
-    "Each cell: the place by that metric, the mean, ± the sample standard deviation over the seeds, (seeds). Rows "
-    "follow the first metric. ε sound: the largest that a run spent by the sound count; training: mean seconds. "
-    f"{MISSING}: not measured.",
-    "best: the first, and each method that the seeds do not tell from it: the two means differ by no more than a "
-    f"two-sided {CONFIDENCE:.0%} t interval of their difference, from the standard deviation pooled over the ranked "
-    "methods with several seeds. Each is compared with the first alone; the interval is not widened for the number of "
-    "methods, and does not cover how well the settings were chosen.",
-    "The interval takes all methods to spread alike: where one spreads far more than others (see ±), it marks too "
-    "many. And it covers the seeds alone, not which test images there are: with 100 of them an accuracy has a standard "
+    f"Each cell: the place by that metric, the mean, ± half the width of its {CONFIDENCE:.0%} t interval over the "
+    "seeds, (seeds). Rows follow the first metric. ε sound: the largest that a run spent by the sound count; training: "
+    f"mean seconds. {MISSING}: not measured.",
+    "A place is one more than the number of methods that are better beyond noise, so methods that the seeds do not "
+    "tell apart share one, and one whose seeds move much shares it with many; best: no method is better beyond noise. "
+    f"Two are told apart where the two-sided {CONFIDENCE:.0%} t interval of their differences, seed by seed, leaves 0 "
+    "out. Each pair is judged alone; the interval is not widened for the number of methods, and does not cover how "
+    "well the settings were chosen.",
+    "Where two methods share fewer than two seeds, or their differences show no spread, the interval is that of the "
+    "difference of two means, from the standard deviation pooled over the ranked methods with several seeds. It takes "
+    "all methods to spread alike: where one spreads far more than others (see ±), it ties too many. Either interval "
+    "covers the seeds alone, not which test images there are: with 100 of them an accuracy has a standard "
     "error of up to 0.05 by itself.",
     "gen2real: accuracy on real images of a network trained on the generated ones, which is what they are worth as "
     "training data; real2gen: the other way round. FID: distance between the features of generated and real images. "
@@ -77,15 +81,15 @@ def _paragraphs(*texts: str) -> str:
 
 
 def _number(one: Contender, metric: str, decimals: int) -> str:
-    mean, spread = one.mean(metric), one.spread(metric)
+    mean, reach = one.mean(metric), one.half_width(metric)
     if mean is None:
         return MISSING
     text = "∞" if math.isinf(mean) else f"{mean:.{decimals}f}"
-    return f"{text} ± {spread:.{decimals}f} ({one.seeds(metric)})" if spread is not None else text
+    return f"{text} ± {reach:.{decimals}f} ({one.seeds(metric)})" if reach is not None else text
 
 
 def cell_text(standing: Standing, metric: str) -> str:
-    """Returns place, mean, spread, seeds and mark of a contender by one metric."""
+    """Returns place, mean, interval, seeds and mark of a contender by one metric."""
     place = f"{standing.place}. " if standing.place else ""
     return f"{place}{_number(standing.contender, metric, METRICS[metric].decimals)}{MARKS.get(standing.verdict, '')}"
 

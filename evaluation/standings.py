@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
+from evaluation.intervals import CONFIDENCE, half_width, paired
 from evaluation.scores import Score
 from workflow.common.contracts import CLAIMED
 from workflow.common.metrics import BEST_ON_TEST, METRICS
 
-CONFIDENCE = 0.95
 # What a run spent is no merit by itself, and what picks on the images that it is scored on shows none.
 RANKABLE = tuple(name for name, metric in METRICS.items() if metric.arrow and name != BEST_ON_TEST)
 # scores.csv holds six significant digits.
@@ -31,12 +31,16 @@ def exceeds(spent: float, epsilon: float) -> bool:
 
 @dataclass(frozen=True)
 class Contender:
-    """One method at one data set and epsilon; `values` holds per metric one value per seed."""
+    """One method at one data set and epsilon; `values` holds per metric one value per seed, `seeds_of` which these are.
+
+    Without `seeds_of` it cannot be compared seed by seed.
+    """
 
     method: str
     accounting: str
     epsilon: float
     values: Mapping[str, Sequence[float]]
+    seeds_of: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def bar(self) -> str:
@@ -54,6 +58,15 @@ class Contender:
         """Returns the mean over the seeds; None without a value."""
         values = self.values.get(metric)
         return statistics.fmean(values) if values else None
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Returns seed -> value."""
+        seeds = self.seeds_of.get(metric, ())
+        return dict(zip(seeds, self.values[metric], strict=True)) if seeds else {}
+
+    def half_width(self, metric: str) -> float | None:
+        """Returns half the width of the mean's t interval over the seeds; None for fewer than two."""
+        return half_width(self.values.get(metric, ()))
 
     def spread(self, metric: str) -> float | None:
         """Returns the sample standard deviation over the seeds; None for fewer than two."""
@@ -77,7 +90,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a contender stands by one metric: `place` counts from 1, None if not ranked; `verdict` in words."""
+    """Where a contender stands by one metric: `place` counts from 1, None if not ranked; `verdict` in words.
+
+    Its place is one more than the number of contenders that are better beyond noise; without seeds to tell, by mean.
+    """
 
     contender: Contender
     place: int | None
@@ -89,19 +105,25 @@ def groups(scores: Iterable[Score]) -> list[Group]:
 
     A data set without a private run has one group of references, at epsilon inf.
     """
-    values: dict[tuple, dict[tuple, dict[str, list[float]]]] = {}
+    values: dict[tuple, dict[tuple, dict[str, list[Score]]]] = {}
     for s in sorted((s for s in scores if s.source == "measured"), key=lambda s: s.order):
         runs = values.setdefault((s.preset, s.dataset), {})
-        runs.setdefault((s.method, s.accounting, s.epsilon), {}).setdefault(s.metric, []).append(s.value)
+        runs.setdefault((s.method, s.accounting, s.epsilon), {}).setdefault(s.metric, []).append(s)
     found = []
     for (preset, dataset), runs in values.items():
-        contenders = [Contender(*key, content) for key, content in runs.items()]
+        contenders = [_contender(key, content) for key, content in runs.items()]
         references = [one for one in contenders if math.isinf(one.epsilon)]
         budgets = {one.epsilon for one in contenders} - {math.inf}
         for epsilon in sorted(budgets, reverse=True) or [math.inf]:
             private = [one for one in contenders if one.epsilon == epsilon and math.isfinite(epsilon)]
             found.append(Group(preset, dataset, epsilon, private + references))
     return found
+
+
+def _contender(key: tuple, scores: Mapping[str, Sequence[Score]]) -> Contender:
+    seeds = {metric: [s.seed for s in each] for metric, each in scores.items()}
+    known = {metric: each for metric, each in seeds.items() if None not in each}
+    return Contender(*key, {metric: [s.value for s in each] for metric, each in scores.items()}, known)
 
 
 def margin(contenders: Iterable[Contender], metric: str, one: Contender, other: Contender) -> float | None:
@@ -121,9 +143,10 @@ def margin(contenders: Iterable[Contender], metric: str, one: Contender, other: 
 
 
 def standings(group: Group, metric: str) -> list[Standing]:
-    """Returns the contenders that have the metric, best first, references last; equal means share a place.
+    """Returns the contenders that have the metric, best mean first, references last.
 
-    Only those within their budget by the sound count have a place; the others stand where their mean puts them.
+    Those whom seeds do not tell apart share a place: it is one more than the number of those better beyond noise. Only
+    those within their budget by the sound count have a place; the others stand where their mean puts them.
     """
     sign = -1 if METRICS[metric].higher_is_better else 1
     there = [one for one in group.contenders if one.seeds(metric)]
@@ -140,8 +163,23 @@ def _lag(one: Contender, other: Contender, metric: str) -> float:
     return theirs - mine if METRICS[metric].higher_is_better else mine - theirs
 
 
+def _beats(one: Contender, other: Contender, eligible: list[Contender], metric: str) -> bool:
+    """Returns whether `one` is better than `other` beyond noise: seed by seed, or by the spread of all `eligible`.
+
+    Seed by seed needs two that both have; by means alone where no contender has two.
+    """
+    lag = _lag(other, one, metric)
+    if lag <= 0:
+        return False
+    effect = paired(one.by_seed(metric), other.by_seed(metric))
+    if effect:
+        return effect.low > 0 if METRICS[metric].higher_is_better else effect.high < 0
+    noise = margin(eligible, metric, one, other)
+    return noise is None or lag > noise
+
+
 def _place(one: Contender, eligible: list[Contender], metric: str) -> int | None:
-    return None if one.bar else 1 + sum(_lag(one, other, metric) > 0 for other in eligible)
+    return None if one.bar else 1 + sum(_beats(other, one, eligible, metric) for other in eligible)
 
 
 def _verdict(one: Contender, eligible: list[Contender], metric: str) -> str:
@@ -149,8 +187,6 @@ def _verdict(one: Contender, eligible: list[Contender], metric: str) -> str:
         return one.bar
     if len(eligible) == 1:
         return ONLY
-    lead, lag = eligible[0], _lag(one, eligible[0], metric)
-    noise = margin(eligible, metric, lead, one)
-    if noise is None:
-        return BEHIND if lag > 0 else FIRST
-    return BEST if lag <= noise else BEHIND
+    if _place(one, eligible, metric) != 1:
+        return BEHIND
+    return BEST if any(other.seeds(metric) > 1 for other in eligible) else FIRST

@@ -76,6 +76,8 @@ def _notes(rows: Sequence[dict[str, str]], spec: CsvTableSpec) -> list[str]:
     stated = {f"{100 * float(row['confidence']):g} %" for row in rows if "confidence" in row}
     confidence = ", ".join(sorted(stated)) or ("none" if not rows else "that the audit states")
     notes = [note.replace("{confidence}", confidence) for note in spec.notes]
+    if len({row["seed"] for row in rows if "seed" in row}) > 1:
+        notes.append(render.SEVERAL_SEEDS)
     over = [row for row in rows if _over(row, "eps_sound")]
     below = [row for row in rows if _over(row, "eps_published") and row not in over]
     for some, what in ((over, "sound"), (below, "published")):

@@ -160,7 +160,7 @@ def build_grid(spec: FrontierSpec, layout: Layout, results: Sequence[Result]) ->
     ]  # fmt: skip
     notes = list(spec.notes)
     if any(len(values) > 1 for one in results for values in one.values.values()):
-        notes.append("Several seeds: mean ± sample standard deviation (number of seeds).")
+        notes.append(render.SEVERAL_SEEDS)
     if not any(one.source == OURS for one in results):
         notes.append("No run of these data sets keeps a sound ε within its budget here, so only published rows stand.")
     return Grid(spec.title, heads, right, rows, notes)

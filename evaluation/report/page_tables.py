@@ -196,7 +196,7 @@ def _difference(metric: str, ours: tuple[float, ...], paper: tuple[float, ...], 
 
 
 def number_cell(values: tuple[float, ...], column: Column) -> Cell:
-    """Returns the cell of a row's values: mean, spread and seeds, or the mark of what is missing."""
+    """Returns the cell of a row's values: mean, interval and seeds, or the mark of what is missing."""
     return Cell(cell_text(values, column), _sorted_by(summary(values)[0]) if values else "")
 
 

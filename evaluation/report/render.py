@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from evaluation.intervals import CONFIDENCE, half_width
 from evaluation.scores import format_value
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import csv_text, write_text
 from workflow.common.metrics import METRICS
 
 PAPER, OURS = "paper", "ours"
+SEVERAL_SEEDS = f"Several seeds: mean ± half the width of its {CONFIDENCE:.0%} t interval (number of seeds)."
 NOT_REPORTED, NOT_MEASURED = "—", "n/m"
 
 
@@ -97,14 +99,13 @@ def _shown(value: float, decimals: int) -> str:
 
 
 def cell_text(values: tuple[float, ...], column: Column) -> str:
-    """Returns a cell for readers: the number, mean ± spread (n), or the mark of what is missing."""
+    """Returns a cell for readers: the number, the mean with its interval (n), or the mark of what is missing."""
     if not values:
         return NOT_REPORTED if column.source == "published" else NOT_MEASURED
-    mean, spread = summary(values)
-    text = _shown(mean, column.decimals)
-    if spread is None:
+    text, reach = _shown(summary(values)[0], column.decimals), half_width(values)
+    if reach is None:
         return text
-    return f"{text} ± {_shown(spread, column.decimals)} ({len(values)})" if spread else f"{text} ({len(values)})"
+    return f"{text} ± {_shown(reach, column.decimals)} ({len(values)})" if reach else f"{text} ({len(values)})"
 
 
 def _texts(table: Table, row: Row) -> list[str]:

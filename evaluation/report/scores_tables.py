@@ -198,7 +198,7 @@ def _notes(table: Table, numbers: Numbers, num_samples: int | str | None, with_p
         f"{reported}{render.NOT_MEASURED}: not measured."
     ]
     if any(len(cell) > 1 for row in table.rows for cell in row.cells):
-        notes.append("Several seeds: mean ± sample standard deviation (number of seeds).")
+        notes.append(render.SEVERAL_SEEDS)
     notes.append(
         "ε is the run's budget. Accounting says which count set the noise: published = as the method's authors "
         "counted, sound = the ledger's proved bound, none = not private. ε published and ε sound are what that run "

@@ -29,7 +29,9 @@ def table7(tmp_path: Path, *rows: dict[str, str]) -> str:
 
 def test_a_run_is_shown_with_its_bounds_and_seeds_together(tmp_path):
     text = table7(tmp_path, ROW, {**ROW, "run": "foo"}, {**ROW, "seed": "1", "epsilon_lower": "4.7"})
-    assert "| DP-GAN-DPAC | MNIST | 10 | published | 165 (2) | 600 (2) | 7000 (2) | 4.80 ± 0.14 (2) |" in text
+    # 4.7 and 4.9: t(0.975, 1) = 12.7062, times 0.1414214 / sqrt(2).
+    assert "| DP-GAN-DPAC | MNIST | 10 | published | 165 (2) | 600 (2) | 7000 (2) | 4.80 ± 1.27 (2) |" in text
+    assert "t interval (number of seeds)" in text
     assert "| foo | MNIST | 10 | published | 165 | 600 | 7000 | 4.90 | 5.20 | 1161.50 |" in text
     assert "confidence 95 %" in text and "is not a bound" not in text
     with (tmp_path / "table7.csv").open() as file:

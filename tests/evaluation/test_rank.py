@@ -72,10 +72,31 @@ def verdicts(scores: list[Score], metric: str = "g2r_cnn") -> list[tuple[str, in
 def test_the_best_within_noise_are_marked_and_the_next_is_not():
     assert verdicts(four()) == [
         ("lead", 1, "best within noise"),
-        ("near", 2, "best within noise"),  # 0.03 behind
-        ("far", 3, "behind"),  # 0.04 behind
+        ("near", 1, "best within noise"),  # 0.03 behind
+        ("far", 2, "behind"),  # 0.04 behind, and no more than 0.01 behind the one between
         ("last", 4, "behind"),
     ]
+
+
+def test_methods_are_told_apart_seed_by_seed_where_they_share_seeds():
+    # Differences 0.029, 0.03, 0.031: the interval leaves 0 out, though each method moves by 0.2 from seed to seed.
+    scores = run("lead", "g2r_cnn", (0.4, 0.6, 0.8)) + run("below", "g2r_cnn", (0.371, 0.57, 0.769))
+    assert verdicts(scores) == [("lead", 1, "best within noise"), ("below", 2, "behind")]
+    # Differences 0.01, 0.03, 0.05: 0.03 -+ 4.302653 * 0.02 / sqrt(3) = 0.03 -+ 0.0497.
+    scores = run("lead", "g2r_cnn", (0.4, 0.6, 0.8)) + run("alike", "g2r_cnn", (0.39, 0.57, 0.75))
+    assert verdicts(scores) == [("lead", 1, "best within noise"), ("alike", 1, "best within noise")]
+
+
+def test_of_a_distance_the_smaller_is_better_also_seed_by_seed():
+    scores = run("far", "fid_classifier", (40, 60, 80)) + run("near", "fid_classifier", (37.1, 57, 76.9))
+    assert verdicts(scores, "fid_classifier") == [("near", 1, "best within noise"), ("far", 2, "behind")]
+
+
+def test_a_place_is_one_more_than_the_number_of_those_that_are_better_beyond_noise():
+    # Each differs from the next by 0.01, 0.03, 0.05 and cannot be told from it; from the one after by 0.06 -+ 0.0050.
+    named = {"a": (0.700, 0.80, 0.90), "b": (0.69, 0.77, 0.85), "c": (0.638, 0.74, 0.842)}
+    scores = [score for method, values in named.items() for score in run(method, "g2r_cnn", values)]
+    assert [place for _, place, _ in verdicts(scores)] == [1, 1, 2]
 
 
 def test_the_margin_is_student_s_of_the_pooled_spread():
@@ -88,10 +109,10 @@ def test_seeds_are_pooled_by_their_degrees_of_freedom():
     # Variances 0.0002 (1 degree) and 0.0004 (2 degrees): pooled 0.001 / 3; t(0.975, 3) = 3.182446.
     # Two seeds against one: 3.182446 * sqrt(0.001 / 3 * (1 / 2 + 1)) = 0.0711617; to the three seeds it is 0.0530408.
     two = [0.8 - 0.01, 0.8 + 0.01]
-    for single, expected in ((0.73, "best within noise"), (0.7285, "behind")):
+    for single, *expected in ((0.73, 1, "best within noise"), (0.7285, 2, "behind")):
         scores = run("two", "g2r_cnn", two) + run("one", "g2r_cnn", [single])
         scores += run("three", "g2r_cnn", (0.40, 0.42, 0.44))
-        assert verdicts(scores)[1] == ("one", 2, expected)
+        assert verdicts(scores)[1] == ("one", *expected)
 
 
 def test_lower_is_better_where_the_metric_says_so():
@@ -105,7 +126,8 @@ def test_a_run_over_its_budget_stands_in_the_list_without_a_place():
     assert verdicts(scores)[0] == ("broken", None, "over budget")
     assert verdicts(scores)[1] == ("lead", 1, "best within noise")
     text = markdown(scores)
-    assert "| broken (over budget) | published | 0.990 ± 0.010 (3) |" in text and "ε 10 is kept: broken." in text
+    # t(0.975, 2) = 4.302653, times 0.01 / sqrt(3).
+    assert "| broken (over budget) | published | 0.990 ± 0.025 (3) |" in text and "ε 10 is kept: broken." in text
 
 
 def test_an_over_budget_run_s_spread_is_not_pooled():
@@ -180,7 +202,7 @@ def test_references_stand_below_and_are_not_ranked():
 def test_a_method_without_a_metric_is_shown_and_not_ranked_by_it():
     scores = four() + run("recalls", "recall", (0.4, 0.5, 0.6))
     assert "recalls" not in [name for name, _, _ in verdicts(scores)]
-    assert "| recalls | sound | n/m | 1. 0.500 ± 0.100 (3) only one |" in markdown(scores)
+    assert "| recalls | sound | n/m | 1. 0.500 ± 0.248 (3) only one |" in markdown(scores)
 
 
 def test_the_tables_are_aligned_as_plain_text():
@@ -239,7 +261,7 @@ def test_the_command_writes_both_files_or_prints(tmp_path, capsys):
     rows = read_csv(tmp_path / "tables/rank.csv", COLUMNS, exact=True)
     assert [row["method"] for row in rows] == ["lead", "near", "far", "last", "nonprivate"]
     columns = ("place", "mean", "std", "seeds", "verdict", "eps_sound")
-    assert [rows[1][name] for name in columns] == ["2", "0.77", "0.02", "3", "best within noise", "9.99"]
+    assert [rows[1][name] for name in columns] == ["1", "0.77", "0.02", "3", "best within noise", "9.99"]
     assert rows[-1]["place"] == rows[-1]["std"] == rows[-1]["eps_sound"] == ""
     assert main([path]) == 0 and capsys.readouterr().out == text
 
@@ -265,7 +287,7 @@ def test_the_first_metric_asked_for_orders_the_rows(tmp_path, capsys):
     path = write(tmp_path, four() + [s for s in four("fid_classifier") if s.metric == "fid_classifier"])
     assert main([path, "--metric", "fid_classifier", "g2r_cnn", "--dataset", "lesions"]) == 0
     first = squeezed(capsys.readouterr().out).splitlines()[4]
-    assert first.startswith("| last | sound | 1. 0.52 ± 0.02 (3) best | 4. 0.520 ± 0.020 (3) |")
+    assert first.startswith("| last | sound | 1. 0.52 ± 0.05 (3) best | 4. 0.520 ± 0.050 (3) |")
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,11 @@ def test_accuracy_picked_on_test_images_has_a_column_of_its_own_only_when_measur
     assert words in (folder / "table2.md").read_text() and words not in (folder / "table1.md").read_text()
 
 
-def test_several_seeds_become_mean_spread_and_count(tables):
+def test_several_seeds_become_their_mean_its_interval_and_their_count(tables):
     folder = tables(*(score("dpac", "g2r_cnn", value, seed=seed) for seed, value in enumerate((0.5, 0.6, 0.7))))
-    assert row(folder, "table2", "DP-GAN-DPAC")["MNIST gen2real CNN ↑ ours"] == "0.600 ± 0.100 (3)"
-    assert "sample standard deviation" in (folder / "table2.md").read_text()
+    assert row(folder, "table2", "DP-GAN-DPAC")["MNIST gen2real CNN ↑ ours"] == "0.600 ± 0.248 (3)"
+    # t(0.975, 2) = 4.302653, times 0.1 / sqrt(3).
+    assert "mean ± half the width of its 95% t interval" in (folder / "table2.md").read_text()
     (cells,) = [r for r in read_csv(folder / "table2.csv") if r["method"] == "DP-GAN-DPAC"]
     parts = [cells[f"mnist_g2r_cnn_measured_{part}"] for part in ("mean", "std", "n")]
     assert parts == ["0.6", "0.1", "3"]

@@ -73,18 +73,19 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/comparison": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "evaluation/comparison/seeds.py": COMMON | {"evaluation.comparison", "scipy"},
     "evaluation/compare.py": COMMON | {"evaluation.comparison"},
-    "evaluation/standings.py": COMMON | {"evaluation.scores", "scipy"},
+    "evaluation/standings.py": COMMON | {"evaluation.scores", "evaluation.intervals", "scipy"},
     "evaluation/intervals.py": {"scipy"},
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
-    "evaluation/rank.py": COMMON | {"evaluation.scores", "evaluation.standings", "evaluation.price"},
-    "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "matplotlib"},
+    "evaluation/rank.py": COMMON
+    | {"evaluation.scores", "evaluation.standings", "evaluation.intervals", "evaluation.price"},
+    "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.intervals", "matplotlib"},
     "evaluation/report/claims.py": COMMON | {"evaluation.standings"},
     "evaluation/report/score_plots.py": COMMON
     | {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.intervals", "matplotlib"},
-    "evaluation/report/verdicts.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.intervals"},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
-    "docs/make": COMMON | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.report"},
+    "docs/make": COMMON
+    | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.intervals", "evaluation.report"},
     "docs/make/site_links.py": {"mkdocs"},
     # The one command line: above all stages, which know nothing of it.
     "dpbench": COMMON | {"dpbench", "workflow", "methods", "evaluation", "torch", "shtab"},
