@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from docs.make.references import Key, Reference, number, ranged, read_reference, table
+from docs.make.references import DISOWNED, Key, Reference, number, read_reference, table, with_interval
 from evaluation.report import frontier, published_costs
 from evaluation.report.csv_rows import read_rows
 from evaluation.report.frontier import Result
@@ -20,14 +20,12 @@ from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
 REFERENCES = ("quick", "quick_seeds", "quick_sound", "sound_shards", "long", "long_scatter", "celeba10k")
-# Runs of a loop whose draws the sound count does not cover: their sound epsilon is none (docs/results.md).
-DISOWNED = {("quick_sound", run) for run in ("gs_wgan_sound", "dpac_sound")}
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
 HEADS = ("row", "data set", "ε", *(METRICS[name].label for name in MEASURED))
 NO_ROW = "No committed reference holds a row of this method yet."
 EXPLAINED = (
-    "Measured here / published, mean of as many seeds as are told, and the lowest and highest in brackets. Published "
+    "Measured here / published; of several seeds the mean ± half the width of its 95% t interval (seeds). Published "
     "are the numbers of the paper that the suite is built around (results/published/scores.csv), at full training, "
     "where ours are of the presets named. ε sound is the most that any of the seeds spent by the sound count."
 )
@@ -104,12 +102,12 @@ def _row(numbers: Numbers, reference: Reference | None, key: Key, layout: Layout
         return reference.values(key, metric) if reference else []
 
     cells = [
-        f"{ranged(values(metric), 3)} / {number(numbers.published.get((key, metric)), 2)}" for metric in SHOWN
+        f"{with_interval(values(metric), 3)} / {number(numbers.published.get((key, metric)), 2)}" for metric in SHOWN
     ]  # fmt: skip
     seconds = values("train_seconds")
     folder = f"[{reference.name}](../../results/reference/{reference.name}/scores.csv)" if reference else "not run here"
     return [
-        *_named(key, layout), *cells, ranged(values("fid_classifier"), 1),
+        *_named(key, layout), *cells, with_interval(values("fid_classifier"), 1),
         number(max(values("eps_sound"), default=None), 1), number(fmean(seconds) if seconds else None, 0), folder,
         str(len(values(SHOWN[0])) or "-"),
     ]  # fmt: skip

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from evaluation.intervals import half_width
 from evaluation.scores import Score, read_scores
 from workflow.common.files import read_object
 
 Key = tuple[str, float, str]  # data set, epsilon, run
+# Runs of a loop whose draws the sound count does not cover: their sound epsilon is none (docs/results.md).
+DISOWNED = {("quick_sound", run) for run in ("gs_wgan_sound", "dpac_sound")}
 
 
 @dataclass(frozen=True)
 class Reference:
     """A folder of measured scores, which method each of its runs trained, and how long its stages took.
 
-    `seconds` are those of all jobs of a stage together, each on one core.
+    `seconds` are those of all jobs of a stage together, each on one core; `commits` counts runs by their code.
     """
 
     name: str
     method_of: Mapping[str, str]
     scores: Sequence[Score]
     seconds: Mapping[str, float]
+    commits: Mapping[str, int] = field(default_factory=dict)
 
     def keys(self, method: str) -> list[Key]:
         """Returns the runs of a method: by data set, from the largest epsilon on, then by name."""
@@ -40,13 +44,34 @@ def read_reference(folder: Path) -> Reference:
     """Returns a folder of results/reference. Raises UserError for a file that is missing or damaged."""
     record: dict[str, Any] = read_object(folder / "provenance.json", "provenance.json")
     methods = {run: settings["method"] for run, settings in record["settings"]["runs"].items()}
-    return Reference(folder.name, methods, read_scores(folder / "scores.csv"), record["job_seconds"])
+    scores = read_scores(folder / "scores.csv")
+    return Reference(folder.name, methods, scores, record["job_seconds"], record["runs_by_commit"])
 
 
-def ranged(values: Sequence[float], digits: int) -> str:
-    if len(values) < 2:
+def owners(references: Sequence[Reference]) -> dict[Key, Reference]:
+    """Returns for each row the first reference that has it, so that none mixes runs of two; disowned rows have none."""
+    found: dict[Key, Reference] = {}
+    for reference in references:
+        for s in reference.scores:
+            if (reference.name, s.method) not in DISOWNED:
+                found.setdefault((s.dataset, s.epsilon, s.method), reference)
+    return found
+
+
+def pooled(references: Sequence[Reference]) -> Reference:
+    """Returns one reference of all rows, each from its owner; it has no stages of its own."""
+    owner = owners(references)
+    scores = [s for one in references for s in one.scores if owner.get((s.dataset, s.epsilon, s.method)) is one]
+    methods = {run: method for one in reversed(references) for run, method in one.method_of.items()}
+    return Reference(", ".join(one.name for one in references), methods, scores, {})
+
+
+def with_interval(values: Sequence[float], digits: int) -> str:
+    """Returns the mean ± half the width of its t interval and the number of seeds, or one value alone, or a dash."""
+    reach = half_width(values)
+    if reach is None:
         return number(values[0] if values else None, digits)
-    return f"{fmean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return f"{fmean(values):.{digits}f} ± {reach:.{digits}f} ({len(values)})"
 
 
 def number(value: float | None, digits: int) -> str:

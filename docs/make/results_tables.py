@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from docs.make.references import Reference, number, ranged, read_reference, table
+from docs.make.conclusions import FORMS, Conclusions
+from docs.make.references import Reference, number, pooled, read_reference, table, with_interval
+from evaluation.report.layout import Layout, load_layout
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import read_lines, write_text
@@ -23,18 +26,19 @@ from workflow.common.readers.yaml_text import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
 ALL = "all"
-KEYS = ("reference", "benchmark", "stages", "head", "rows", "without", "columns")
+KEYS = ("reference", "benchmark", "stages", "claims", "form", "only", "head", "rows", "without", "columns")
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
-_PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n((?:\|.*\n)*)", re.MULTILINE)
+# Of a table, or of a list whose items may be longer than a line.
+_PLACE = re.compile(r"^<!-- table: (\w+) -->\n\n((?:(?:\||- |  ).*\n)*)", re.MULTILINE)
 _PUBLISHED_DIGITS = 2
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Which measured values a cell shows: their mean with the lowest and highest, or one alone.
+    """Which measured values a cell shows: their mean with its interval over seeds, or one alone.
 
-    `epsilon` None takes any; `published` puts the paper's number before it; `mean` leaves the range away.
+    `epsilon` None takes any; `published` puts the paper's number before it; `mean` leaves the interval away.
     """
 
     run: str
@@ -58,7 +62,8 @@ class Cell:
         values = self.values(measured)
         if self.metric == "eps_sound" and self.run in CEILINGS:
             values = []
-        own = number(sum(values) / len(values), self.digits) if self.mean and values else ranged(values, self.digits)
+        alone = self.mean and values
+        own = number(fmean(values), self.digits) if alone else with_interval(values, self.digits)
         if not self.published:
             return own
         return f"{number(next(iter(self.values(paper)), None), _PUBLISHED_DIGITS)} / {own}"
@@ -128,7 +133,7 @@ class Table:
         return table([self.head, *self.heads], rows)
 
 
-Written = Table | Stages | Timings
+Written = Table | Stages | Timings | Conclusions
 
 
 def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Written]:
@@ -160,13 +165,17 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
-    _check_keys(f"table {name}", entry, KEYS, () if "stages" in entry else ("rows", "columns"))
+    _check_keys(f"table {name}", entry, KEYS, () if {"stages", "claims"} & entry.keys() else ("rows", "columns"))
     head = str(entry.get("head", "run"))
     if "benchmark" in entry:
         path = root / "benchmarks/results" / entry["benchmark"]
         return Timings(path, head, entry["rows"], entry["columns"])
     _check_keys(f"table {name}", entry, KEYS, ("reference",))
-    reference = read_reference(root / "results/reference" / str(entry["reference"]))
+    named = entry["reference"] if isinstance(entry["reference"], list) else [entry["reference"]]
+    references = [read_reference(root / "results/reference" / str(one)) for one in named]
+    if "claims" in entry:
+        return _conclusions(name, entry, references, load_layout(str(root / "workflow/config/report.yaml")))
+    reference = pooled(references) if len(references) > 1 else references[0]
     if "stages" in entry:
         return Stages(reference)
     columns = entry["columns"]
@@ -175,6 +184,20 @@ def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
         for label, row in _rows(reference, entry).items()
     }
     return Table(reference, head, list(map(str, columns)), rows)
+
+
+def _conclusions(
+    name: str, entry: Mapping[str, Any], references: list[Reference], layout: Layout
+) -> Conclusions:  # fmt: skip
+    form, only = entry.get("form"), entry.get("only", [])
+    if entry["claims"] not in layout.claims:
+        raise unknown(f"claims of table {name}", entry["claims"], layout.claims)
+    if form not in FORMS:
+        raise unknown(f"form of table {name}", form, FORMS)
+    for claim in only:
+        if claim not in layout.claims[entry["claims"]].claims:
+            raise unknown(f"claim of table {name}", claim, layout.claims[entry["claims"]].claims)
+    return Conclusions(references, layout, entry["claims"], form, tuple(only))
 
 
 def _check_keys(what: str, entry: Mapping[str, Any], known: Iterable[str], needed: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from workflow.common.options import Parser
 
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open at this size"
 NOT_RUN, ONE_SEED, NO_SHARED = "open: not run", "open: one seed", "open: no seed in common"
-NO_SPREAD, AMBIGUOUS = "open: seeds show no spread", "open: a row under two counts"
+NO_SPREAD, AMBIGUOUS = "open: seeds show no spread", "open: under two counts or presets"
 COLUMNS = (
     *("claim", "says", "by", "dataset", "epsilon", "metric", "better", "than", "difference", "low", "high", "seeds"),
     *("p", "p_holm", "published_difference", "verdict"),
@@ -42,6 +42,7 @@ HOW_TO_READ = (
 
 Place = tuple[str, str, float, str]  # data set, run, epsilon, metric
 Seeds = dict[int, float]
+Kinds = dict[Place, set[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,25 @@ class Comparison:
 
 def judge(spec: ClaimsSpec, scores: Iterable[Score], published: Iterable[Score] = ()) -> list[Comparison]:
     """Returns each comparison of each claim, in the order of the claims; `published` has the paper's numbers."""
-    measured, ambiguous = _indexed(scores)
+    measured, kinds = _indexed(scores)
     paper = {(s.dataset, s.method, s.epsilon, s.metric): s.value for s in published if s.source == "published"}
     found = []
     for name, claim in spec.claims.items():
         lines = [_compared(name, *setting, measured, paper) for setting in _settings(claim, spec.only, measured)]
-        found += _corrected(lines, ambiguous)
+        found += _corrected(lines, kinds)
     return found
 
 
-def _indexed(scores: Iterable[Score]) -> tuple[dict[Place, Seeds], set[Place]]:
-    """Returns the values by seed, and the places that hold two values of a seed: no seed of theirs has a meaning."""
+def _indexed(scores: Iterable[Score]) -> tuple[dict[Place, Seeds], Kinds]:
+    """Returns the values by seed, and under which presets and accountings each place was measured."""
     measured: dict[Place, Seeds] = {}
-    counts: dict[Place, set[tuple[str, str]]] = {}
+    kinds: Kinds = {}
     for s in scores:
         if s.source == "measured" and s.seed is not None:
             place = (s.dataset, s.method, s.epsilon, s.metric)
             measured.setdefault(place, {})[s.seed] = s.value
-            counts.setdefault(place, set()).add((s.preset, s.accounting))
-    return measured, {place for place, kinds in counts.items() if len(kinds) > 1}
+            kinds.setdefault(place, set()).add((s.preset, s.accounting))
+    return measured, kinds
 
 
 def _settings(
@@ -122,11 +123,17 @@ def _compared(
     return Comparison(*where, paired(one, other), told, verdict=verdict)
 
 
-def _corrected(lines: Sequence[Comparison], ambiguous: set[Place]) -> list[Comparison]:
+def _ambiguous(line: Comparison, kinds: Kinds) -> bool:
+    """Returns whether a row has two values of a seed, or the rows are of two presets: nothing pairs them."""
+    found = [kinds.get((line.dataset, run, line.epsilon, line.metric), set()) for run in (line.better, line.than)]
+    return max(map(len, found)) > 1 or (all(found) and len({preset for kind in found for preset, _ in kind}) > 1)
+
+
+def _corrected(lines: Sequence[Comparison], kinds: Kinds) -> list[Comparison]:
     """Returns the comparisons of one claim with their p values corrected, and their verdicts."""
     clear = [
         dataclasses.replace(line, difference=None, effect=None, verdict=AMBIGUOUS)
-        if {(line.dataset, run, line.epsilon, line.metric) for run in (line.better, line.than)} & ambiguous
+        if _ambiguous(line, kinds)
         else line
         for line in lines
     ]
@@ -145,16 +152,19 @@ def _verdict(line: Comparison, p_holm: float | None) -> str:
 
 def sentence(claim: ClaimSpec, lines: Sequence[Comparison]) -> str:
     """Returns what the comparisons of a claim say of it, in a sentence."""
-    said, verdicts = f"{claim.says} ({claim.by})", [line.verdict for line in lines]
-    single = sum(verdict.startswith("open:") for verdict in verdicts)
-    judged = len(verdicts) - single
+    return f"{claim.says} ({claim.by}): {counted(lines)}."
+
+
+def counted(lines: Sequence[Comparison]) -> str:
+    """Returns how many comparisons of a claim have which verdict, in words."""
+    found = [line.verdict for line in lines]
+    single = sum(verdict.startswith("open:") for verdict in found)
     lacking = "lacks" if single == 1 else "lack"
-    if not judged:
-        return f"{said}: " + (f"open, {_count(single)} {lacking} a second seed." if lines else "not run here.")
-    counts = [(verdict, verdicts.count(verdict)) for verdict in (SUPPORTED, CONTRADICTED, OPEN)]
-    told = ", ".join(f"{verdict} in {count}" for verdict, count in counts if count)
+    if single == len(found):
+        return f"open, {_count(single)} {lacking} a second seed" if lines else "not run here"
+    told = [f"{verdict} in {found.count(verdict)}" for verdict in (SUPPORTED, CONTRADICTED, OPEN) if verdict in found]
     rest = f"; {single} more {lacking} a second seed" if single else ""
-    return f"{said}: {told} of {_count(judged)}{rest}."
+    return f"{', '.join(told)} of {_count(len(found) - single)}{rest}"
 
 
 def _count(comparisons: int) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -65,12 +66,45 @@ def test_the_table_of_all_rows_is_the_committed_run():
     assert kept == sorted(kept, reverse=True) and any(kept)
 
 
-def test_the_readmes_first_table_is_the_three_seeds_of_the_best_sound_rows():
-    expected = [
-        best_row(run, "g2r_cnn") for run in sorted(BEST, key=lambda run: -value_of_seeds(run, "mnist", 10, "g2r_cnn"))
-    ]
-    assert re.findall(r"^\| `\w+` \| 0\.\d+ \(.+ to .*$", README, flags=re.MULTILINE) == expected
+def test_the_readmes_first_table_is_three_seeds_a_row_the_sound_ones_first_beside_the_published_cells():
+    published, sets = scores("results/published/scores.csv"), ("mnist", "fashion_mnist")
+    rows = [*((run, SEEDS) for run in BEST), *((run, SOUND) for run in ("gs_wgan_sound", "dpac_sound"))]
+    over = [(run, BY_AUTHORS) for run in ("dpac", "gs_wgan")]
+    expected = []
+    for run, measured in [*rows, *over]:
+        paper = [number(published.get((run, dataset, "g2r_cnn")), 2) for dataset in sets]
+        ours = [over_seeds(measured, run, dataset, 10, "g2r_cnn") for dataset in sets]
+        at_one = [over_seeds(SEEDS, run, dataset, 1, "g2r_cnn") if run in BEST else "-" for dataset in sets]
+        spent = mean(one.value for one in measured if (one.method, one.dataset, one.epsilon, one.metric)
+                     == (run, "mnist", 10, "eps_sound"))  # fmt: skip
+        assert (spent <= 10) == ((run, measured) in rows)
+        cells = [*(f"{theirs} / {here}" for theirs, here in zip(paper, ours, strict=True)), *at_one, f"{spent:.1f}"]
+        expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
+    assert re.findall(r"^\| `\w+` \|.*$", README, flags=re.MULTILINE) == expected
     assert README.index(expected[0]) == README.index("| `"), "no row stands before the sound ones"
+
+
+def judged(head: str) -> list[list[str]]:
+    """Returns the cells of each row of the table of docs/results.md that begins with this line."""
+    lines = RESULTS.split(head + "\n")[1].split("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_readmes_conclusions_are_what_table_9_says():
+    claims = {(claim, by): (number, told) for number, claim, by, told in judged("| # | claim | of | verdicts |")}
+    said = [" ".join(one.split()) for one in re.findall(r"^- ((?:.+\n)(?:  .+\n)*)", README, flags=re.MULTILINE)]
+    sentences = [re.fullmatch(r"(.+) \(([\w ]+)\): (.+)\.", one).groups() for one in said if "compar" in one]
+    assert len(sentences) == 3
+    heads = next(line for line in RESULTS.splitlines() if line.startswith("| # | Data set |"))
+    lines = judged(heads)
+    for claim, by, told in sentences:
+        number, verdicts = claims[claim, by]
+        assert told == verdicts
+        of_claim = [line for line in lines if line[0] == number]
+        counts = Counter(line[-1].removesuffix(" *") for line in of_claim)
+        assert told.startswith(", ".join(f"{verdict} in {count}" for verdict, count in counts.items()))
+        assert f"of {len(of_claim)} comparison" in told
+    assert sentences[0][2].startswith("open") and sentences[2][2].startswith("supported")
 
 
 def test_gaussians_pass_every_published_gen2real_accuracy_of_the_lenet():
@@ -87,18 +121,24 @@ def test_gaussians_pass_every_published_gen2real_accuracy_of_the_lenet():
     assert claim.format(**highest) in " ".join(README.split())
 
 
+def with_interval(values: list[float], digits: int) -> str:
+    """Returns the mean of three seeds and half the width of its t interval, as all tables have them."""
+    assert len(values) == 3
+    reach = 4.302653 * stdev(values) / math.sqrt(3)  # t(0.975, 2)
+    return f"{mean(values):.{digits}f} ± {reach:.{digits}f} (3)"
+
+
 def over_seeds(measured: list, run: str, dataset: str, epsilon: float, metric: str, digits: int = 3) -> str:
-    """Returns mean and range over seeds, as the tables of docs/results.md have them."""
+    """Returns the mean over seeds with its interval, as the tables of docs/results.md have them."""
     values = [
         one.value for one in measured
         if (one.method, one.dataset, one.epsilon, one.metric) == (run, dataset, epsilon, metric)
     ]  # fmt: skip
-    assert len(values) == 3, (run, dataset, epsilon, metric)
-    return f"{mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return with_interval(values, digits)
 
 
 def rows_of_seeds(section: str) -> list[str]:
-    return re.findall(r"^\| `\w+` \| .+ to .*$", RESULTS.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+    return re.findall(r"^\| `\w+` \| .+ ± .*$", RESULTS.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
 
 
 def test_the_table_of_seeds_is_the_committed_run():
@@ -163,7 +203,7 @@ def test_the_table_of_500_faces_is_the_committed_run():
         values = [score.value for score in measured if (score.method, score.metric) == (run, metric)]
         if not values:
             return "-"
-        return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if spread and len(values) > 1 else "")
+        return with_interval(values, digits) if spread and len(values) > 1 else f"{mean(values):.{digits}f}"
 
     rows = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+[^|]*?) \| ([\d-]+) \|$", page, flags=re.MULTILINE)
     # Its sound epsilon is not proved, as the page says.

@@ -30,9 +30,9 @@ def test_every_committed_page_has_the_tables_that_the_command_writes():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: python -m docs.make.results_tables"
 
 
-def test_a_cell_shows_one_value_or_the_mean_of_seeds_with_the_lowest_and_highest():
+def test_a_cell_shows_one_value_or_the_mean_of_seeds_with_its_interval():
     seeds = [score("foo", "g2r_cnn", value, seed) for seed, value in enumerate((0.5, 0.7, 0.9))]
-    assert accuracy("foo").text(seeds, []) == "0.700 (0.500 to 0.900)"
+    assert accuracy("foo").text(seeds, []) == "0.700 ± 0.497 (3)"  # 4.302653 * 0.2 / sqrt(3)
     assert accuracy("foo").text(seeds[:1], []) == "0.500"
     assert accuracy("foo", mean=True).text(seeds, []) == "0.700"
     assert accuracy("foo", epsilon=1.0).text(seeds, []) == accuracy("bar").text(seeds, []) == "-"
