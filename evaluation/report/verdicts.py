@@ -172,10 +172,11 @@ def _count(comparisons: int) -> str:
 
 
 def summary(spec: ClaimsSpec, lines: Sequence[Comparison]) -> list[str]:
-    """Returns the sentence of each claim."""
-    return [
-        sentence(claim, [line for line in lines if line.claim == name]) for name, claim in spec.claims.items()
-    ]  # fmt: skip
+    """Returns the sentence of each claim that has a comparison, and one that names the others."""
+    of = {name: [line for line in lines if line.claim == name] for name in spec.claims}
+    missing = "; ".join(claim.says for name, claim in spec.claims.items() if not of[name])
+    told = [sentence(claim, of[name]) for name, claim in spec.claims.items() if of[name]]
+    return [*told, f"Not run here: {missing}."] if missing else told
 
 
 def build_grid(spec: ClaimsSpec, layout: Layout, lines: Sequence[Comparison]) -> Grid:

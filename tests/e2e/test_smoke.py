@@ -93,6 +93,7 @@ def test_tables_figures_and_page_are_whole(project):
     folder = project / "results/smoke"
     assert "GS-WGAN" in (folder / "tables/table5.md").read_text()
     assert "FETA-Pro" in (folder / "tables/table8.md").read_text()
+    assert "open: one seed" in (folder / "tables/table9.md").read_text()
     assert (folder / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "figures/figure3.pdf").read_bytes().startswith(b"%PDF")
     assert "foo" in (folder / "report.html").read_text()

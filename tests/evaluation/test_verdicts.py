@@ -129,7 +129,7 @@ def test_a_sentence_counts_the_verdicts():
     one_seed = run("foo", FOO[:1]) + run("bar", BAR[:1])
     told = verdicts.summary(two, judge(two, one_seed))
     assert told == ["foo beats bar (us): open, 1 comparison lacks a second seed."]
-    assert verdicts.summary(two, []) == ["foo beats bar (us): not run here."]
+    assert verdicts.summary(two, []) == ["Not run here: foo beats bar."]
 
 
 def test_the_table_shows_each_comparison_with_the_paper_s_difference():

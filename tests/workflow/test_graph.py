@@ -14,7 +14,7 @@ from workflow.datasets import mnist
 REPORT = {"scores.csv", "audit.csv", "spending.csv", "report.html", "provenance.json"} | {
     f"{name}.{kind}"
     for names, kinds in (
-        ([f"tables/table{n}" for n in range(1, 9)], ["csv", "md", "tex"]),
+        ([f"tables/table{n}" for n in range(1, 10)], ["csv", "md", "tex"]),
         (["tables/rank"], ["csv", "md"]),
         ([f"figures/{name}" for name in ("figure3", "figure4", "epsilon_sweep", "utility_epsilon")], ["png", "pdf"]),
     )
