@@ -152,7 +152,8 @@ def standings(group: Group, metric: str) -> list[Standing]:
     there = [one for one in group.contenders if one.seeds(metric)]
     there.sort(key=lambda one: (one.bar == REFERENCE, sign * one.mean(metric), one.method, one.accounting))
     eligible = [one for one in there if not one.bar]
-    return [Standing(one, _place(one, eligible, metric), _verdict(one, eligible, metric)) for one in there]
+    placed = [(one, _place(one, eligible, metric)) for one in there]
+    return [Standing(one, place, _verdict(one, place, eligible, metric)) for one, place in placed]
 
 
 def _lag(one: Contender, other: Contender, metric: str) -> float:
@@ -182,11 +183,11 @@ def _place(one: Contender, eligible: list[Contender], metric: str) -> int | None
     return None if one.bar else 1 + sum(_beats(other, one, eligible, metric) for other in eligible)
 
 
-def _verdict(one: Contender, eligible: list[Contender], metric: str) -> str:
+def _verdict(one: Contender, place: int | None, eligible: list[Contender], metric: str) -> str:
     if one.bar:
         return one.bar
     if len(eligible) == 1:
         return ONLY
-    if _place(one, eligible, metric) != 1:
+    if place != 1:
         return BEHIND
     return BEST if any(other.seeds(metric) > 1 for other in eligible) else FIRST
