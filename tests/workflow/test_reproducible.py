@@ -89,3 +89,10 @@ def test_every_step_is_pinned_as_it_is_printed(fresh: Project) -> None:
              if "export OMP_NUM_THREADS=" in line]  # fmt: skip
     assert len(steps) > 10 and all(f"OMP_NUM_THREADS=1 {VARIABLE}=1; " in step for step in steps)
     assert VARIABLE not in fresh.snakemake("-n", "-p").stdout
+
+
+def test_results_that_were_not_pinned_are_made_anew(finished: Project) -> None:
+    assert finished.planned() == set()
+    root = finished.folder / "results/quick"
+    made = {path.relative_to(root).as_posix() for path in root.glob("runs/*/*/*/*/samples.npz")}
+    assert made and finished.planned("--config", "reproducible=true") >= made
