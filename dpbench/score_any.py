@@ -75,14 +75,13 @@ def scores(
 
     Classifiers of the real set are made in `folder`, or taken from there if they are of the same set and settings.
     """
-    import torch
-
     from evaluation import classifiers, nets, utility
     from evaluation.features import RealFeatures
     from evaluation.fidelity import fidelity, inception_fid
     from evaluation.inputs import capped
+    from workflow.common.torch_threads import use_threads
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {seed}".encode()).hexdigest()
     if not _is_of(folder, key):
         print(f"training the classifiers of {real.wanted.name}: a minute or more", file=sys.stderr)

@@ -6,28 +6,33 @@ side without scores.
 Scores are matched by data set, method, epsilon, accounting, seed, metric and source (and by preset, where a side holds
 several). Which way is worse depends on the metric: accuracies, IS, precision, recall and the share of distinct images
 must not fall, FID and the spent epsilons must not rise. `train_seconds` is shown but never a regression, since it
-belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py; with
-`--seeds mean` tolerances follow from the seeds' spread, see evaluation/comparison/seeds.py.
+belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py. Where A has
+several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact` nothing
+may move, which is for presets that are `reproducible: true`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.comparison import changes
 from evaluation.comparison.formats import FORMATS, github
-from evaluation.comparison.sides import Sides, in_common, read_both
+from evaluation.comparison.made_by import made_by
+from evaluation.comparison.sides import Sides, has_several, in_common, read_both
 from evaluation.comparison.summary import Report
 from evaluation.comparison.tolerance import DEFAULT_TOLERANCES, Tolerance, given, setting
-from workflow.common.errors import command
+from workflow.common.errors import UserError, command
 from workflow.common.options import Parser
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file whose Markdown GitHub shows as a job's summary
 
 
-def compared(sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: bool, common: bool) -> Report:
+def compared(
+    sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: bool, common: bool, exact: bool = False
+) -> Report:
     """Compares both sides.
 
     Args:
@@ -35,9 +40,13 @@ def compared(sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: 
         by_hand: tolerances in place of the default ones, by metric.
         mean: whether the seeds of a run are one, compared by their means.
         common: whether what only one side has is passed over. Raises UserError if they have nothing in common.
+        exact: whether nothing may move, in the six digits of the files; the others but `common` play no part then.
     """
     old, new, notes = dict(sides.old), dict(sides.new), list(sides.notes)
-    if mean:
+    if exact:
+        limits = changes.no_limits(old, new)
+        notes.append("compared exactly")
+    elif mean:
         # Only here: loading it takes a second.
         from evaluation.comparison import seeds
 
@@ -50,7 +59,7 @@ def compared(sides: Sides, a: str, b: str, by_hand: dict[str, Tolerance], mean: 
     if common:
         old, new, passed = in_common(old, new)
         notes.append(passed)
-    return Report(a, b, old, new, changes.compare(old, new, limits), notes)
+    return Report(a, b, old, new, changes.compare(old, new, limits, exact), notes, exact)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -74,10 +83,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--seeds",
         choices=("each", "mean"),
-        default="each",
-        help="each: seed by seed (the default); mean: the means over seeds, by Welch's t-test at 5%% false discoveries "
-        "over all scores; a --tolerance is then the least move that counts, and a fixed tolerance judges a run with "
-        "one seed on a side",
+        help="each: seed by seed; mean: the means over seeds, by Welch's t-test at 5%% false discoveries over all "
+        "scores; a --tolerance is then the least move that counts, A's spread judges a run with one seed in B, and a "
+        "fixed tolerance one with one seed in A; default: mean where A has several seeds of a run",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="nothing may move, in the files' six digits: for two runs of a preset that is reproducible: true",
     )
     parser.add_argument(
         "--format",
@@ -94,11 +107,19 @@ def _append(markdown: str) -> None:
         file.write(markdown)
 
 
+def _beside(options: argparse.Namespace) -> str:
+    return f"--seeds {options.seeds}" if options.seeds else f"--tolerance of {', '.join(given(options.tolerance))}"
+
+
 def run(options: argparse.Namespace) -> int:
     """Compares and prints; returns 1 where there are regressions. Raises UserError for bad input."""
     by_hand = given(options.tolerance)
+    if options.exact and (by_hand or options.seeds):
+        raise UserError(f"--exact goes with neither --tolerance nor --seeds, got {_beside(options)}; leave one out")
     sides = read_both(options.a, options.b)
-    report = compared(sides, str(options.a), str(options.b), by_hand, options.seeds == "mean", options.common)
+    mean = has_several(sides.old) if options.seeds is None else options.seeds == "mean"
+    report = compared(sides, str(options.a), str(options.b), by_hand, mean, options.common, options.exact)
+    report = replace(report, notes=[*made_by(options.a, options.b), *report.notes])
     if options.format == "github" and os.environ.get(SUMMARY):
         shown = github(report, _append)
     else:

@@ -24,6 +24,7 @@ from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command
 from workflow.common.files import refuse_folder, sha256, write_json
 from workflow.common.options import Parser, whole
+from workflow.common.torch_threads import use_threads
 from workflow.common.torchvision_guard import ensure_torchvision
 
 ensure_torchvision()  # before torch_fidelity, which imports torchvision
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     keep_freed()
     refuse_folder(arguments.out)
-    torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     protocol = Protocol.parse(arguments.protocol)
     samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")
     real = load_images(arguments.real)

@@ -27,6 +27,7 @@ from workflow.common.files import write_npz
 from workflow.common.readers.guard import reading
 from workflow.common.readers.npz_file import npz_names, read_npz
 from workflow.common.seeds import derive
+from workflow.common.torch_threads import use_threads
 
 EVALUATION_BATCH = 512
 MLP_BATCH = 200  # MLPClassifier's own choice
@@ -79,7 +80,7 @@ def fit_cnn(
         (1-based, the later of equals) and `validation` (its accuracy on the held-out images); `held_out` 0 where a
         holdout was asked for and there is no room for one.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     room = settings.holdout and can_hold_out(data, settings.holdout)
     train, held_out = split(data, settings.holdout, seed) if room else (data, None)

@@ -75,7 +75,8 @@ class Config:
     Attributes:
         datasets: names that take part, in order.
         optional: those of them that are left out where their files are missing.
-        delta, seeds, paper_settings, threads, audit_seconds, figure_rows, cost, chosen_note: as schema.yaml says.
+        delta, seeds, paper_settings, threads, reproducible, audit_seconds, figure_rows, cost, chosen_note: as
+            schema.yaml says.
         protocol: the evaluation settings of every data set; protocol_per_dataset: those that hold on one alone.
         publishes: whether a method has a published setting for a data set and budget.
         own: the user's own data sets among `datasets`, by name.
@@ -90,6 +91,7 @@ class Config:
     seeds: tuple[int, ...]
     paper_settings: bool
     threads: int
+    reproducible: bool
     audit_seconds: float
     figure_rows: str
     runs: Mapping[str, Run]
@@ -166,6 +168,7 @@ class Config:
             "datasets": list(self.datasets),
             "delta": self.delta,
             "paper_settings": self.paper_settings,
+            **({"reproducible": True} if self.reproducible else {}),
             "runs": {run.name: self._run_summary(run) for run in self._taking_part},
             "protocol": self._protocol_summary(),
             **({"chosen_note": self.chosen_note} if self.chosen_note else {}),

@@ -17,6 +17,7 @@ from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
 from workflow.grid_values import Origin, check_keys, settled
 from workflow.overrides import Layer, nearest_origin, override
+from workflow.reproducible import reproducible_layer
 from workflow.schema_words import words
 
 FOLDER = Path(__file__).resolve().parent / "config"
@@ -74,6 +75,8 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
 
     content = settled(override(preset, layers, datasets) | {"preset": name}, origin)
     _check_schema(content, origin)
+    pinned = reproducible_layer(content, origin)
+    content, layers = override(content, [pinned], datasets), [*layers, pinned]
     entries, own = read_datasets(content["datasets"], datasets, origin)
     if own and extends is None and preset.get("datasets"):
         raise UserError(

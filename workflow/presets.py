@@ -19,7 +19,7 @@ RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seed
 PER_DATASET = "per_dataset"
 METHOD_KEYS = ("chosen_on", "chosen_note", "per_dataset")
 DEFAULT_ACCOUNTING = "sound"
-DEFAULTS = {"paper_settings": False, "threads": 1, "audit_seconds": 8.0, "figure_rows": "all"}
+DEFAULTS = {"paper_settings": False, "threads": 1, "reproducible": False, "audit_seconds": 8.0, "figure_rows": "all"}
 
 
 class Catalogue(Protocol):
@@ -83,6 +83,7 @@ def load(
         seeds=tuple(content["seeds"]),
         paper_settings=content.get("paper_settings", DEFAULTS["paper_settings"]),
         threads=content.get("threads", DEFAULTS["threads"]),
+        reproducible=content.get("reproducible", DEFAULTS["reproducible"]),
         audit_seconds=content.get("audit_seconds", DEFAULTS["audit_seconds"]),
         figure_rows=content.get("figure_rows", DEFAULTS["figure_rows"]),
         runs={run: reader.run(run) for run in content["runs"]},

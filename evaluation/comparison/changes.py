@@ -12,10 +12,11 @@ from evaluation.scores import format_value
 from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
-# In the order in which they are told. `missing` is a score that must not go, `no longer` one that belongs to the
-# machine; `unclear` has moved by the test of its own seeds, but so have some of many by chance.
-KINDS = ("regression", "missing", "improvement", "unclear", "moved", "no longer", "new")
-REGRESSIONS = ("regression", "missing")
+# In the order in which they are told. `different` is what an exact comparison finds, whichever way it went; `missing` a
+# score that must not go, `no longer` one that belongs to the machine; `unclear` has moved by the test of its own seeds,
+# but so have some of many by chance.
+KINDS = ("different", "regression", "missing", "improvement", "unclear", "moved", "no longer", "new")
+REGRESSIONS = ("different", "regression", "missing")
 
 
 class Run(NamedTuple):
@@ -107,23 +108,33 @@ def fixed_limits(
     }
 
 
-def compare(old: Mapping[Row, float], new: Mapping[Row, float], limits: Mapping[Row, Limit]) -> list[Change]:
+def no_limits(old: Mapping[Row, float], new: Mapping[Row, float]) -> dict[Row, Limit]:
+    """Returns limits that allow no move at all within the files' six digits, of each score that both sides have."""
+    return {row: Limit(0.0, "none") for row in old if row in new}
+
+
+def compare(
+    old: Mapping[Row, float], new: Mapping[Row, float], limits: Mapping[Row, Limit], exact: bool = False
+) -> list[Change]:
     """Returns what moved beyond its limit, what is missing and what is new: by kind, the farthest beyond first.
 
-    `limits` has one for each row that both sides have.
+    `limits` has one for each row that both sides have. With `exact` a score that has become better is not as it should
+    be either.
     """
     changes = [Change("new", row, None, new[row]) for row in new.keys() - old.keys()]
     for row, value in old.items():
         if row not in new:
             changes.append(Change("missing" if METRICS[row.metric].regresses else "no longer", row, value, None))
-        elif kind := _kind(row.metric, value, new[row], limits[row]):
+        elif kind := _kind(row.metric, value, new[row], limits[row], exact):
             changes.append(Change(kind, row, value, new[row], limits[row]))
     return sorted(changes, key=lambda change: (KINDS.index(change.kind), -change.excess, str(change.row)))
 
 
-def _kind(metric: str, old: float, new: float, limit: Limit) -> str:
+def _kind(metric: str, old: float, new: float, limit: Limit, exact: bool) -> str:
     if limit.exceeded(old, new):
         if not METRICS[metric].regresses:
             return "moved"
+        if exact:
+            return "different"
         return "improvement" if (new > old) == METRICS[metric].higher_is_better else "regression"
     return "unclear" if limit.chance is not None else ""

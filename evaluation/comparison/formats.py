@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.comparison.changes import KINDS, Change
+from evaluation.comparison.changes import KINDS, REGRESSIONS, Change
 from evaluation.comparison.summary import LINES, Finding, Report, findings
 
 ANNOTATIONS = 3
@@ -37,7 +37,7 @@ def github(report: Report, to_summary: Callable[[str], None] | None = None) -> s
     Args:
         to_summary: takes the Markdown, such as into the job's summary; the annotations alone are returned then.
     """
-    regressed = [finding for finding in findings(report, LINES) if finding.kind in ("regression", "missing")]
+    regressed = [finding for finding in findings(report, LINES) if finding.kind in REGRESSIONS]
     shown = [_annotation("error", "compare", report.headline)] if regressed else []
     shown += [_annotation("error", finding.who, finding.what) for finding in regressed[: ANNOTATIONS - 1]]
     shown = shown or [_annotation("notice", "compare", report.headline)]
@@ -50,13 +50,14 @@ def github(report: Report, to_summary: Callable[[str], None] | None = None) -> s
 def as_json(report: Report) -> str:
     """Returns all of it as one line of JSON.
 
-    Keys: `a`, `b`, `regressions`, `compared`, `counts` by kind, `notes` and `changes`, of which each has `kind`,
-    `preset`, `dataset`, `method`, `epsilon`, `accounting`, `seed`, `source`, `metric`, `old`, `new` (null where that
-    side lacks it), `tolerance` (a number in the metric's unit) and `tolerance_from` in words. Infinity is "inf".
+    Keys: `a`, `b`, `exact`, `regressions`, `compared`, `counts` by kind, `notes` and `changes`, of which each has
+    `kind`, `preset`, `dataset`, `method`, `epsilon`, `accounting`, `seed`, `source`, `metric`, `old`, `new` (null where
+    that side lacks it), `tolerance` (a number in the metric's unit) and `tolerance_from` in words. Infinity is "inf".
     """
     value = {
         "a": report.a,
         "b": report.b,
+        "exact": report.exact,
         "regressions": report.regressions,
         "compared": report.compared,
         "counts": {kind: report.count(kind) for kind in KINDS},

@@ -74,8 +74,9 @@ def limits(
     one row. A row that has moved at 5% by itself, but not at that level, has its `chance` and counts as unclear; the
     others' is None.
 
-    Tested are scores of quality with two seeds or more on each side. By a fixed tolerance, of the means, are judged: a
-    row with one seed on a side or no spread on both; the privacy spent, which the spread of seeds shall not excuse;
+    Tested are scores of quality with two seeds or more in A. Where B has one, its spread is taken to be A's: the test
+    is then Student's, whose only degrees of freedom are A's. By a fixed tolerance, of the means, are judged: a row with
+    one seed in A or no spread on both sides; the privacy spent, which the spread of seeds shall not excuse;
     what belongs to the machine.
 
     Args:
@@ -92,7 +93,7 @@ def limits(
 
 
 def _testable(row: Row, old: Sequence[float], new: Sequence[float]) -> bool:
-    enough = min(len(old), len(new)) > 1 and all(map(math.isfinite, [*old, *new]))
+    enough = len(old) > 1 and all(map(math.isfinite, [*old, *new]))
     return enough and METRICS[row.metric].arrow and (len(set(old)) > 1 or len(set(new)) > 1)
 
 
@@ -102,7 +103,7 @@ def _tested_limits(tested: Sequence[Row], old: Values, new: Values, given: Mappi
     with warnings.catch_warnings():
         # Of a side whose seeds all agree; the other side's spread decides then.
         warnings.simplefilter("ignore", RuntimeWarning)
-        tests = [stats.ttest_ind(new[row], old[row], equal_var=False) for row in tested]
+        tests = [stats.ttest_ind(new[row], old[row], equal_var=len(new[row]) == 1) for row in tested]
     chances = np.array([test.pvalue for test in tests])
     moved = int((stats.false_discovery_control(chances) <= LEVEL).sum())
     # Those found are exactly the rows whose own chance is at most this.
@@ -120,9 +121,12 @@ def _tested_limits(tested: Sequence[Row], old: Values, new: Values, given: Mappi
 
 
 def _notes(both: Sequence[Row], tested: Sequence[Row], old: Values, new: Values) -> list[str]:
-    single = sum(min(len(old[row]), len(new[row])) < 2 for row in both)
+    single = sum(min(len(old[row]), len(new[row])) < 2 for row in set(both) - set(tested))
+    by_a = sum(len(new[row]) == 1 for row in tested)
     fewer = sum(len(new[row]) < len(old[row]) for row in both)
     notes = [f"means over seeds: {len(tested)} of {len(both)} scores tested by Welch's t, 5% false discoveries in all"]
+    if by_a:
+        notes.append(f"{by_a} have one seed in B and are judged by A's spread")
     if single:
         notes.append(f"{single} have one seed on a side and are judged by the fixed tolerance")
     if fewer:

@@ -30,7 +30,7 @@ def read_both(a: Path, b: Path) -> Sides:
     Raises:
         UserError: a side that is not there, holds no scores or is malformed, or sides that cannot be matched.
     """
-    old, new = _files(a), _files(b)
+    old, new = score_files(a), score_files(b)
     if ("" in old) != ("" in new):
         (several, one), names = ((b, a), new) if "" in old else ((a, b), old)
         raise UserError(
@@ -47,8 +47,11 @@ def read_both(a: Path, b: Path) -> Sides:
     )
 
 
-def _files(side: Path) -> dict[str, Path]:
-    """Returns the files of a side by their preset's folder; one alone has no name."""
+def score_files(side: Path) -> dict[str, Path]:
+    """Returns the files of a side by their preset's folder; one alone has no name.
+
+    Raises UserError for a folder in which there are none.
+    """
     if not side.is_dir():
         return {"": side}
     if (side / FILE).exists():
@@ -88,6 +91,12 @@ def _table(folder: str, scores: Iterable[Score], several: bool) -> dict[Row, flo
         ): s.value
         for s in scores
     }  # fmt: skip
+
+
+def has_several(rows: Iterable[Row]) -> bool:
+    """Returns whether any run among the rows has more than one seed."""
+    runs = {row.run for row in rows}
+    return len({run._replace(seed=None) for run in runs}) < len(runs)
 
 
 def in_common(old: Mapping[Row, object], new: Mapping[Row, object]) -> tuple[dict, dict, str]:

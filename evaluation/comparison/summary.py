@@ -11,12 +11,16 @@ from workflow.common.contracts import format_epsilon
 LINES = 20
 MOVES = 3  # of one run, named on its line
 NO_LONGER = "no longer there"
+WORSE = ("different", "regression")
 NAMES = 6  # of methods, data sets, seeds or metrics that a line lists
 
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison: what is compared, the values of each side, what changed, and what a reader should know of it."""
+    """A comparison: what is compared, the values of each side, what changed, and what a reader should know of it.
+
+    `exact` says that nothing was allowed to move.
+    """
 
     a: str
     b: str
@@ -24,6 +28,7 @@ class Report:
     new: Mapping[Row, float]
     changes: Sequence[Change]
     notes: Sequence[str] = field(default_factory=tuple)
+    exact: bool = False
 
     def count(self, *kinds: str) -> int:
         """Returns how many changes are of these kinds."""
@@ -45,12 +50,21 @@ class Report:
         return {change.row.run for change in self.changes if change.kind == "missing"} - there
 
     @property
+    def noun(self) -> str:
+        return "difference" if self.exact else "regression"
+
+    @property
+    def how(self) -> str:
+        """What a score is that both sides have and that counts against B."""
+        return "different" if self.exact else "worse"
+
+    @property
     def headline(self) -> str:
         """The counts in one line; of a kind without changes nothing is said, but for regressions and new scores."""
-        worse, missing = self.count("regression"), self.count("missing")
-        told = counted(self.regressions, "regression") if self.regressions else "no regression"
+        worse, missing = self.count(*WORSE), self.count("missing")
+        told = counted(self.regressions, self.noun) if self.regressions else f"no {self.noun}"
         if missing:
-            told += f" ({f'{worse} worse, ' if worse else ''}{missing} missing)"
+            told += f" ({f'{worse} {self.how}, ' if worse else ''}{missing} missing)"
         others = {
             "new": self.count("new"), "better": self.count("improvement"), "unclear": self.count("unclear"),
             "moved": self.count("moved"), NO_LONGER: self.count("no longer"),
@@ -118,9 +132,9 @@ def _regressions(report: Report, gone: set[Run], lines: int) -> list[Finding]:
     rest = runs[len(shown) :]
     if rest:
         kinds = [change.kind for _, changes in rest for change in changes]
-        what = f"{kinds.count('regression')} worse, {kinds.count('missing')} missing"
+        what = f"{sum(kind in WORSE for kind in kinds)} {report.how}, {kinds.count('missing')} missing"
         who = told_runs(counted(len(rest), "more run"), [run for run, _ in rest])
-        found.append(Finding("regression" if "regression" in kinds else "missing", who, what))
+        found.append(Finding(next((kind for kind in kinds if kind in WORSE), "missing"), who, what))
     return found + missing
 
 

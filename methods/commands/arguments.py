@@ -24,6 +24,7 @@ from workflow.common.files import json_or_path, read_object
 from workflow.common.options import number, whole
 from workflow.common.readers.json_text import parse_json
 from workflow.common.run_name import check_run_name
+from workflow.common.torch_threads import use_threads
 
 # Their pixels are held in memory at once.
 MOST_IMAGES = 10_000_000
@@ -197,7 +198,7 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
 
     Raises UserError for a device that is not there, or a choice that it cannot do.
     """
-    torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     device = _device(arguments)
     choose(getattr(arguments, "speed", []), device)
     if CHOICES.keep_freed:

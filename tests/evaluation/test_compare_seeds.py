@@ -54,6 +54,12 @@ def test_the_tolerance_of_one_row_is_welchs_interval() -> None:
     )
 
 
+def test_one_seed_in_b_is_judged_by_the_spread_of_a_and_one_in_a_by_the_fixed_tolerance() -> None:
+    found = limits({row(): [0.80, 0.82, 0.81]}, {row(): [0.70]})[row()]
+    assert found.amount == pytest.approx(stats.t.ppf(0.975, 2) * 0.01 * math.sqrt(1 + 1 / 3))
+    assert limits({row(): [0.70]}, {row(): [0.80, 0.82, 0.81]})[row()].amount == 0.02
+
+
 def test_what_the_spread_explains_is_no_regression_and_what_it_does_not_is(run) -> None:
     assert run({"g2r_cnn": [0.70, 0.80, 0.90]}, {"g2r_cnn": [0.62, 0.75, 0.85]})[0] == 0
     # Less than the fixed tolerance of 0.02.

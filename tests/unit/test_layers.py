@@ -29,12 +29,15 @@ def core(*names: str) -> set[str]:
 LAYERS: dict[str, set[str]] = {
     "workflow/common": COMMON,
     "workflow/common/torchvision_guard.py": {"torch"},
+    "workflow/common/torch_threads.py": COMMON | {"torch"},
     "workflow/datasets": COMMON | {"workflow.datasets", "torchvision", "PIL", "sklearn", "tqdm"},
     "workflow": COMMON | {"workflow.progress", "packaging"},
     "workflow/progress.py": COMMON | {"workflow.schedule"},
     "workflow/dataset_entries.py": COMMON | {"workflow.overrides"},
     "workflow/merging.py": COMMON
-    | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "workflow.schema_words", "jsonschema"},
+    | {"workflow.overrides", "workflow.dataset_entries", "workflow.grid_values", "workflow.schema_words", "jsonschema"}
+    | {"workflow.reproducible"},
+    "workflow/reproducible.py": COMMON | {"workflow.overrides", "workflow.grid_values"},
     "workflow/own_content.py": COMMON | {"workflow.dataset_entries", "workflow.datasets.own"},
     "workflow/source_content.py": COMMON | {"workflow.datasets", "workflow.own_content"},
     "workflow/grid.py": COMMON | {"workflow.overrides"},
@@ -91,6 +94,8 @@ LAYERS: dict[str, set[str]] = {
     "dpbench": COMMON | {"dpbench", "workflow", "methods", "evaluation", "torch", "shtab"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},
     "benchmarks/distances.py": COMMON | {"evaluation", "torch"},
+    "benchmarks/arithmetic.py": {"numpy", "scipy", "sklearn", "torch"},
+    "benchmarks/bit_for_bit.py": COMMON | {"benchmarks", "evaluation.comparison"},
     "benchmarks/power.py": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "benchmarks/peers.py": COMMON | {"benchmarks", "methods", "torch", "tqdm"},
     "benchmarks/clipped_sums.py": {"methods.core.speed", "torch", "opacus"},

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflow.common.handover import hand_over
+from workflow.common.pins import pin
 
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED_PIPE = 128 + signal.SIGPIPE
@@ -47,7 +48,8 @@ def begin() -> None:
     # While Python looks for the module that -m names, this stands in the place of its path.
     if sys.argv[:1] == ["-m"]:
         ready()
-        # Here, before anything else is imported, or it would be in vain.
+        # Here, before anything else is imported, or both would be in vain.
+        pin()
         hand_over()
 
 

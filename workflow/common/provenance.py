@@ -10,6 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from workflow.common.pins import PINS, pinned
+
+# By their names in Linux, the widest first.
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 PACKAGES = ("torch", "torchvision", "opacus", "torch-fidelity", "dp-accounting", "scikit-learn", "numpy", "snakemake")
 
 
@@ -33,15 +37,27 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Returns maker's name, family and model, and the widest vectors: a name such as "AMD EPYC" is that of many."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    found: dict[str, str] = {}
+    for key, _, value in (line.partition(":") for line in lines):
+        found.setdefault(key.strip(), value.strip())
+    if "model name" not in found:
+        return platform.machine()
+    numbers = [f"{key.removeprefix('cpu ')} {found[key]}" for key in ("cpu family", "model") if key in found]
+    features = found.get("flags", "").split()
+    widest = next((name for flag, name in VECTORS.items() if flag in features), None)
+    return ", ".join([found["model name"], *([" ".join(numbers)] if numbers else []), *([widest] if widest else [])])
 
 
 def provenance() -> dict[str, Any]:
-    """Returns commit, whether tracked files differ from it, versions, processor, cores and UTC time."""
+    """Returns commit, whether tracked files differ from it, versions, processor, cores and UTC time.
+
+    With `pinned`, the settings that make numbers the same on other processors, where this process has them.
+    """
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -50,5 +66,6 @@ def provenance() -> dict[str, Any]:
         "packages": _versions(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        **({"pinned": dict(PINS)} if pinned() else {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -40,6 +40,7 @@ from workflow import (
 from workflow.common.contracts import REAL as REAL_DATA
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.errors import UserError, unknown
+from workflow.common.pins import VARIABLE as PINNED
 from workflow.dataset_entries import GIVE, check_folders, facts, unprotected
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.origins import setting_origins, with_origins
@@ -259,6 +260,9 @@ try:
 except UserError as error:
     fail(error)
 
+if CONFIG.reproducible:
+    # For the fork server, whose libraries the steps take as they find them.
+    os.environ[PINNED] = "1"
 OUT = CONFIG.root
 JOBS = CONFIG.jobs
 TRAINED = [one for one in JOBS if not one.external]
@@ -305,7 +309,8 @@ def logged(command, whole="false"):
     # Nothing to show where Ctrl-C, or what it sends to the steps, ended it.
     show = "case $status in 130|143) ;; *) echo 'failed: rule {rule}, see {log}' >&2; tail -n 5 {log} >&2;; esac"
     ended = f"status=$?; if [ $status -gt 128 ] && {whole}; then exit 0; fi; {show}; exit $status;"
-    return f"export OMP_NUM_THREADS={{threads}}; {command} > {{log}} 2>&1 || {{{{ {ended} }}}}"
+    pins = f" {PINNED}=1" if CONFIG.reproducible else ""
+    return f"export OMP_NUM_THREADS={{threads}}{pins}; {command} > {{log}} 2>&1 || {{{{ {ended} }}}}"
 
 
 wildcard_constraints:

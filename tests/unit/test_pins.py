@@ -1,0 +1,158 @@
+"""What `reproducible: true` pins reaches every library that picks code by the processor, and torch's own calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import bit_for_bit
+from workflow.common import pins, torch_threads
+from workflow.common.errors import UserError
+from workflow.common.provenance import provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+# What Python has in argv[0] while it imports the package of `python -m package.module`.
+BEGIN = "import sys; sys.argv[0] = '-m'; import evaluation\n"
+LIBRARIES = """
+import json, os, numpy, scipy.linalg, torch
+from numpy._core import _multiarray_umath as umath
+from threadpoolctl import threadpool_info
+from workflow.common.torch_threads import use_threads
+use_threads(1)
+torch.ones(64, 64) @ torch.ones(64, 64)
+torch.nn.functional.conv2d(torch.ones(9, 8, 8, 8), torch.ones(8, 8, 3, 3))
+print(json.dumps({
+    "torch": torch.backends.cpu.get_cpu_capability(),
+    "numpy": [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]],
+    "blas": sorted({one["architecture"] for one in threadpool_info() if one["user_api"] == "blas"}),
+    "deterministic": torch.are_deterministic_algorithms_enabled(), "threads": torch.get_num_threads(),
+    "gpu": torch.cuda.is_available(),
+}))
+"""
+VALUES = {
+    "sqrt": (np.sqrt, [0.0, 0.1, 2.0, 3e38]), "log": (np.log, [0.1, 2.0, 3e38]), "log10": (np.log10, [0.1, 2.0]),
+    "tan": (np.tan, [-1.5, 0.3]), "asin": (np.arcsin, [-0.9, 0.3]), "acos": (np.arccos, [-0.9, 0.3]),
+    "atan": (np.arctan, [-9.0, 0.3]),
+}  # fmt: skip
+
+
+def pinned_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BEGIN + code], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, pins.VARIABLE: "1", **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def libraries() -> tuple[dict[str, Any], str]:
+    """What a pinned process's libraries say of themselves, and what MKL and oneDNN print as they compute."""
+    found = pinned_process(LIBRARIES, MKL_VERBOSE="1", ONEDNN_VERBOSE="1")
+    *told, last = found.stdout.splitlines()
+    return json.loads(last), "\n".join(told)
+
+
+def test_no_library_takes_more_than_avx2(libraries) -> None:
+    found, told = libraries
+    assert found["torch"] == "AVX2" and set(found["numpy"]) <= {"X86_V3"}
+    assert found["blas"] in ([], ["Haswell"]) and "cpu,isa:Intel AVX2\n" in told
+
+
+def test_mkl_takes_the_code_that_is_the_same_for_every_maker(libraries) -> None:
+    products = [line for line in libraries[1].splitlines() if line.startswith("MKL_VERBOSE SGEMM")]
+    assert products and all("CNR:COMPATIBLE" in line for line in products)
+
+
+def test_one_thread_the_processor_and_deterministic_algorithms(libraries) -> None:
+    assert libraries[0] | {"deterministic": True, "threads": 1, "gpu": False} == libraries[0]
+
+
+def test_a_process_that_is_not_asked_keeps_its_environment() -> None:
+    code = "import os; print(sorted(name for name in os.environ if name.startswith(('MKL_', 'ONEDNN_', 'ATEN_'))))"
+    clean = {name: value for name, value in os.environ.items() if name not in {*pins.PINS, pins.VARIABLE}}
+    for asked in ({}, {pins.VARIABLE: "0"}):
+        found = subprocess.run(
+            [sys.executable, "-c", BEGIN + code], cwd=ROOT, capture_output=True, text=True, check=True,
+            env=clean | asked,
+        )  # fmt: skip
+        assert found.stdout == "[]\n"
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch):
+    """This process pinned for one test; its libraries are loaded already, so only torch's own calls are."""
+    monkeypatch.setenv(pins.VARIABLE, "1")
+    threads = torch.get_num_threads()
+    torch_threads.use_threads(1)
+    yield
+    torch_threads._overrides.clear()
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.backends.nnpack.set_flags(True)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_what_mkl_estimates_is_computed_by_numpy_in_all_three_forms(pinned, name: str, kind: torch.dtype) -> None:
+    function, numbers = VALUES[name]
+    x = torch.tensor(numbers, dtype=kind)
+    expected = torch.from_numpy(function(x.numpy()))
+    into = torch.empty(0, dtype=kind)
+    getattr(torch, name)(x, out=into)
+    forms = [getattr(torch, name)(x), getattr(x.clone(), f"{name}_")(), into, getattr(torch, name)(x[:, None].t())[0]]
+    assert all(torch.equal(form, expected) for form in forms)
+    assert len(VALUES) == len(torch_threads.ESTIMATED)
+
+
+def test_its_gradients_batches_and_kinds_of_numbers_are_torchs(pinned) -> None:
+    x = torch.tensor([0.25, 4.0], requires_grad=True)
+    x.sqrt().sum().backward()
+    assert x.grad.tolist() == [1.0, 0.25]
+    assert torch.vmap(torch.sqrt)(torch.tensor([[4.0], [9.0]])).tolist() == [[2.0], [3.0]]
+    assert torch.sqrt(torch.tensor(4)).item() == 2.0 and torch.sqrt(torch.tensor(4)).dtype == torch.float32
+    assert torch.sqrt(torch.tensor([4.0]).bfloat16()).dtype == torch.bfloat16
+    assert torch.sqrt(torch.tensor([-1.0])).isnan().all() and torch.log(torch.tensor(0.0)).item() == -np.inf
+
+
+def test_afterwards_torch_computes_by_itself_again() -> None:
+    assert not torch_threads._overrides and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_several_threads_are_refused_where_one_is_pinned(monkeypatch) -> None:
+    torch_threads.use_threads(2)
+    assert torch.get_num_threads() == 2
+    torch_threads.use_threads(1)
+    monkeypatch.setenv(pins.VARIABLE, "1")
+    with pytest.raises(UserError, match="one thread, got 2; leave the threads out"):
+        torch_threads.use_threads(2)
+
+
+def test_the_record_of_a_run_names_the_processor_and_what_was_pinned(monkeypatch) -> None:
+    assert "pinned" not in provenance()
+    monkeypatch.setenv(pins.VARIABLE, "1")
+    assert provenance()["pinned"] == dict(pins.PINS)
+    if "avx2" in Path("/proc/cpuinfo").read_text():
+        assert "family" in provenance()["processor"] and "AVX" in provenance()["processor"]
+
+
+def test_operations_that_differ_are_named_and_a_process_that_is_not_pinned_is_refused(monkeypatch) -> None:
+    assert bit_for_bit.compared({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
+    monkeypatch.delenv(pins.VARIABLE, raising=False)
+    with pytest.raises(UserError, match=f"set {pins.VARIABLE}=1"):
+        bit_for_bit.digests()
+
+
+def test_a_processor_is_noted_once() -> None:
+    record = bit_for_bit.noted({}, "one", "3 scores")
+    record = bit_for_bit.noted(bit_for_bit.noted(record, "two", "3 scores"), "one", "9 scores")
+    assert record["equal_on"] == [
+        {"processor": "two", "equal": "3 scores"}, {"processor": "one", "equal": "9 scores"},
+    ]  # fmt: skip
