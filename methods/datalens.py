@@ -12,6 +12,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.release import PublicSpec, Release
 from methods.core.teachers.gan import NORMED, Round, SharingHyper, TeacherGAN, vote_release
 from workflow.common.errors import UserError
+from workflow.common.search_space import choice, linear, times
 from workflow.common.seeds import derive
 from workflow.common.settings import setting
 
@@ -63,6 +64,20 @@ class DataLens(TeacherGAN):
             "pretrain_steps": 30, "released_slots": 60,
         },
     }  # fmt: skip
+
+    SEARCH = {
+        "num_teachers": times(0.4, 2),
+        "steps": times(0.3, 2),
+        "batch_size": times(0.5, 2),
+        "teacher_rate": times(0.3, 3),
+        "teacher_decay": linear(0, 0.5),
+        "top_k": times(0.3, 2),
+        "threshold": linear(0.1, 0.7),
+        "step_size": times(0.3, 3),
+        "generator_steps": times(0.4, 3),
+        "learning_rate": times(0.3, 3),
+        "ema": choice(0.9, 0.95, 0.97),
+    }
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:

@@ -20,6 +20,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.transfers import sent
+from workflow.common.search_space import choice, log, times
 from workflow.common.settings import setting
 
 _RELEASE = "discriminator_gradient"
@@ -74,6 +75,19 @@ class DPCGAN(start.Started, Method):
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
         ("mnist", 10.0): {"steps": 30000, "batch_size": 600, "clip": 1.1},
         ("fashion_mnist", 10.0): {"steps": 30000, "batch_size": 600, "clip": 1.1},
+    }
+
+    SEARCH = {
+        "steps": times(0.3, 2),
+        "batch_size": times(0.5, 4),
+        "clip": times(0.2, 2),
+        "learning_rate": times(0.3, 3),
+        "learning_rate_end": times(0.2, 2),
+        "generator_rate": times(0.3, 3),
+        "beta1": choice(0.0, 0.5, 0.9),
+        "leak": choice(0.0, 0.2),
+        "label_scale": log(1, 15),
+        "ema": choice(0.95, 0.99, 0.997),
     }
 
     def __init__(self, hp: Hyper, context: Context) -> None:

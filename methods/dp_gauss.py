@@ -14,6 +14,7 @@ from methods.core.method import Context, Method, StepLog
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
+from workflow.common.search_space import choice, log, times
 
 
 class DPGauss(Method):
@@ -39,6 +40,14 @@ class DPGauss(Method):
         """Hyper-parameters: those of the Gaussians."""
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {}
+
+    SEARCH = {
+        "constant_share": log(0.02, 0.5),
+        "first_share": log(0.03, 0.5),
+        "splits": choice(0, 1, 2, 3),
+        "least_signal": times(0.2, 5),
+        "least_rank": times(0.5, 3),
+    }
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

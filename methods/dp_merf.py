@@ -23,6 +23,7 @@ from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.upsampling import doubled_bilinearly
 from workflow.common.errors import UserError
+from workflow.common.search_space import linear, log, times
 from workflow.common.settings import setting
 
 _RELEASE = "embedding"
@@ -75,6 +76,16 @@ class DPMERF(MeanMatching):
         ("mnist", 0.2): {"length_scale": 105.0},
         ("fashion_mnist", 1.0): {"length_scale": 127.0},
         ("fashion_mnist", 0.2): {"length_scale": 127.0},
+    }
+
+    SEARCH = {
+        "features": times(0.3, 2),
+        "steps": times(0.5, 2),
+        "batch_size": times(0.5, 4),
+        "learning_rate": times(0.2, 3),
+        "decay": linear(0.4, 1),
+        "latent": log(3, 30),
+        "hidden": times(0.5, 2),
     }
 
     def __init__(self, hp: Hyper, context: Context) -> None:

@@ -21,6 +21,7 @@ from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import doubled_bilinearly
+from workflow.common.search_space import times
 from workflow.common.settings import setting
 
 _RELEASE = "embedding"
@@ -87,6 +88,15 @@ class DPNTK(MeanMatching):
         latent: int = setting(10, "size of the Gaussian latent", low=1, high=4096)
         hidden: int = setting(500, "units of the generator's first layer", low=1, high=8192)
         channels: int = setting(32, "channels before the generator's first convolution", low=1, high=1024)
+
+    SEARCH = {
+        "width": times(0.4, 1.5),
+        "steps": times(0.5, 1.5),
+        "batch_size": times(0.5, 2),
+        "learning_rate": times(0.3, 3),
+        "learning_rate_end": times(0.2, 5),
+        "latent": times(0.5, 4),
+    }
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

@@ -20,6 +20,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
 from methods.core.speed.layout import laid_out
 from methods.core.speed.transfers import sent
+from workflow.common.search_space import choice, linear, times
 from workflow.common.settings import setting
 
 _RELEASE = "batch_gradient"
@@ -102,6 +103,18 @@ class DPSinkhorn(Method):
             "regularization": 25.0, "latent": 32,
         },
     }  # fmt: skip
+
+    SEARCH = {
+        "steps": times(0.3, 2),
+        "batch_size": times(0.5, 2),
+        "generated": times(0.5, 2),
+        "alternates": linear(0, 0.6),
+        "clip": times(0.2, 3),
+        "label_scale": times(0.4, 2.5),
+        "regularization": times(0.1, 3),
+        "learning_rate": times(0.3, 3),
+        "ema": choice(0.99, 0.998, 0.9995),
+    }
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

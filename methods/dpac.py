@@ -18,6 +18,7 @@ from methods.core.sharded.losses import image_gradients, score_loss
 from methods.core.sharded.nets import build_classifier
 from methods.core.sharded.stacks import NetworkStore
 from workflow.common.errors import UserError
+from workflow.common.search_space import linear, times
 from workflow.common.settings import setting
 
 # The release of a step `as_released` whose classifier has joined.
@@ -99,6 +100,15 @@ class DPAC(StartingGAN):
         *StartingGAN.OF_THE_START,
         "option start: the classifier learns from the drawn images too, and every new one begins as a copy of it",
     )
+
+    # Not the numbers of updates of its two phases: the ablation that mixes these needs as many of both.
+    SEARCH = {
+        **StartingGAN.SEARCH,
+        "classifier_start": times(0.3, 1.5),
+        "fakes_per_class": times(0.5, 3),
+        "critic_weight": linear(0.4, 0.9),
+        "classifier_weight": linear(0.1, 0.6),
+    }
 
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:

@@ -29,6 +29,7 @@ from methods.core.scattering.witness import MOST_NUMBERS, ask, distance, means_r
 from methods.core.speed.remembered import Remembered
 from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
+from workflow.common.search_space import choice, linear, times
 from workflow.common.settings import setting
 
 _CRITIC, _CLASSIFIER = "feature_means", "classifier_gradient"
@@ -117,6 +118,20 @@ class DPACScatter(Method):
             return {name: share / sum(shares.values()) for name, share in shares.items()}
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {}
+
+    SEARCH = {
+        "start_share": linear(0.2, 0.7),
+        "critic_share": linear(0.1, 0.5),
+        "classifier_share": linear(0.1, 0.5),
+        "classifier_steps": times(0.5, 2),
+        "classifier_learning_rate": times(0.3, 3),
+        "steps": times(0.5, 1.5),
+        "learning_rate": times(0.3, 3),
+        "critic_weight": times(0.2, 5),
+        "classifier_weight": times(0.2, 5),
+        "least_probability": choice(0.9, 0.95, 0.97, 0.99),
+        "least_strength": linear(0, 0.8),
+    }
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

@@ -25,6 +25,7 @@ from methods.core.speed.layout import laid_out, maps_laid_out
 from methods.core.speed.rows_at_once import rows_at_once
 from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import Transposed
+from workflow.common.search_space import choice, linear, times
 from workflow.common.settings import setting
 
 _RELEASE = "discriminator_gradient"
@@ -82,9 +83,7 @@ class DPGAN(start.Started, Method):
         patience: int = setting(200, "generator steps at least between two raises", low=1, high=10_000_000)
         learning_rate: float = setting(2e-4, "discriminator learning rate (Adam)", low=0, high=10)
         generator_rate: float = setting(2e-4, "generator learning rate (Adam)", low=0, high=10)
-        rate_end: float = setting(
-            1.0, "part of both learning rates left at the last step, after a linear fall", low=0, high=1
-        )
+        rate_end: float = setting(1.0, "part of both learning rates left at the last step, after a linear fall", 0, 1)
         beta1: float = setting(0.5, "first Adam decay rate, of both networks", low=0, high=0.999)
         latent: int = setting(128, "size of the Gaussian latent", low=1, high=4096)
         dim: int = setting(128, "width of the networks: channels of the first maps", low=2, high=512)
@@ -92,18 +91,20 @@ class DPGAN(start.Started, Method):
         unit_gain: bool = setting(False, "initial weights that keep the signal's size; false: torch's")
         ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
         precision: str = setting(
-            "fp32",
-            "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32",
+            "fp32", "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32",
             choices=("fp32", "bf16"),
-        )
+        )  # fmt: skip
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {
-        ("mnist", 10.0): {"steps": 174000, "batch_size": 512, "threshold": 0.6},
-        ("mnist", 1.0): {"steps": 165000, "batch_size": 512, "threshold": 0.7},
-        ("fashion_mnist", 10.0): {"steps": 174000, "batch_size": 512, "threshold": 0.6},
-        ("fashion_mnist", 1.0): {"steps": 165000, "batch_size": 512, "threshold": 0.7},
+        **{(name, 10.0): {"steps": 174000, "batch_size": 512, "threshold": 0.6} for name in ("mnist", "fashion_mnist")},
+        **{(name, 1.0): {"steps": 165000, "batch_size": 512, "threshold": 0.7} for name in ("mnist", "fashion_mnist")},
         ("celeba", 10.0): {"steps": 385000, "batch_size": 2048, "threshold": 0.6},
     }
+
+    SEARCH = {
+        "steps": times(0.3, 1.3), "batch_size": times(0.5, 2), "clip": times(0.2, 3), "learning_rate": times(0.3, 3),
+        "generator_rate": times(0.3, 3), "rate_end": linear(0.05, 1), "ema": choice(0.97, 0.99, 0.997),
+    }  # fmt: skip
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

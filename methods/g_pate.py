@@ -15,6 +15,7 @@ from methods.core.release import PublicSpec, Release
 from methods.core.speed.transfers import sent
 from methods.core.teachers.gan import NORMED, Round, SharingHyper, TeacherGAN, vote_release, with_default
 from workflow.common.errors import UserError
+from workflow.common.search_space import choice, linear, times
 from workflow.common.settings import setting
 
 # Of a round's projections, or its counts: a gigabyte.
@@ -66,6 +67,21 @@ class GPATE(TeacherGAN):
             "num_teachers": 4000, "batch_size": 15, "steps": 131, "latent": 50, "released_slots": 100,
         },
     }  # fmt: skip
+
+    SEARCH = {
+        "num_teachers": times(0.4, 2),
+        "steps": times(0.3, 2),
+        "batch_size": times(0.5, 2),
+        "teacher_rate": times(0.3, 3),
+        "teacher_decay": linear(0, 0.5),
+        "projected": times(0.3, 2),
+        "bins": choice(2, 3, 4),
+        "threshold": linear(0.3, 0.8),
+        "scale": times(0.2, 5),
+        "generator_steps": times(0.4, 3),
+        "learning_rate": times(0.3, 3),
+        "ema": choice(0.9, 0.95, 0.97),
+    }
 
     @classmethod
     def check(cls, hp: Hyper, public: PublicSpec) -> None:

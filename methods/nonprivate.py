@@ -31,6 +31,8 @@ class NonPrivate(ShardedGAN):
         *ShardedGAN.SHARED,
     )
 
+    SEARCH = {name: where for name, where in ShardedGAN.SEARCH.items() if name != "clip"}
+
     @classmethod
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
         """Returns one release without noise. Raises UserError for a finite epsilon: this method keeps no promise."""

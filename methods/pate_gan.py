@@ -18,6 +18,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import seeded
 from methods.core.teachers.gan import Round, TeacherGAN, TeacherHyper, vote_release, with_default
+from workflow.common.search_space import choice, linear, times
 from workflow.common.settings import setting
 
 
@@ -65,6 +66,21 @@ class PATEGAN(TeacherGAN):
         student_rate: float = setting(1e-4, "student's learning rate (Adam)", low=1e-9, high=10)
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {}
+
+    SEARCH = {
+        "num_teachers": times(0.3, 2),
+        "steps": times(0.3, 3),
+        "batch_size": times(0.3, 2),
+        "teacher_rate": times(0.3, 3),
+        "teacher_steps": choice(1, 3, 6),
+        "teacher_decay": linear(0, 0.5),
+        "labels": choice("majority", "share"),
+        "student_steps": times(0.3, 3),
+        "student_rate": times(0.2, 5),
+        "learning_rate": times(0.3, 5),
+        "generator_steps": choice(1, 3, 10),
+        "ema": choice(0.8, 0.9, 0.95),
+    }
 
     def __init__(self, hp: Hyper, context: Context) -> None:
         super().__init__(hp, context)

@@ -26,7 +26,9 @@ class Run:
         over_budget: whether it is trained although its plan costs more than epsilon.
         datasets: names in the order of the preset.
         hyper: data set -> overrides of the method's hyper-parameters, without the published settings.
+        own_settings: whether its settings were chosen for it, and are not its method's with a part changed.
         chosen_on: where the settings were chosen, as `workflow.common.chosen_on.places` lists; empty if not stated.
+        chosen_by: trials, core_minutes and commit of the equal tuning that chose them; empty if none did.
         chosen_note: a sentence more about that choice; empty if there is none.
         external: where samples of a method trained elsewhere lie, with {dataset} and {seed}; empty for a run of ours.
     """
@@ -39,7 +41,9 @@ class Run:
     epsilons: tuple[float, ...]
     seeds: tuple[int, ...]
     hyper: Mapping[str, Mapping[str, Any]]
+    own_settings: bool = False
     chosen_on: tuple[str, ...] = ()
+    chosen_by: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
     external: str = ""
 
@@ -75,7 +79,7 @@ class Config:
     Attributes:
         datasets: names that take part, in order.
         optional: those of them that are left out where their files are missing.
-        delta, seeds, paper_settings, threads, reproducible, audit_seconds, figure_rows, cost, chosen_note: as
+        delta, seeds, paper_settings, threads, reproducible, audit_seconds, figure_rows, cost, chosen_note, tuning: as
             schema.yaml says.
         protocol: the evaluation settings of every data set; protocol_per_dataset: those that hold on one alone.
         publishes: whether a method has a published setting for a data set and budget.
@@ -100,6 +104,7 @@ class Config:
     protocol_per_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, OwnSet] = field(default_factory=dict)
     extends: str | None = None
 
@@ -192,6 +197,7 @@ class Config:
             "seeds": list(run.seeds),
             "hyper": {dataset: run.hyper[dataset] for dataset in self.datasets if dataset in run.datasets},
             **({"chosen_on": list(run.chosen_on)} if run.chosen_on else {}),
+            **({"chosen_by": dict(run.chosen_by)} if run.chosen_by else {}),
             **({"chosen_note": run.chosen_note} if run.chosen_note else {}),
         }
 

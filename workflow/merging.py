@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent / "config"
 COMMAND_LINE = "--config"
 CONFIG_NAME = re.compile("[a-z][a-z0-9_-]*")
 PRESET_HINT = "their files: workflow/config/<preset>.yaml"
+TUNED = "tuned"  # the folder, beside the presets, of what `python -m workflow.tune choose` wrote for each
 TAKEN = ("published", "reference")  # folders of results/ that hold something else
 
 
@@ -55,16 +56,20 @@ class Merged:
     where: Callable[..., str]
 
 
-def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER) -> Merged:
+def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER, tuned: bool = True) -> Merged:
     """Returns the preset that `layers` name (default quick), merged with them from weak to strong.
 
-    `datasets` are the names of the shipped data sets. Raises UserError for an unknown preset, key, data set or run,
+    What equal tuning chose for the preset lies between it and them, unless `tuned` is false. `datasets` are the names
+    of the shipped data sets. Raises UserError for an unknown preset, key, data set or run,
     and for a value that the schema or `settled` refuses.
     """
     datasets = list(datasets)
     name, extends, source = _names(layers, folder)
     path = folder / f"{extends or name}.yaml"
     preset = mapping(path)
+    chosen = folder / TUNED / path.name
+    if tuned and chosen.exists():
+        layers = [Layer(f"{TUNED}/{path.name}", mapping(chosen)), *layers]
     for layer in [Layer(path.name, preset), *layers]:
         check_keys(layer.values, layer.source)
     layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]

@@ -14,10 +14,10 @@ from workflow.merging import COMMAND_LINE, FOLDER, names, read
 from workflow.overrides import Layer
 
 __all__ = ["FOLDER", "Layer", "load", "names"]
-RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seeds", "chosen_on", "chosen_note",
-            "per_dataset")  # fmt: skip
+RUN_KEYS = ("method", "accounting", "over_budget", "datasets", "epsilons", "seeds", "chosen_on", "chosen_by",
+            "chosen_note", "per_dataset")  # fmt: skip
 PER_DATASET = "per_dataset"
-METHOD_KEYS = ("chosen_on", "chosen_note", "per_dataset")
+METHOD_KEYS = ("chosen_on", "chosen_by", "chosen_note", "per_dataset")
 DEFAULT_ACCOUNTING = "sound"
 DEFAULTS = {"paper_settings": False, "threads": 1, "reproducible": False, "audit_seconds": 8.0, "figure_rows": "all"}
 
@@ -46,6 +46,7 @@ def load(
     protocol_keys: Iterable[str] | None,
     folder: Path = FOLDER,
     files: Sequence[Layer] = (),
+    tuned: bool = True,
 ) -> Config:
     """Returns the configuration of the preset that `overrides` or `files` name (default quick), merged with them.
 
@@ -62,13 +63,14 @@ def load(
         methods: the methods that exist.
         protocol_keys: names of the evaluation settings; None where they play no part and are not checked.
         files: what each `--configfile` gave, from weak to strong, below `overrides`; `source` is its name.
+        tuned: whether rows have the settings that equal tuning chose for the preset; else those before it.
 
     Raises:
         UserError: an unknown preset, key, data set, run, method or hyper-parameter (listing the valid ones), or a
             value outside its range.
     """
     shipped = list(datasets)
-    merged = read([*files, Layer(COMMAND_LINE, overrides)], shipped, folder)
+    merged = read([*files, Layer(COMMAND_LINE, overrides)], shipped, folder, tuned)
     content, own = merged.content, merged.own
     reader = _Reader(content, [*shipped, *own], methods, merged.where)
     reader.check_names(protocol_keys)
@@ -92,6 +94,7 @@ def load(
         publishes=methods.has_paper_settings,
         cost=content.get("cost") or {},
         chosen_note=content.get("chosen_note", ""),
+        tuning=content.get("tuning") or {},
     )
     if not config.jobs:
         raise UserError(f"nothing to run: {', '.join(config.runs)} are limited to other data sets than "
@@ -136,7 +139,7 @@ class _Reader:
         method = self._known_method(entry.get("method", name), f"of run {name!r} in {self.source('runs', name)}")
         base = (self.content.get("methods") or {}).get(method) or {}
         limited = [self._known_dataset(d, f"of run {name!r}") for d in entry.get("datasets", self.content["datasets"])]
-        places, note = self._choice(method, base, name, entry)
+        places, by, note = self._choice(method, base, name, entry)
         run = Run(
             name=name,
             method=method,
@@ -146,7 +149,9 @@ class _Reader:
             epsilons=tuple(float(e) for e in entry.get("epsilons", self.content["epsilons"])),
             seeds=tuple(entry.get("seeds", self.content["seeds"])),
             hyper=self._hyper(method, base, name, entry),
+            own_settings=name == method or "chosen_on" in entry,
             chosen_on=places,
+            chosen_by=by,
             chosen_note=note,
         )
         check_accounting(run.name, run.accounting, run.epsilons)
@@ -166,15 +171,21 @@ class _Reader:
 
     def _choice(
         self, method: str, base: Mapping[str, Any], run: str, entry: Mapping[str, Any]
-    ) -> tuple[tuple[str, ...], str]:
-        """Returns where a run's settings were chosen and the note on it: its own, or else those of its method."""
+    ) -> tuple[tuple[str, ...], Mapping[str, Any], str]:
+        """Returns where a run's settings were chosen, by which trials, and the note: its own, or its method's."""
         # A method's note is on the settings that were chosen where the method says, not on those of such a run.
         where, stated = (f"runs.{run}", entry) if "chosen_on" in entry else (f"methods.{method}", base)
         valid, places = chosen_on.places(self.known), stated.get("chosen_on", [])
         for place in places:
             if place not in valid:
                 raise unknown("place", place, valid, where=f"in {where}.chosen_on")
-        return tuple(places), entry.get("chosen_note", stated.get("chosen_note", ""))
+        trials = stated.get("chosen_by") or {}
+        if trials and not (places and all(place.endswith(chosen_on.HELD_OUT) for place in places)):
+            raise UserError(
+                f"{self.source(*where.split('.'), 'chosen_by')}: {where} was tuned, so its chosen_on must name held-out"
+                f" images alone, such as [mnist_val]; got [{', '.join(places)}]"
+            )
+        return tuple(places), trials, entry.get("chosen_note", stated.get("chosen_note", ""))
 
     def _hyper(self, method: str, base: Mapping[str, Any], run: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Returns data set -> overrides, merged from weak to strong as `load` describes."""

@@ -20,6 +20,7 @@ from evaluation.report.picture_sheets import PER_CLASS, Sheet, sheets
 from evaluation.report.render import Column, cell_text
 from evaluation.report.scores_tables import Numbers
 from evaluation.standings import OVER_BUDGET, REFERENCE, UNCHECKED
+from workflow.common import chosen_on
 from workflow.common.contracts import CLAIMED, LabelledImages, RunFolder, format_epsilon, load_images
 from workflow.common.files import read_csv, read_object
 from workflow.common.metrics import METRICS
@@ -48,6 +49,7 @@ class Card:
     scores: list[tuple[str, str]]
     seeds: list[list[str]]
     settings: list[tuple[str, str, str]]
+    chosen: str  # on which images and by what the settings were chosen; empty if not stated
     logs: list[tuple[str, str]]
     curves: list[Chart] = field(default_factory=list)
     curves_missing: str = ""
@@ -152,6 +154,7 @@ def _card(
         status=one.bar if one.values else "", privacy=_privacy(one.values, key, one.bar), scores=scores,
         seeds=[_seed(folder, run) for folder, run in zip(folders, runs, strict=True)],
         settings=_settings(runs[0].get("hyper") if runs else None, configured, dataset, origins.get(run, {})),
+        chosen=chosen_on.brief(configured),
         logs=[(f"seed {folder.seed}", text) for folder in folders if (text := _log_tail(folder))],
     )  # fmt: skip
 

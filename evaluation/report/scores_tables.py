@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from evaluation.report.render import Column, Row, Table
 from evaluation.scores import Score, read_scores
 from workflow.common.contracts import CLAIMED
 from workflow.common.errors import command
+from workflow.common.files import read_csv
 from workflow.common.metrics import BEST_ON_TEST, BEST_ON_TEST_NOTE, ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 
 LEDGER_METRICS = ("eps_published", "eps_sound")
 SHARE = "steps_share"
 UNCHECKED = "ε claimed"
+TUNING_COLUMNS = ("run", "dataset", "runs", "delta", "eps_sum", "eps_together")  # of `workflow.tune choose`'s costs.csv
 CLAIMED_NOTE = (
     "Accounting claimed: trained elsewhere; its ε is what its makers state, and nothing here has counted or checked it."
 )
@@ -231,12 +233,35 @@ def build_table(table: TableSpec, layout: Layout, numbers: Numbers, num_samples:
 
 
 def write_tables(
-    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path, num_samples: int | str | None = None
-) -> None:
-    """Writes each table of scores of the layout as csv, md and tex under `out`."""
+    layout: Layout, scores: Iterable[Score], published: Iterable[Score], out: Path,
+    num_samples: int | str | None = None, tuning: Iterable[Mapping[str, str]] = (),
+) -> None:  # fmt: skip
+    """Writes each table of scores of the layout as csv, md and tex under `out`.
+
+    `tuning` are rows of costs.csv; what they say of a table's runs stands under those that show a row per data set.
+    """
     numbers = Numbers.gather(scores, published)
     for name, spec in layout.tables.items():
-        render.write_table(out, name, build_table(spec, layout, numbers, num_samples))
+        table = build_table(spec, layout, numbers, num_samples)
+        if spec.per_dataset:
+            table.notes.extend(_tuning_notes({row.run for row in table.rows}, tuning))
+        render.write_table(out, name, table)
+
+
+def _tuning_notes(runs: Iterable[str], tuning: Iterable[Mapping[str, str]]) -> list[str]:
+    """Returns what tuning the runs would have spent of private images, the most of any data set; none if none did."""
+    most: dict[str, Mapping[str, str]] = {}
+    for row in tuning:
+        if row["run"] in runs:
+            most[row["run"]] = max(most.get(row["run"], row), row, key=lambda one: float(one["eps_together"]))
+    if not most:
+        return []
+    spent = "; ".join(f"{run} {float(row['eps_together']):.1f} ({row['runs']} runs)" for run, row in most.items())
+    delta = next(iter(most.values()))["delta"]
+    return [
+        f"Tuning is not in these numbers. If the images that settings were tuned on were private, all trials of a row"
+        f" together would have cost ε by the sound count, at δ {delta}: {spent}."
+    ]
 
 
 @command
@@ -247,10 +272,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--published", type=Path, required=True, help="the paper's scores.csv")
     add_layout(parser)
     parser.add_argument("--num-samples", help="generated images behind each score, in words or a number, for the note")
+    parser.add_argument("--tuning", type=Path, help="costs.csv of python -m workflow.tune choose, for a note")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables' .csv, .md and .tex")
     options = parser.parse_args(argv)
     scores, published = read_scores(options.scores), read_scores(options.published)
-    write_tables(layout_of(options), scores, published, options.out, options.num_samples)
+    maker = "python -m workflow.tune choose"
+    tuning = read_csv(options.tuning, TUNING_COLUMNS, maker) if options.tuning else ()
+    write_tables(layout_of(options), scores, published, options.out, options.num_samples, tuning)
 
 
 if __name__ == "__main__":

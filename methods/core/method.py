@@ -17,6 +17,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec, Release
 from workflow.common.errors import UserError
+from workflow.common.search_space import Space
 
 # A number of the device is fetched where the log has a row of its step: to fetch each would wait for the device.
 StepLog = dict[str, float | torch.Tensor]
@@ -99,11 +100,14 @@ class Method(ABC):
         Hyper: a frozen dataclass of hyper-parameters, each a `setting` with its default, meaning, unit and range.
         PAPER: published settings, as overrides of Hyper, by (dataset, epsilon).
         SOURCES: paper section, repository files, and each departure from them.
+        SEARCH: where `python -m workflow.tune` looks for settings (see workflow.common.search_space); a method without
+            one is not tuned.
     """
 
     Hyper: ClassVar[type]
     PAPER: ClassVar[Mapping[tuple[str, float], Mapping[str, Any]]] = {}
     SOURCES: ClassVar[tuple[str, ...]] = ()
+    SEARCH: ClassVar[Space] = {}
 
     def __init__(self, hp: Any, context: Context) -> None:
         self.hp = hp
@@ -140,6 +144,11 @@ class Method(ABC):
             return tuple(release.without_noise() for release in cls.releases(hp, public, 0.0))
         noise = calibrate(functools.partial(cls.counted, hp, public), budget)
         return cls.releases(hp, public, noise)
+
+    @classmethod
+    def search_space(cls, hp: Any) -> Space:
+        """Returns where settings are looked for, of a row whose settings before the search are `hp`: `SEARCH`."""
+        return cls.SEARCH
 
     @classmethod
     def warm_start(cls, hp: Any) -> dict[str, Any] | None:

@@ -20,30 +20,52 @@ def sentences(settings: Mapping[str, Any]) -> list[str]:
 
     `settings` is `Config.summary()`, which provenance.json holds under `settings`.
     """
-    runs: dict[tuple[str, ...], list[str]] = {}
+    runs: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for name, run in settings.get("runs", {}).items():
         if run.get("chosen_on"):
-            runs.setdefault(tuple(run["chosen_on"]), []).append(name)
-    lines = [f"Settings of {_listed(names)} were {_chosen(where)}." for where, names in runs.items()]
+            by = run.get("chosen_by") or {}
+            key = (tuple(run["chosen_on"]), f"by equal tuning at commit {by['commit']}" if by else "")
+            runs.setdefault(key, []).append(f"`{name}`" + (f" ({_trials(by)})" if by else ""))
+    lines = [
+        f"Settings of {_listed(names)} were {' '.join(filter(None, [was_chosen(where), how]))}."
+        for (where, how), names in runs.items()
+    ]
     notes: dict[str, list[str]] = {}
     for name, run in settings.get("runs", {}).items():
         if run.get("chosen_note"):
             notes.setdefault(run["chosen_note"], []).append(name)
-    lines += [f"{_listed(names)}: {note}" for note, names in notes.items()]
+    lines += [f"{_quoted(names)}: {note}" for note, names in notes.items()]
     return [*lines, *([settings["chosen_note"]] if settings.get("chosen_note") else [])]
 
 
-def _listed(names: list[str]) -> str:
-    quoted = [f"`{name}`" for name in names]
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+def brief(run: Mapping[str, Any]) -> str:
+    """Returns where and by what a run's settings were chosen in short, such as "mnist_val, 31 trials, commit 1a2b".
+
+    `run` is one of `runs` of `Config.summary()`. Empty where nothing is stated.
+    """
+    by = run.get("chosen_by") or {}
+    return ", ".join([*run.get("chosen_on", ()), *([_trials(by), f"commit {by['commit']}"] if by else [])])
 
 
-def _chosen(where: tuple[str, ...]) -> str:
+def _trials(by: Mapping[str, Any]) -> str:
+    return f"{by['trials']} trial{'' if by['trials'] == 1 else 's'}"
+
+
+def _quoted(names: list[str]) -> str:
+    return _listed([f"`{name}`" for name in names])
+
+
+def _listed(items: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
+
+
+def was_chosen(where: tuple[str, ...]) -> str:
+    """Returns how settings were chosen, in words that follow "were"."""
     tested = [place.removesuffix(TEST_SPLIT) for place in where if place.endswith(TEST_SPLIT)]
     trained = [place for place in where if place != PUBLISHED and not place.endswith(TEST_SPLIT)]
     parts = ["taken from their authors"] if PUBLISHED in where else []
     if trained:
-        parts.append(f"chosen on held-out images ({_listed(trained)})")
+        parts.append(f"chosen on held-out images ({_quoted(trained)})")
     if tested:
-        parts.append(f"chosen by scores on the test split of {_listed(tested)}, which flatters these rows")
+        parts.append(f"chosen by scores on the test split of {_quoted(tested)}, which flatters these rows")
     return " and ".join(parts)

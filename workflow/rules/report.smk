@@ -16,6 +16,11 @@ def table_files(section):
     return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=getattr(SHOWN, section), kind=["csv", "md", "tex"])
 
 
+# Written by `workflow.tune choose`.
+TUNING = f"results/reference/tuning/{CONFIG.extends or CONFIG.preset}/costs.csv"
+TUNING_COSTS = [code(TUNING)] if (ROOT / TUNING).exists() else []
+
+
 def alone(wildcards, input):
     """Returns the option that shows the configured data sets alone. It reads `input`, which they change anyway."""
     return f"--datasets {' '.join(CONFIG.datasets)}" if CONFIG.own else ""
@@ -108,6 +113,7 @@ rule scores_tables:
         scores=f"{OUT}/scores.csv",
         published=code("results/published/scores.csv"),
         layout=LAYOUT,
+        tuning=TUNING_COSTS,
     output:
         SCORES_TABLES,
     params:
@@ -120,7 +126,8 @@ rule scores_tables:
     shell:
         logged(
             "{PYTHON} -m evaluation.report.scores_tables --scores {input.scores} --published {input.published:q}"
-            " --layout {input.layout:q} --num-samples {params.num:q} {params.alone} --out {params.folder}"
+            " --layout {input.layout:q} --num-samples {params.num:q} {params.alone}"
+            " --out {params.folder}" + (" --tuning {input.tuning:q}" if TUNING_COSTS else "")
         )
 
 

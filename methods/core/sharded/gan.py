@@ -34,6 +34,7 @@ from methods.core.speed.layout import map_parts
 from methods.core.speed.transfers import sent
 from workflow.common import settings
 from workflow.common.errors import UserError
+from workflow.common.search_space import Space, choice, times
 from workflow.common.settings import setting
 
 SAMPLE_BATCH = 500
@@ -98,6 +99,27 @@ class ShardedGAN(Method):
         "departure: the DCGAN generator for 32x32 is ours, the repositories define 28x28 alone; for 64x64 all "
         "networks have a layer or block more",
     )
+
+    SEARCH = {
+        "steps": times(0.5, 1.5),
+        "batch_size": times(0.2, 1.5),
+        "clip": times(0.2, 3),
+        "generator_learning_rate": times(0.3, 3),
+        "average_decay": choice(0.98, 0.99, 0.995),
+    }
+    # A warm start would have to be made anew for each value, which takes longer than the trial itself.
+    SEARCH_OF_CRITICS: ClassVar[Space] = {
+        "critic_steps": choice(1, 2, 4),
+        "critic_learning_rate": times(0.3, 3),
+        "gradient_penalty": times(0.3, 2),
+    }
+    SEARCH_OF_SHARDS: ClassVar[Space] = {"num_shards": times(0.5, 3), "shards_per_step": times(0.4, 3)}
+
+    @classmethod
+    def search_space(cls, hp: Any) -> Space:
+        """Returns `SEARCH`, and what else the form that `hp` chooses has: untrained critics, several shards."""
+        critics = {} if hp.warm_start_steps else cls.SEARCH_OF_CRITICS
+        return {**cls.SEARCH, **critics, **(cls.SEARCH_OF_SHARDS if hp.shards_per_step else {})}
 
     @classmethod
     def check(cls, hp: Any, public: PublicSpec) -> None:

@@ -1,0 +1,120 @@
+"""`python -m workflow.tune choose`: the best settings that were tried go into the preset, with what choosing cost.
+
+Of each row, the trial with the highest mean score over all data sets and budgets of the preset's `tuning`, of those
+that have a score on each. Equal ones: the earlier. Writes workflow/config/tuned/PRESET.yaml, which the preset reads,
+and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from workflow import merging
+from workflow.common.chosen_on import was_chosen
+from workflow.common.errors import UserError
+from workflow.common.files import write_csv, write_text
+from workflow.grid import Config
+from workflow.tune import price, rows, trials
+from workflow.tune.rows import Row
+from workflow.tune.trials import SCORED, Result
+
+HEAD = """\
+# Written by `python -m workflow.tune choose`, from {trials}. Not by hand: see docs/tuning.md.
+"""
+REFERENCE = Path("results/reference/tuning")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--preset", default="quick", help="whose rows were tried (default quick)")
+    parser.add_argument("--trials", type=Path, nargs="+", required=True, help="trials.csv of each machine")
+    parser.add_argument("--data", type=Path, help="folder of the data sets (default beside the first trials.csv)")
+    parser.add_argument("--tuned", type=Path, help="file to write (default workflow/config/tuned/PRESET.yaml)")
+    parser.add_argument("--out", type=Path, help=f"folder for trials and costs (default {REFERENCE}/PRESET)")
+
+
+def best(row: Row, results: Sequence[Result]) -> Result | None:
+    """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each."""
+    scores: dict[int, dict[Any, float]] = {}
+    for one in results:
+        if one.run == row.run.name and one.score is not None:
+            scores.setdefault(one.trial, {})[one.cell] = one.score
+    whole = {trial: fmean(found.values()) for trial, found in scores.items() if found.keys() >= set(row.cells)}
+    if not whole:
+        return None
+    winner = min(whole, key=lambda trial: (-whole[trial], trial))
+    return next(one for one in results if (one.run, one.trial, one.outcome) == (row.run.name, winner, SCORED))
+
+
+def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any] | None:
+    """Returns a row's entry in the tuned preset: its settings, and by which trials they were chosen; or None."""
+    if (winner := best(row, results)) is None:
+        return None
+    own = [one for one in results if one.run == row.run.name]
+    return {
+        "chosen_on": list(config.tuning["datasets"]),
+        "chosen_by": {
+            "trials": len({one.trial for one in own}),
+            "core_minutes": round(sum(one.seconds for one in own) / 60, 1),
+            "commit": " and ".join(sorted({one.commit for one in own})),
+        },
+        "chosen_note": _note(row),
+        **winner.settings,
+    }
+
+
+def _note(row: Row) -> str:
+    """Returns what is still to be said of settings that no trial changes, and of the first trial."""
+    before = row.run.chosen_note
+    said = f"what is not searched, and the first trial, had been {was_chosen(row.run.chosen_on)} before"
+    return f"{said}; {before}" if before else f"{said}."
+
+
+def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of the tuned preset: methods' entries apart from those of rows with a name of their own."""
+    found: dict[str, Any] = {}
+    for name, entry in entries.items():
+        found.setdefault("methods" if name == config.runs[name].method else "runs", {})[name] = entry
+    return found
+
+
+def read(paths: Iterable[Path]) -> list[Result]:
+    """Returns the results of several files. Raises UserError where they have several seeds or contradict each other."""
+    paths = list(paths)
+    named = ", ".join(map(str, paths))
+    results = trials.merged([trials.read(path) for path in paths], named)
+    if len(seeds := sorted({one.seed for one in results})) > 1:
+        raise UserError(f"{named}: trials of several seeds, {', '.join(map(str, seeds))}; choose among those of one")
+    return results
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the tuned preset, all trials, and costs.csv.
+
+    Raises UserError for a damaged file, results that contradict each other, or a row that the preset does not tune.
+    """
+    config = rows.load(arguments.preset)
+    results = read(arguments.trials)
+    tried = rows.rows(config, dict.fromkeys(one.run for one in results))
+    entries = {row.run.name: chosen(config, row, results) for row in tried}
+    for name in [name for name, entry in entries.items() if entry is None]:
+        print(f"notice: no trial of {name} has a score everywhere; its settings stay as they are", file=sys.stderr)
+        del entries[name]
+    if not entries:
+        raise UserError("no trial has a score on every data set and budget; let the search go on")
+    costs = price.of(config, results, arguments.data or arguments.trials[0].parent / "data")
+    out = arguments.out or REFERENCE / arguments.preset
+    path = arguments.tuned or merging.FOLDER / merging.TUNED / f"{arguments.preset}.yaml"
+    trials.write(out / "trials.csv", results)
+    write_csv(out / "costs.csv", price.COLUMNS, costs)
+    text = yaml.safe_dump(tuned(config, entries), sort_keys=False, allow_unicode=True, width=110)
+    write_text(path, HEAD.format(trials=out / "trials.csv") + text)
+    for name, entry in entries.items():
+        print(f"{name}: the best of {entry['chosen_by']['trials']} trials in {entry['chosen_by']['core_minutes']} min")

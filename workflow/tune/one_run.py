@@ -1,0 +1,183 @@
+"""One trial on one data set and budget: the graph's own commands, each measured in seconds of a core and cut off."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from methods.core import registry
+from workflow.common.contracts import format_epsilon
+from workflow.common.errors import UserError
+from workflow.common.files import read_object
+from workflow.common.seeds import derive
+from workflow.grid import Config, canonical
+from workflow.tune.rows import Row
+from workflow.tune.trials import OVER_TIME, REFUSED, SCORED, Cell
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORE = "g2r_cnn"
+# Before it replaces the shell: a command that has had its seconds of a core is ended by the system.
+_LIMITED = 'ulimit -t "$1" && shift && exec "$@"'
+_MISUSE = 2
+# The commands that say no to settings which do not go together, or with the machine's memory.
+REFUSING = (["methods", "plan"], ["methods", "train"])
+RUNS = "runs"
+
+
+class Failed(Exception):
+    """A command ended for another reason than time or settings, which a machine may be to blame for."""
+
+
+class Stopped(Exception):
+    """The search ends before this command could."""
+
+
+@dataclass
+class Commands:
+    """Runs commands, from several threads, until `stop`.
+
+    Attributes:
+        running: the processes at work.
+    """
+
+    running: set[subprocess.Popen] = field(default_factory=set)
+    stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def stop(self) -> None:
+        """Ends what runs, and lets nothing begin."""
+        with self._lock:
+            self.stopped = True
+            for process in self.running:
+                process.send_signal(signal.SIGTERM)
+
+    def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
+        """Runs `python -m` with arguments; returns its exit code and the seconds of a core that it took.
+
+        Ended by the system after `limit` seconds of a core. Raises Stopped after `stop`.
+        """
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+        command = ["sh", "-c", _LIMITED, "sh", str(max(1, math.ceil(limit))), sys.executable, "-m", *arguments]
+        with log.open("ab") as file:
+            with self._lock:
+                if self.stopped:
+                    raise Stopped
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+                )  # fmt: skip
+                self.running.add(process)
+            _, status, usage = os.wait4(process.pid, 0)
+        with self._lock:
+            self.running.discard(process)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if self.stopped:
+                raise Stopped
+        return process.returncode, usage.ru_utime + usage.ru_stime
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a search works, on which protocol, and for how many seconds of a core at most on one run."""
+
+    out: Path
+    config: Config
+    limit: float
+    seed: int
+
+    def data(self, dataset: str) -> Path:
+        """Returns the folder of a prepared data set."""
+        return self.out / "data" / dataset
+
+    def run(self, row: Row, trial: int, cell: Cell, settings: Mapping[str, Any], commands: Commands) -> Outcome:
+        """Trains, samples and scores; what it made is removed again, but warm starts, which a row's trials share.
+
+        Raises Failed for a command that ended for another reason than time or settings, and Stopped.
+        """
+        name = f"{row.run.name}-trial{trial}-{cell[0]}-eps{format_epsilon(cell[1])}"
+        log = self.out / "logs" / f"{name}.log"
+        for parent in (log.parent, self.out / RUNS):
+            parent.mkdir(exist_ok=True)
+        log.unlink(missing_ok=True)
+        # Another folder each time: a command of a search that was killed may still write into its own.
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out / RUNS))
+        taken = 0.0
+        for arguments in self._commands(row, cell, settings, folder):
+            code, seconds = commands.seconds(arguments, log, self.limit - taken)
+            taken += seconds
+            if code == 0 and taken <= self.limit:
+                continue
+            if taken >= self.limit - 1:
+                return self._ended(folder, OVER_TIME, taken)
+            if code == _MISUSE and arguments[:2] in REFUSING:
+                return self._ended(folder, REFUSED, taken)
+            raise Failed(f"{name}: python -m {arguments[0]} ended with code {code}; see {log}")
+        score = read_object(folder / "utility.json", "utility.json").get(SCORE)
+        return self._ended(folder, SCORED, taken, score)
+
+    def _ended(self, folder: Path, outcome: str, seconds: float, score: float | None = None) -> Outcome:
+        shutil.rmtree(folder)
+        return Outcome(outcome, seconds, score)
+
+    def _commands(self, row: Row, cell: Cell, settings: Mapping[str, Any], folder: Path) -> Iterator[list[str]]:
+        """Yields the commands in turn: those of the graph's rules, but for what the score does not need."""
+        (dataset, epsilon), run, config = cell, row.run, self.config
+        data, seed, threads = self.data(dataset), str(self.seed), ["--threads", "1"]
+        train, card, protocol = str(data / "train.npz"), str(data / "card.json"), config.protocol_of(dataset)
+        plan, samples = str(folder / "plan.json"), str(folder / "samples.npz")
+        yield [
+            "methods", "plan", "--method", run.method, "--run", run.name, "--hyper", canonical(settings),
+            "--card", card, "--epsilon", format_epsilon(epsilon), "--delta", str(config.delta),
+            "--accounting", run.accounting, "--seed", seed, "--out", plan,
+        ]  # fmt: skip
+        start = registry.load(run.method).warm_start(registry.hyper(run.method, settings))
+        critics = []
+        if start is not None:
+            # Of the row alone: each pays for its own, once.
+            made = self.out / "critics" / f"{run.name}-{dataset}-{derive(self.seed, canonical(start)):x}"
+            critics = ["--warm-start", str(made)]
+            yield [
+                "methods", "warm-start", "--method", run.method, "--settings", canonical(start), "--card", card,
+                "--data", train, "--seed", seed, *threads, "--out", str(made),
+            ]  # fmt: skip
+        yield ["methods", "train", "--plan", plan, "--data", train, *critics, *threads, "--out", str(folder)]
+        number = str(protocol["num_samples"])
+        yield ["methods", "sample", "--run", str(folder), "--num", number, *threads, "--out", samples]
+        yield [
+            "evaluation.utility", "--samples", samples, "--test", str(data / "test.npz"), "--protocol",
+            json.dumps(protocol), "--directions", "g2r", "--seed", seed, *threads,
+            "--out", str(folder / "utility.json"),
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial on one data set and budget ended, after how many seconds of a core, with which score if any."""
+
+    outcome: str
+    seconds: float
+    score: float | None = None
+
+
+def prepare(place: Place, commands: Commands) -> None:
+    """Removes what a killed search left, and makes the data sets that are not there yet. Raises UserError where one cannot be made."""
+    shutil.rmtree(place.out / RUNS, ignore_errors=True)
+    for dataset in place.config.tuning["datasets"]:
+        if (place.data(dataset) / "card.json").exists():
+            continue
+        log = place.out / "logs" / f"data-{dataset}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        code, _ = commands.seconds(["workflow.datasets", dataset, "--out", str(place.data(dataset))], log, 3600)
+        if code:
+            raise UserError(f"data set {dataset} could not be made; see {log}")

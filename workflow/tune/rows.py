@@ -1,0 +1,105 @@
+"""What is tuned: the rows of a preset with settings of their own, on which data sets and budgets, and each trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from methods.core import registry
+from workflow import presets
+from workflow.common.chosen_on import PUBLISHED
+from workflow.common.contracts import format_epsilon, parse_epsilon
+from workflow.common.errors import UserError, unknown
+from workflow.common.search_space import Space, draw
+from workflow.datasets.sources import NAMES
+from workflow.grid import Config, Run
+from workflow.tune.trials import Cell
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a preset that is tuned.
+
+    Attributes:
+        before: what it overrides of its method's hyper-parameters before the search: trial 0.
+        space: where the other trials' settings are drawn from.
+        cells: the data sets and budgets that every trial is scored on.
+    """
+
+    run: Run
+    before: Mapping[str, Any]
+    space: Space
+    cells: tuple[Cell, ...]
+
+    def settings(self, trial: int, seed: int) -> dict[str, Any]:
+        """Returns the settings of a trial: the same for every data set, budget and machine."""
+        if not trial:
+            return dict(self.before)
+        present = registry.hyper(self.run.method, self.before)
+        return {**self.before, **draw(self.space, present, seed, "tuning", self.run.name, trial)}
+
+
+def load(preset: str) -> Config:
+    """Returns a preset as it is before the search, on the data sets of its `tuning`.
+
+    Raises UserError for an unknown preset, or one that says nothing of tuning.
+    """
+    options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
+    tuning = presets.load({"preset": preset}, **options).tuning
+    if not tuning:
+        having = [name for name in presets.names() if presets.load({"preset": name}, **options).tuning]
+        raise UserError(f"preset {preset} says nothing of tuning; valid: {', '.join(having)}, or give it a key tuning")
+    return presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
+
+
+def tuned_rows(config: Config) -> list[str]:
+    """Returns the names of the rows that are tuned: those with settings of their own that no author published.
+
+    An ablation has its method's, and so what these are tuned to.
+    """
+    return [
+        run.name for run in config.runs.values()
+        if run.own_settings and not run.external and not run.over_budget and PUBLISHED not in run.chosen_on
+    ]  # fmt: skip
+
+
+def rows(config: Config, names: Iterable[str] = ()) -> list[Row]:
+    """Returns the rows called `names`, all that are tuned without them, in the preset's order.
+
+    Raises UserError for a name that is none of them, and for a row whose method has no search space, or whose settings
+    differ between the data sets of the search.
+    """
+    valid, chosen = tuned_rows(config), list(names)
+    for name in chosen:
+        if name not in valid:
+            raise unknown("row", name, valid, hint="an ablation takes what its method is tuned to")
+    return [_row(config, config.runs[name]) for name in valid if not chosen or name in chosen]
+
+
+def _row(config: Config, run: Run) -> Row:
+    first, *others = (run.hyper[name] for name in config.tuning["datasets"])
+    if any(other != first for other in others):
+        raise UserError(f"row {run.name} has other settings on some of {', '.join(config.tuning['datasets'])}")
+    space = registry.load(run.method).search_space(registry.hyper(run.method, first))
+    if not space:
+        raise UserError(f"method {run.method} has no SEARCH, from which settings could be drawn; give it one")
+    epsilons = [math.inf] if run.accounting == "none" else config.tuning["epsilons"]
+    cells = tuple((name, float(epsilon)) for name in config.tuning["datasets"] for epsilon in epsilons)
+    return Row(run, first, space, cells)
+
+
+def read_cells(text: str, config: Config) -> set[Cell]:
+    """Returns the cells that a text such as "mnist_val:10,mnist_val:1" names. Raises UserError for any other text."""
+    names = config.tuning["datasets"]
+    valid = [f"{name}:{format_epsilon(float(e))}" for name in names for e in (*config.tuning["epsilons"], math.inf)]
+    found = set()
+    for item in text.split(","):
+        if item not in valid:
+            raise unknown("cell", item, valid, hint="write DATASET:EPSILON, several with a comma between")
+        name, _, epsilon = item.partition(":")
+        found.add((name, parse_epsilon(epsilon)))
+    return found
+
+

@@ -1,0 +1,181 @@
+"""`python -m workflow.tune search`: settings drawn at random are tried for every row, for the same time of a core.
+
+Trial 0 of a row has the settings before the search; the others are drawn from the space that the method declares
+(`SEARCH`), a function of seed, row and number alone. Each is trained, sampled and scored on held-out images of every
+data set and budget of the preset's `tuning`. A trial that would take more than is left of the row's time, at what its
+trials have taken so far, is not begun. Each result stands in trials.csv once it is there: the same command goes on
+after a kill, and does a run that was killed anew. Machines share the work by --rows or --cells, and `choose` reads all
+their files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from workflow.common.contracts import format_epsilon
+from workflow.common.durations import describe
+from workflow.common.errors import UserError
+from workflow.common.locks import locked
+from workflow.common.options import number, whole
+from workflow.common.provenance import provenance
+from workflow.common.seeds import MOST_SEED
+from workflow.tune import rows, trials
+from workflow.tune.one_run import Commands, Failed, Outcome, Place, prepare
+from workflow.tune.rows import Row
+from workflow.tune.trials import SCORED, Cell, Result
+
+_MOST_MINUTES = 100_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    minutes = number("--minutes", 0, _MOST_MINUTES, open_low=True)
+    parser.add_argument("--preset", default="quick", help="whose rows (default quick)")
+    parser.add_argument("--rows", default="", help="some of them, with a comma between (default all that are tuned)")
+    parser.add_argument("--cells", default="", help="some data sets and budgets, such as mnist_val:10,mnist_val:1")
+    parser.add_argument("--minutes", type=minutes, help="of a core for each row, on all cells (default the preset's)")
+    parser.add_argument("--cores", type=whole("--cores", 1, 1024), default=1, help="rows at once (default 1)")
+    parser.add_argument("--seed", type=whole("--seed", 0, MOST_SEED), default=0, help="of draws and runs (default 0)")
+    parser.add_argument("--out", type=Path, help="folder to work in (default results/tuning-PRESET)")
+
+
+class Book:
+    """All results of a search on disk, what is left of each row's time, and the line that says so."""
+
+    def __init__(self, path: Path, tried: Iterable[Row], cells: Iterable[Cell], budget: float, seed: int) -> None:
+        self.path, self.seed, self.cores = path, seed, 1
+        self.results = trials.read(path) if path.exists() else []
+        self.cells = {row.run.name: [cell for cell in row.cells if cell in cells] for row in tried}
+        # Of a part of the cells, that part of the time.
+        self.budget = {row.run.name: budget * len(self.cells[row.run.name]) / len(row.cells) for row in tried}
+        self.ended: set[str] = set()
+        origin = provenance()
+        self._machine = (origin["commit"] or "unknown")[:12] + ("+" if origin["modified"] else ""), origin["processor"]
+        self._lock = threading.Lock()
+
+    def of(self, run: str, trial: int | None = None) -> list[Result]:
+        """Returns the results of a row, or of one of its trials, that count here."""
+        return [
+            one for one in self.results
+            if one.run == run and one.seed == self.seed and one.cell in self.cells[run] and trial in (None, one.trial)
+        ]  # fmt: skip
+
+    def left(self, run: str) -> float:
+        """Returns the seconds of a core that a row has left."""
+        return 0.0 if run in self.ended else max(0.0, self.budget[run] - sum(one.seconds for one in self.of(run)))
+
+    def may_begin(self, run: str) -> bool:
+        """Returns whether a row's next trial fits into its time, at what trials on all cells have taken on average."""
+        whole_ones = {one.trial for one in self.of(run)}
+        if not whole_ones:
+            return True
+        scored = [one.seconds for one in self.of(run) if one.outcome == SCORED]
+        cost = sum(scored) / len(scored) * len(self.cells[run]) if scored else 0.0
+        return 0 < self.left(run) >= cost
+
+    def add(self, row: Row, trial: int, cell: Cell, settings: dict[str, Any], found: Outcome) -> None:
+        """Writes a result, and the line of progress."""
+        one = Result(
+            row.run.name, row.run.method, trial, settings, *cell, self.seed, found.outcome, found.score,
+            found.seconds, *self._machine,
+        )  # fmt: skip
+        with self._lock:
+            self.results.append(one)
+            trials.write(self.path, self.results)
+            print(self._line(one), file=sys.stderr, flush=True)
+
+    def end(self, run: str) -> None:
+        """Notes that a row has had its time."""
+        with self._lock:
+            self.ended.add(run)
+
+    def _line(self, one: Result) -> str:
+        shown = one.outcome if one.score is None else f"{one.score:.3f}"
+        left = describe(sum(map(self.left, self.budget)) / self.cores)
+        budget = self.budget[one.run]
+        return (
+            f"progress: {one.run} trial {one.trial} on {one.dataset} at epsilon {format_epsilon(one.epsilon)}: {shown}"
+            f" in {describe(one.seconds)} of a core; {describe(budget - self.left(one.run))} of {describe(budget)};"
+            f" at most about {left} left"
+        )
+
+
+def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
+    """Tries settings of a row until its time is up. Raises Failed for a command that broke, and Stopped."""
+    run = row.run.name
+    for trial in itertools.count():
+        done = book.of(run, trial)
+        waiting = [cell for cell in book.cells[run] if cell not in {one.cell for one in done}]
+        if not waiting or any(one.outcome != SCORED for one in done):
+            continue
+        if not done and not book.may_begin(run):
+            book.end(run)
+            return
+        settings = row.settings(trial, book.seed)
+        for cell in waiting:
+            found = place.run(row, trial, cell, settings, commands)
+            book.add(row, trial, cell, settings, found)
+            if found.outcome != SCORED:
+                break
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the search; returns 1 if a row was given up because a command broke.
+
+    Raises UserError for a name that does not exist, or a folder that another search works in.
+    """
+    config = rows.load(arguments.preset)
+    tried = rows.rows(config, filter(None, arguments.rows.split(",")))
+    cells = {cell for row in tried for cell in row.cells}
+    cells = rows.read_cells(arguments.cells, config) if arguments.cells else cells
+    tried = [row for row in tried if cells & set(row.cells)]
+    if not tried:
+        raise UserError(f"no row of {arguments.rows or arguments.preset} is tried on {arguments.cells}")
+    budget = 60 * (arguments.minutes or config.tuning["core_minutes"])
+    out = arguments.out or Path("results", f"tuning-{arguments.preset}")
+    place = Place(out, config, 60 * config.tuning["run_minutes"], arguments.seed)
+    with locked(out):
+        book = Book(out / "trials.csv", tried, cells, budget, arguments.seed)
+        book.cores = arguments.cores
+        broken = _at_once(tried, place, book, arguments.cores)
+    for name, reason in broken.items():
+        print(f"row {name} is not finished: {reason}; the same command tries again", file=sys.stderr)
+    print(f"{book.path}: {len(book.results)} results")
+    return 1 if broken else 0
+
+
+def _at_once(tried: list[Row], place: Place, book: Book, cores: int) -> dict[str, str]:
+    """Searches several rows at once; returns why each of those ended that did not have their time."""
+    commands = Commands()
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        prepare(place, commands)
+        with ThreadPoolExecutor(cores) as pool:
+            try:
+                working = {row.run.name: pool.submit(search, row, place, book, commands) for row in tried}
+                errors = {name: one.exception() for name, one in working.items()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            finally:
+                commands.stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for error in errors.values():
+        if error is not None and not isinstance(error, Failed):
+            raise error
+    return {name: str(error) for name, error in errors.items() if error is not None}
+
+
