@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.intervals import half_width
 from evaluation.scores import Score, read_scores
+from workflow.common.chosen_on import brief
 from workflow.common.files import read_object
 
 Key = tuple[str, float, str]  # data set, epsilon, run
@@ -21,7 +22,8 @@ DISOWNED = {("quick_sound", run) for run in ("gs_wgan_sound", "dpac_sound")}
 class Reference:
     """A folder of measured scores, which method each of its runs trained, and how long its stages took.
 
-    `seconds` are those of all jobs of a stage together, each on one core; `commits` counts runs by their code.
+    `seconds` are those of all jobs of a stage together, each on one core; `commits` counts runs by their code; `chosen`
+    says on which images and by what a run's settings were chosen.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Reference:
     scores: Sequence[Score]
     seconds: Mapping[str, float]
     commits: Mapping[str, int] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self, method: str) -> list[Key]:
         """Returns the runs of a method: by data set, from the largest epsilon on, then by name."""
@@ -43,9 +46,10 @@ class Reference:
 def read_reference(folder: Path) -> Reference:
     """Returns a folder of results/reference. Raises UserError for a file that is missing or damaged."""
     record: dict[str, Any] = read_object(folder / "provenance.json", "provenance.json")
-    methods = {run: settings["method"] for run, settings in record["settings"]["runs"].items()}
+    runs = record["settings"]["runs"].items()
+    methods, chosen = {run: one["method"] for run, one in runs}, {run: brief(one) for run, one in runs}
     scores = read_scores(folder / "scores.csv")
-    return Reference(folder.name, methods, scores, record["job_seconds"], record["runs_by_commit"])
+    return Reference(folder.name, methods, scores, record["job_seconds"], record["runs_by_commit"], chosen)
 
 
 def owners(references: Sequence[Reference]) -> dict[Key, Reference]:
@@ -63,7 +67,8 @@ def pooled(references: Sequence[Reference]) -> Reference:
     owner = owners(references)
     scores = [s for one in references for s in one.scores if owner.get((s.dataset, s.epsilon, s.method)) is one]
     methods = {run: method for one in reversed(references) for run, method in one.method_of.items()}
-    return Reference(", ".join(one.name for one in references), methods, scores, {})
+    chosen = {run: reference.chosen.get(run, "") for (_, _, run), reference in reversed(owner.items())}
+    return Reference(", ".join(one.name for one in references), methods, scores, {}, chosen=chosen)
 
 
 def with_interval(values: Sequence[float], digits: int) -> str:

@@ -1,7 +1,8 @@
 """Writes the tables of measured numbers that README and docs/ show, from the committed scores.
 
 `python -m docs.make.results_tables` fills each table below its line `<!-- table: NAME -->`, as docs/make/results.yaml
-describes it; a test holds the committed pages to what it would write.
+describes it, and below `<!-- chosen: PRESET -->` how a preset's settings were chosen; a test holds the committed pages
+to what it would write.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from docs.make import chosen_lines
 from docs.make.conclusions import FORMS, Conclusions
 from docs.make.references import Reference, number, pooled, read_reference, table, with_interval
 from evaluation.report.layout import Layout, load_layout
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.files import read_lines, write_text
+from workflow.common.files import read_csv, read_lines, write_text
 from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 from workflow.common.readers.yaml_text import read_yaml
@@ -26,7 +28,8 @@ from workflow.common.readers.yaml_text import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
 ALL = "all"
-KEYS = ("reference", "benchmark", "stages", "claims", "form", "only", "head", "rows", "without", "columns")
+KEYS = ("reference", "benchmark", "stages", "claims", "form", "only", "tuning", "head", "rows", "without", "columns",
+        "chosen")  # fmt: skip
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
 # Of a table, or of a list whose items may be longer than a line.
@@ -119,21 +122,49 @@ class Timings:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its cells, row by row, under the heads; `head` is the first column's."""
+    """One table: its cells, row by row, under the heads; `head` is the first column's.
+
+    `chosen` heads a last column on where the settings of each row's run were chosen; empty for none.
+    """
 
     reference: Reference
     head: str
     heads: list[str]
     rows: dict[str, list[Cell]]
+    chosen: str = ""
 
     def markdown(self, paper: Iterable[Score]) -> str:
         """Returns the table's lines."""
         scores = self.reference.scores
-        rows = [[label, *(cell.text(scores, paper) for cell in cells)] for label, cells in self.rows.items()]
-        return table([self.head, *self.heads], rows)
+        rows = [
+            [label, *(cell.text(scores, paper) for cell in cells), *self._chosen(cells[0].run)]
+            for label, cells in self.rows.items()
+        ]
+        return table([self.head, *self.heads, *filter(None, [self.chosen])], rows)
+
+    def _chosen(self, run: str) -> list[str]:
+        return [self.reference.chosen.get(run) or "-"] if self.chosen else []
 
 
-Written = Table | Stages | Timings | Conclusions
+@dataclass(frozen=True)
+class TuningCosts:
+    """What tuning each row would have cost in privacy, as `python -m workflow.tune choose` wrote it; no row before."""
+
+    path: Path
+
+    def markdown(self, paper: Iterable[Score]) -> str:
+        """Returns the table's lines; `paper` has no part in it."""
+        names = ("run", "dataset", "runs", "delta", "eps_sum", "eps_together")
+        found = read_csv(self.path, names, "python -m workflow.tune choose") if self.path.exists() else []
+        rows = [
+            [f"`{one['run']}`", f"`{one['dataset']}`", one["runs"], f"{float(one['eps_sum']):.1f}",
+             f"{float(one['eps_together']):.1f}", one["delta"]]
+            for one in found
+        ]  # fmt: skip
+        return table(["row", "tuned on", "runs", "sum of their ε", "ε of all together", "at δ"], rows)
+
+
+Written = Table | Stages | Timings | Conclusions | TuningCosts
 
 
 def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Written]:
@@ -161,12 +192,16 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     """Returns the text of each page that has such a table, as it should be."""
     tables, paper = read_tables(root=root), read_scores(root / "results/published/scores.csv")
     found = {path: path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted(root.glob("docs/*.md")))}
-    return {path: filled(text, tables, paper) for path, text in found.items() if _PLACE.search(text)}
+    made = {path: chosen_lines.filled(filled(text, tables, paper)) for path, text in found.items()}
+    return {path: text for path, text in made.items() if _PLACE.search(text) or chosen_lines.PLACE.search(text)}
 
 
 def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
-    _check_keys(f"table {name}", entry, KEYS, () if {"stages", "claims"} & entry.keys() else ("rows", "columns"))
+    alone = {"stages", "claims", "tuning"} & entry.keys()
+    _check_keys(f"table {name}", entry, KEYS, () if alone else ("rows", "columns"))
     head = str(entry.get("head", "run"))
+    if "tuning" in entry:
+        return TuningCosts(root / "results/reference/tuning" / str(entry["tuning"]) / "costs.csv")
     if "benchmark" in entry:
         path = root / "benchmarks/results" / entry["benchmark"]
         return Timings(path, head, entry["rows"], entry["columns"])
@@ -183,7 +218,7 @@ def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
         label: [_cell(name, {**row, **column}, reference) for column in columns.values()]
         for label, row in _rows(reference, entry).items()
     }
-    return Table(reference, head, list(map(str, columns)), rows)
+    return Table(reference, head, list(map(str, columns)), rows, str(entry.get("chosen", "")))
 
 
 def _conclusions(

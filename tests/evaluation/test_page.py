@@ -361,14 +361,21 @@ def test_a_run_whose_log_is_missing_or_has_odd_cells_still_has_a_card(tmp_path):
 
 def test_how_settings_were_chosen_is_read_from_the_record(tmp_path):
     root = tmp_path / "quick"
-    write(root, scores("dp_merf", (0.5, 9.0, 9.0, 9.0, 1.0)))
+    write(root, [one for run in ("dp_merf", "dp_gauss", "dp_ntk") for one in scores(run, (0.5, 9.0, 9.0, 9.0, 1.0))])
     runs = {"dp_merf": {"chosen_on": ["mnist (test split)"], "chosen_note": "a < b", "hyper": {"mnist": {"steps": 5}}}}
+    by = {"trials": 7, "core_minutes": 39.1, "commit": "1a2b3c"}
+    runs["dp_gauss"] = {"chosen_on": ["mnist_val"], "chosen_by": by}
+    runs["dp_ntk"] = {}
     write_json(root / "provenance.json", {"settings": {"runs": runs, "delta": 1e-5}})
     page = made(root)
     text = str(page.find(id="choices").parent)
     assert "<code>dp_merf</code> were chosen by scores on the test split of <code>mnist</code>, which flatters" in text
     assert "<code>dp_merf</code>: a &lt; b" in text
     assert "steps 5 the configuration" in words(card(page, "DP-MERF"))
+    assert "<code>dp_gauss</code> (7 trials) were chosen on held-out images (<code>mnist_val</code>) by equal" in text
+    assert "Chosen on: mnist (test split)." in words(card(page, "DP-MERF"))
+    assert "Chosen on: mnist_val, 7 trials, commit 1a2b3c." in words(card(page, "DP-Gauss (no network)"))
+    assert "Chosen on" not in words(card(page, "DP-NTK"))
 
 
 @pytest.mark.parametrize("name", ["quick", "own_faces"])

@@ -316,3 +316,19 @@ def test_a_claimed_epsilon_is_marked_in_every_table_and_explained_where_there_is
     assert row["Method"] == "theirs (ε claimed)" and row["Accounting"] == "claimed" and row["ε sound"] == NOT_MEASURED
     assert "nothing here has counted or checked it" in (folder / "table2.md").read_text()
     assert "claimed" not in (tables(ours) / "table2.md").read_text()
+
+
+def test_what_tuning_would_have_cost_stands_under_the_table_of_what_runs_spent(tmp_path):
+    head = "run,dataset,runs,delta,eps_sum,eps_together"
+    lines = ["dpac,mnist_val,8,1e-05,44,20", "dpac,fashion_mnist_val,8,1e-05,44,21.46", "dp_ntk,mnist_val,4,1e-05,2,9"]
+    (tmp_path / "costs.csv").write_text("\n".join([head, *lines]))
+    write_scores(tmp_path / "scores.csv", [score("dpac", "eps_sound", 9.1)])
+    files = {"--scores": tmp_path / "scores.csv", "--published": PUBLISHED, "--layout": LAYOUT, "--out": tmp_path}
+    arguments = [str(word) for pair in files.items() for word in pair]
+    assert main(arguments) == 0
+    assert "Tuning" not in (tmp_path / "table6.md").read_text()
+    assert main([*arguments, "--tuning", str(tmp_path / "costs.csv")]) == 0
+    # The most of any data set, of the rows shown.
+    said = "would have cost ε by the sound count, at δ 1e-05: dpac 21.5 (8 runs)."
+    assert said in (tmp_path / "table6.md").read_text()
+    assert "Tuning" not in (tmp_path / "table1.md").read_text()

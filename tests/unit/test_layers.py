@@ -48,6 +48,14 @@ LAYERS: dict[str, set[str]] = {
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON
     | {"workflow.external_runs", "workflow.grid", "workflow.merging", "workflow.overrides"},
+    # Drives all stages by their commands, and asks for no more of them than what a method's settings may be and cost.
+    "workflow/tune": COMMON
+    | {"workflow.tune", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"}
+    | core("registry"),
+    "workflow/tune/choose.py": COMMON | {"workflow.tune", "workflow.merging", "workflow.grid"},
+    "workflow/tune/price.py": COMMON
+    | {"workflow.tune", "workflow.grid"}
+    | core("accounting.calibration", "release", "runs.plan"),
     # From the ground floor up: what stands higher imports what stands lower, never the other way round.
     **{f"methods/core/{name}.py": COMMON | {"torch"} for name in ("release", "rng", "partition")},
     "methods/core/speed": COMMON | core("speed") | {"torch", "opacus"},
@@ -90,6 +98,7 @@ LAYERS: dict[str, set[str]] = {
     "docs/make": COMMON
     | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.intervals", "evaluation.report"},
     "docs/make/site_links.py": {"mkdocs"},
+    "docs/make/chosen_lines.py": {"methods.core.registry", "workflow.presets", "workflow.datasets.sources"},
     # The one command line: above all stages, which know nothing of it.
     "dpbench": COMMON | {"dpbench", "workflow", "methods", "evaluation", "torch", "shtab"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},

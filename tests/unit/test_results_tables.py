@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docs.make import results_tables
+from docs.make import chosen_lines, results_tables
 from docs.make.references import Reference
 from docs.make.results_tables import Cell, Table, filled, pages, read_tables
 from evaluation.scores import Score
@@ -103,3 +103,29 @@ def test_what_a_description_misspells_is_named_and_writes_nothing(right, wrong, 
     described.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="must hold a mapping of tables"):
         read_tables(described)
+
+
+def test_what_tuning_cost_has_a_line_a_row_and_none_before_anything_was_tuned(tmp_path):
+    costs = results_tables.TuningCosts(tmp_path / "costs.csv")
+    head = "| row | tuned on | runs | sum of their ε | ε of all together | at δ |"
+    assert costs.markdown([]).splitlines() == [head, "| --- | --- | --- | --- | --- | --- |"]
+    (tmp_path / "costs.csv").write_text("run,dataset,runs,delta,eps_sum,eps_together\nfoo,toy_val,8,1e-05,44,20.44\n")
+    assert costs.markdown([]).splitlines()[2:] == ["| `foo` | `toy_val` | 8 | 44.0 | 20.4 | 1e-05 |"]
+
+
+def test_a_table_may_say_where_each_row_s_settings_were_chosen():
+    reference = Reference("toy", {}, [score("foo", "g2r_cnn", 0.5)], {}, {"foo": "toy_val, 7 trials, commit 1a2b"})
+    shown = Table(reference, "run", ["x"], {"`foo`": [accuracy("foo")], "`bar`": [accuracy("bar")]}, "chosen on")
+    assert shown.markdown([]).splitlines() == [
+        "| run | x | chosen on |", "| --- | --- | --- |", "| `foo` | 0.500 | toy_val, 7 trials, commit 1a2b |",
+        "| `bar` | - | - |",
+    ]  # fmt: skip
+
+
+def test_how_a_preset_s_settings_were_chosen_is_written_below_its_mark():
+    page = "before\n\n<!-- chosen: quick -->\n\n- Settings of nothing\n  were chosen.\n- A note.\n\nafter\n"
+    made = chosen_lines.filled(page)
+    assert made == f"before\n\n<!-- chosen: quick -->\n\n{chosen_lines.lines('quick')}\nafter\n"
+    assert made == chosen_lines.filled("before\n\n<!-- chosen: quick -->\n\nafter\n")
+    with pytest.raises(UserError, match="unknown preset 'qick'"):
+        chosen_lines.filled(page.replace("quick", "qick"))

@@ -171,7 +171,10 @@ class Outcome:
 
 
 def prepare(place: Place, commands: Commands) -> None:
-    """Removes what a killed search left, and makes the data sets that are not there yet. Raises UserError where one cannot be made."""
+    """Removes what a killed search left, and makes the data sets that are not there yet.
+
+    Raises UserError where one cannot be made.
+    """
     shutil.rmtree(place.out / RUNS, ignore_errors=True)
     for dataset in place.config.tuning["datasets"]:
         if (place.data(dataset) / "card.json").exists():

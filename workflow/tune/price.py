@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def of(config: Config, results: Sequence[Result], data: Path) -> list[dict[str, 
     for name, dataset in dict.fromkeys((one.run, one.dataset) for one in results):
         plans = list(_plans(config, [one for one in results if (one.run, one.dataset) == (name, dataset)], data))
         if plans:
+            print(f"counting what {len(plans)} runs of {name} on {dataset} spent", file=sys.stderr, flush=True)
             releases = tuple(release for plan in plans for release in plan.releases)
             found.append({
                 "run": name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from methods.core import registry
-from workflow import presets
+from workflow import merging, presets
 from workflow.common.chosen_on import PUBLISHED
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
@@ -44,13 +44,13 @@ class Row:
 def load(preset: str) -> Config:
     """Returns a preset as it is before the search, on the data sets of its `tuning`.
 
-    Raises UserError for an unknown preset, or one that says nothing of tuning.
+    Raises UserError for an unknown preset, or one whose file says nothing of tuning.
     """
+    having = [name for name in presets.names() if merging.mapping(presets.FOLDER / f"{name}.yaml").get("tuning")]
+    if preset not in having:
+        raise unknown("preset to tune", preset, having, hint="any other that says in its file, under tuning, how")
     options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
     tuning = presets.load({"preset": preset}, **options).tuning
-    if not tuning:
-        having = [name for name in presets.names() if presets.load({"preset": name}, **options).tuning]
-        raise UserError(f"preset {preset} says nothing of tuning; valid: {', '.join(having)}, or give it a key tuning")
     return presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
 
 

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from workflow.common.contracts import format_epsilon
@@ -74,12 +75,11 @@ class Book:
 
     def may_begin(self, run: str) -> bool:
         """Returns whether a row's next trial fits into its time, at what trials on all cells have taken on average."""
-        whole_ones = {one.trial for one in self.of(run)}
-        if not whole_ones:
+        if not (found := self.of(run)):
             return True
-        scored = [one.seconds for one in self.of(run) if one.outcome == SCORED]
-        cost = sum(scored) / len(scored) * len(self.cells[run]) if scored else 0.0
-        return 0 < self.left(run) >= cost
+        scored = [one.seconds for one in found if one.outcome == SCORED]
+        cost = fmean(scored) * len(self.cells[run]) if scored else 0.0
+        return self.left(run) > 0 and self.left(run) >= cost
 
     def add(self, row: Row, trial: int, cell: Cell, settings: dict[str, Any], found: Outcome) -> None:
         """Writes a result, and the line of progress."""
