@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from workflow import merging
-from workflow.common.chosen_on import was_chosen
+from workflow.common.chosen_on import HELD_OUT, was_chosen
 from workflow.common.errors import UserError
 from workflow.common.files import write_csv, write_text
 from workflow.grid import Config
@@ -65,16 +65,23 @@ def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any
             "core_minutes": round(sum(one.seconds for one in own) / 60, 1),
             "commit": " and ".join(sorted({one.commit for one in own})),
         },
-        "chosen_note": _note(row),
+        **_note(row),
         **winner.settings,
     }
 
 
-def _note(row: Row) -> str:
-    """Returns what is still to be said of settings that no trial changes, and of the first trial."""
-    before = row.run.chosen_note
-    said = f"what is not searched, and the first trial, had been {was_chosen(row.run.chosen_on)} before"
-    return f"{said}; {before}" if before else f"{said}."
+def _note(row: Row) -> dict[str, str]:
+    """Returns the note on settings that no trial changes and on the first trial, where there is more to say of them.
+
+    That they were chosen on held-out images, too, is what the row says already.
+    """
+    places = row.run.chosen_on
+    held_out = all(place.endswith(HELD_OUT) for place in places)
+    before = [*([] if held_out else [was_chosen(places)]), row.run.chosen_note]
+    if not any(before):
+        return {}
+    said = "; ".join(filter(None, before)).removesuffix(".")
+    return {"chosen_note": f"of the first trial, and of what no trial changes: {said}."}
 
 
 def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
