@@ -104,6 +104,8 @@ def test_draws_follow_seed_and_names_and_a_further_setting_moves_none():
     first = draw(space, Toy(), 0, "x", 1)
     assert first.items() < draw({"steps": times(0.5, 2), **space}, Toy(), 0, "x", 1).items()
     assert first == draw(space, Toy(), 0, "x", 1)
+    alike = draw({"rate": linear(0.1, 0.9), "zero": linear(0.1, 0.9)}, Toy(), 0, "x", 1)
+    assert alike["rate"] != alike["zero"]
     assert first != draw(space, Toy(), 1, "x", 1) and first != draw(space, Toy(), 0, "x", 2)
 
 

@@ -1,7 +1,8 @@
-"""`python -m workflow.tune VERB`: trials of every row for the same time, and the best of them into the preset."""
+"""Equal tuning: trials of every row for the same time, and the best of them into the preset; VERB --help says more."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from workflow.common import verbs
@@ -13,9 +14,22 @@ VERBS = {
 }
 
 
+# For `dpbench tune`, which leaves the words behind it to the verbs here.
+PASSES_ON = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none but the verbs' own."""
+
+
+def run(argv: list[str], prog: str = "dpbench tune") -> int | None:
+    """Runs one verb; `prog` is how the command was called."""
+    return verbs.run(prog, __doc__, VERBS, argv)
+
+
 @command
 def main(argv: list[str] | None = None) -> int | None:
-    return verbs.run("python -m workflow.tune", __doc__, VERBS, sys.argv[1:] if argv is None else argv)
+    return run(sys.argv[1:] if argv is None else argv, "python -m workflow.tune")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ HEAD = """\
 REFERENCE = Path("results/reference/tuning")
 
 
+def epilog(argv: Sequence[str]) -> str:
+    """Returns what `--help` says below the options."""
+    return __doc__ or ""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--preset", default="quick", help="whose rows were tried (default quick)")

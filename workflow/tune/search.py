@@ -15,7 +15,7 @@ import itertools
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
@@ -34,6 +34,11 @@ from workflow.tune.rows import Row
 from workflow.tune.trials import SCORED, Cell, Result
 
 _MOST_MINUTES = 100_000
+
+
+def epilog(argv: Sequence[str]) -> str:
+    """Returns what `--help` says below the options."""
+    return __doc__ or ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
