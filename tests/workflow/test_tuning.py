@@ -1,39 +1,25 @@
-"""Equal tuning: every row has the same time of a core, a killed search goes on, the best goes into the preset."""
+"""Equal tuning: every row has the same time of a core, and a search that was killed goes on."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tuned_results import CELLS, CONFIG, result, row, whole
 
-from methods.core import registry
-from workflow import merging, presets
-from workflow.common.chosen_on import brief
 from workflow.common.errors import UserError
-from workflow.common.files import read_csv, write_json, write_text
+from workflow.common.files import write_text
 from workflow.common.locks import locked
-from workflow.datasets.sources import NAMES
-from workflow.grid import Config
 from workflow.tune import __main__ as tune
-from workflow.tune import choose, one_run, price, rows, search, trials
+from workflow.tune import one_run, rows, search, trials
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
 from workflow.tune.rows import Row
 from workflow.tune.search import Book
-from workflow.tune.trials import OVER_TIME, REFUSED, SCORED, Result
-
-ABLATIONS = [f"dpac_wo_{part}" for part in ("g2r", "r2g", "seq", "seq_mixed", "init")]
-CONFIG = rows.load("quick")
-CELLS = (("mnist_val", 10.0), ("mnist_val", 1.0), ("fashion_mnist_val", 10.0), ("fashion_mnist_val", 1.0))
-
-
-def row(name: str = "dp_gauss") -> Row:
-    (found,) = rows.rows(CONFIG, [name])
-    return found
+from workflow.tune.trials import OVER_TIME, REFUSED, SCORED
 
 
 class Pretended:
@@ -55,16 +41,6 @@ def always(seconds: float) -> Pretended:
 
 def book(tmp_path: Path, minutes: float, *tried: Row, cells=CELLS) -> Book:
     return Book(tmp_path / "trials.csv", tried or [row()], cells, 60 * minutes, 0)
-
-
-def result(trial: int, cell=CELLS[0], score: float | None = 0.5, run: str = "dp_gauss", **others) -> Result:
-    facts = {"settings": {"splits": trial}, "outcome": SCORED if score is not None else OVER_TIME, "seconds": 30.0}
-    facts |= {"method": run, "seed": 0, "commit": "abc", "processor": "x"} | others
-    return Result(run=run, trial=trial, dataset=cell[0], epsilon=cell[1], score=score, **facts)
-
-
-def whole(trial: int, scores: list[float], **others) -> list[Result]:
-    return [result(trial, cell, score, **others) for cell, score in zip(CELLS, scores, strict=True)]
 
 
 # What is tried
@@ -307,121 +283,3 @@ def test_files_of_several_machines_are_one_and_a_contradiction_is_refused(tmp_pa
     assert trials.merged([a, b, a], "x") == [*a, *b]
     with pytest.raises(UserError, match="two different results of trial 1 of dp_gauss on mnist_val at epsilon 10"):
         trials.merged([a, b, [result(1, score=0.6)]], "x")
-
-
-# What is chosen
-
-
-def test_the_best_trial_has_the_highest_mean_of_those_with_a_score_everywhere():
-    results = [
-        *whole(0, [0.9, 0.5, 0.5, 0.5]), *whole(1, [0.6, 0.6, 0.6, 0.7]), *whole(2, [0.7, 0.6, 0.6, 0.6]),
-        *whole(3, [1.0, 1.0, 1.0, 1.0])[:3],
-    ]  # fmt: skip
-    assert choose.best(row(), results).trial == 1
-    assert choose.best(row(), results[:3]) is None
-
-
-def chosen(tmp_path: Path, results: list[Result]) -> int:
-    trials.write(tmp_path / "trials.csv", results)
-    for name in ("mnist_val", "fashion_mnist_val"):
-        card = {"dataset": name, "image_shape": [1, 28, 28], "num_classes": 10, "splits": {"train": {"count": 50_000}}}
-        write_json(tmp_path / "data" / name / "card.json", card)
-    files = {"--trials": "trials.csv", "--tuned": "config/tuned/quick.yaml", "--out": "out"}
-    return tune.main(["choose", *(text for option, name in files.items() for text in (option, str(tmp_path / name)))])
-
-
-def tuned(tmp_path: Path) -> Config:
-    """Returns preset quick as it is with what `chosen` wrote."""
-    for name in ("quick", "schema"):
-        write_text(tmp_path / f"config/{name}.yaml", (merging.FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    return presets.load({}, datasets=NAMES, methods=registry, protocol_keys=None, folder=tmp_path / "config")
-
-
-def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen(tmp_path, capsys, monkeypatch):
-    # What they cost takes seconds to count, and is tried below.
-    monkeypatch.setattr(price, "of", lambda *_: [])
-    settings = {"dpac": {"steps": 300}, "dpac_sound": {"steps": 200, "shards_per_step": 12.0}}
-    settings = {name: {**row(name).before, **changed} for name, changed in settings.items()}
-    results = [
-        one for name, found in settings.items() for one in (
-            *whole(0, [0.5] * 4, run=name, method="dpac", settings=dict(row(name).before)),
-            *whole(1, [0.6] * 4, run=name, method="dpac", settings=found),
-        )
-    ]  # fmt: skip
-    assert chosen(tmp_path, results) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "dpac: the best of 2 trials in 4.0 min"
-    before, after = rows.load("quick").runs, tuned(tmp_path)
-    assert after.runs["dpac"].hyper["mnist"]["steps"] == 300 and before["dpac"].hyper["mnist_val"]["steps"] == 480
-    # An ablation has what its method is tuned to; a row with settings of its own keeps to these.
-    assert after.runs["dpac_wo_g2r"].hyper["mnist"]["steps"] == 300
-    assert after.runs["dpac_sound"].hyper["mnist"]["steps"] == 200
-    assert after.runs["dp_merf"].hyper["mnist"] == before["dp_merf"].hyper["mnist_val"]
-    assert after.runs["dpac_wo_g2r"].chosen_by == {"trials": 2, "core_minutes": 4.0, "commit": "abc"}
-    said = after.chosen_on()
-    names = ["dpac", "dpac_sound", "dpac_as_released", *ABLATIONS]
-    listed = ", ".join(f"`{name}` (2 trials)" for name in names[:-1])
-    assert (
-        f"Settings of {listed} and `{names[-1]}` (2 trials) were chosen on held-out images (`mnist_val` and"
-        " `fashion_mnist_val`) by equal tuning at commit abc."
-    ) in said
-    # What no trial changes was chosen as before, and that stays said.
-    note = "of the first trial, and of what no trial changes: chosen by scores on the test split of `mnist`, which"
-    assert any(line.startswith("`dpac`, ") and note in line for line in said)
-    note = "of the first trial, and of what no trial changes: its classifier was taught longer after two first runs"
-    assert any(line.startswith(f"`dpac_sound`: {note}") for line in said)
-    assert brief(after.summary()["runs"]["dpac"]) == "mnist_val, fashion_mnist_val, 2 trials, commit abc"
-
-
-def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path):
-    refused = result(1, settings={}, outcome=REFUSED, score=None)
-    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}), refused]) == 0
-    costs = read_csv(tmp_path / "out/costs.csv", price.COLUMNS)
-    assert [(one["run"], one["dataset"], one["runs"]) for one in costs] == [
-        ("dp_gauss", "fashion_mnist_val", "2"), ("dp_gauss", "mnist_val", "2"),
-    ]  # fmt: skip
-    for one in costs:
-        # More than the larger budget, less than the sum of both.
-        together, added = float(one["eps_together"]), float(one["eps_sum"])
-        assert 10 < together < added and added == pytest.approx(11, rel=0.01)
-
-
-def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(tmp_path, capsys):
-    endless = [
-        result(0, (name, math.inf), 0.9, run="nonprivate", settings={}) for name in ("mnist_val", "fashion_mnist_val")
-    ]
-    assert chosen(tmp_path, [*endless, result(0, run="dp_ntk", settings={})]) == 0
-    assert "notice: no trial of dp_ntk has a score everywhere" in capsys.readouterr().err
-    assert {one["run"] for one in read_csv(tmp_path / "out/costs.csv", price.COLUMNS)} == {"dp_ntk"}
-    assert not tuned(tmp_path).runs["dp_ntk"].chosen_by
-
-
-def test_trials_that_are_not_enough_or_of_several_seeds_choose_nothing(tmp_path, capsys):
-    assert chosen(tmp_path, [result(0)]) == 2
-    assert "no trial has a score on every data set and budget" in capsys.readouterr().err
-    assert chosen(tmp_path, [*whole(0, [0.5] * 4), result(0, seed=1)]) == 2
-    assert "trials of several seeds, 0, 1; choose among those of one" in capsys.readouterr().err
-    assert not (tmp_path / "config").exists()
-
-
-@pytest.mark.parametrize("places", ["[mnist (test split)]", "[mnist_val, mnist (test split)]", "[published]", "[]"])
-def test_a_row_that_was_tuned_may_not_rest_on_a_test_split(tmp_path, places):
-    by = "{trials: 3, core_minutes: 40, commit: abc}"
-    text = f"methods: {{dp_merf: {{chosen_on: {places}, chosen_by: {by}}}}}"
-    write_text(tmp_path / "config/tuned/quick.yaml", text)
-    with pytest.raises(UserError, match=r"tuned/quick\.yaml: methods\.dp_merf was tuned, so its chosen_on must name"):
-        tuned(tmp_path)
-
-
-def test_what_was_chosen_is_not_where_the_next_search_begins(tmp_path):
-    write_text(tmp_path / "config/tuned/quick.yaml", "methods: {dp_merf: {steps: 7}}")
-    assert tuned(tmp_path).runs["dp_merf"].hyper["mnist"]["steps"] == 7
-    folder = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "folder": tmp_path / "config"}
-    assert presets.load({}, **folder, tuned=False).runs["dp_merf"].hyper["mnist"]["steps"] == 1500
-
-
-def test_a_search_is_never_on_a_test_split(tmp_path):
-    text = (merging.FOLDER / "quick.yaml").read_text(encoding="utf-8")
-    tuned(tmp_path)
-    write_text(tmp_path / "config/quick.yaml", text.replace("datasets: [mnist_val, fash", "datasets: [mnist, fash", 1))
-    with pytest.raises(UserError, match=r"quick\.yaml: tuning\.datasets\[0\]"):
-        presets.load({}, datasets=NAMES, methods=registry, protocol_keys=None, folder=tmp_path / "config")
