@@ -63,11 +63,14 @@ def owners(references: Sequence[Reference]) -> dict[Key, Reference]:
 
 
 def pooled(references: Sequence[Reference]) -> Reference:
-    """Returns one reference of all rows, each from its owner; it has no stages of its own."""
+    """Returns one reference of all rows, each from its owner; it has no stages of its own.
+
+    Where a row's settings were chosen is what the first reference has that says so.
+    """
     owner = owners(references)
     scores = [s for one in references for s in one.scores if owner.get((s.dataset, s.epsilon, s.method)) is one]
     methods = {run: method for one in reversed(references) for run, method in one.method_of.items()}
-    chosen = {run: reference.chosen.get(run, "") for (_, _, run), reference in reversed(owner.items())}
+    chosen = {run: said for one in reversed(references) for run, said in one.chosen.items() if said}
     return Reference(", ".join(one.name for one in references), methods, scores, {}, chosen=chosen)
 
 

@@ -114,7 +114,8 @@ def test_what_tuning_cost_has_a_line_a_row_and_none_before_anything_was_tuned(tm
 
 
 def test_a_table_may_say_where_each_row_s_settings_were_chosen():
-    reference = Reference("toy", {}, [score("foo", "g2r_cnn", 0.5)], {}, {"foo": "toy_val, 7 trials, commit 1a2b"})
+    chosen = {"foo": "toy_val, 7 trials, commit 1a2b"}
+    reference = Reference("toy", {}, [score("foo", "g2r_cnn", 0.5)], {}, chosen=chosen)
     shown = Table(reference, "run", ["x"], {"`foo`": [accuracy("foo")], "`bar`": [accuracy("bar")]}, "chosen on")
     assert shown.markdown([]).splitlines() == [
         "| run | x | chosen on |", "| --- | --- | --- |", "| `foo` | 0.500 | toy_val, 7 trials, commit 1a2b |",
