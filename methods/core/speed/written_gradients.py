@@ -32,6 +32,8 @@ from methods.core.speed.patches import patches
 KERNEL, STRIDE, PADDING = 5, 2, 2
 # From so many input channels on, a processor multiplies patches up to five times faster than its convolution kernel.
 _WIDE = 32
+# Places of a layer's inputs, of all images, from which folding its kernel takes less time than it saves.
+_MANY = 8192
 _TINY = 1e-12
 _PAIRS = {torch.bfloat16: torch.int32, torch.float32: torch.int64}
 Result = tuple[torch.Tensor, list[torch.Tensor]]
@@ -186,7 +188,8 @@ class _Trunks:
         return signals[::-1]
 
     def _signal_below(self, signal: torch.Tensor, kernel: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-        if below.device.type == "cpu" and kernel.shape[1] < _WIDE and CHOICES.folded_signals:
+        many = len(below) * below.shape[2] * below.shape[3] >= _MANY
+        if below.device.type == "cpu" and kernel.shape[1] < _WIDE and many and CHOICES.folded_signals:
             places = F.conv2d(signal, self._backward(_folded_kernel(kernel)), padding=1, groups=self.groups)
             return _unfolded(places)[:, :, : below.shape[2], : below.shape[3]]
         # Not torch.nn.grad.conv2d_input, which makes a map that nobody reads in place of `below`.
