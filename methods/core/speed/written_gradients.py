@@ -257,9 +257,11 @@ def _bias_gradient(signal: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
 
 def _rows(table: torch.Tensor, labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Returns a(label) laid out as the features `like` [N, M * C, H, W]; labels are [M, N], or [N] for all M alike."""
-    which = labels.expand(len(table), -1)[:, :, None].expand(-1, -1, table.shape[2])
-    rows = table.gather(1, which).transpose(0, 1)
-    return _channels_last(rows.reshape(like.shape).to(like.dtype))
+    networks = torch.arange(len(table), device=labels.device)
+    # Image by image, whole rows of all networks' tables: to gather number by number takes several times as long.
+    which = labels.expand(len(table), -1).T + table.shape[1] * networks
+    rows = table.detach().to(like.dtype).flatten(0, 1).index_select(0, which.flatten())
+    return _channels_last(rows.view(like.shape))
 
 
 def _of_maps(factors: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
