@@ -179,6 +179,7 @@ class _Generator(nn.Module):
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         hidden = self.stem(torch.cat([latent, one_hot], dim=1)).view(-1, *self._start)
         for convolution in self.convolutions[:-1]:
-            hidden = functional.interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=True)
-            hidden = functional.relu(convolution(maps_laid_out(hidden)))
+            # Laid out before they are doubled, when they are a quarter as large.
+            hidden = functional.interpolate(maps_laid_out(hidden), scale_factor=2, mode="bilinear", align_corners=True)
+            hidden = functional.relu(convolution(hidden))
         return doubled_bilinearly(hidden, self.convolutions[-1]).sigmoid()

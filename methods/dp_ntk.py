@@ -264,6 +264,7 @@ class _Generator(nn.Module):
     def forward(self, latent: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         hidden = self.stem(torch.cat([latent, self._label_scale * one_hot], dim=1)).view(-1, *self._start)
         for convolution, norm in zip(self.convolutions[:-1], self.norms, strict=True):
-            hidden = functional.interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=True)
-            hidden = norm(convolution(maps_laid_out(hidden))).relu()
+            # Laid out before they are doubled, when they are a quarter as large.
+            hidden = functional.interpolate(maps_laid_out(hidden), scale_factor=2, mode="bilinear", align_corners=True)
+            hidden = norm(convolution(hidden)).relu()
         return doubled_bilinearly(hidden, self.convolutions[-1]).sigmoid()

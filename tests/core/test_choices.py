@@ -61,6 +61,7 @@ def _small_work_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     # itself.
     monkeypatch.setattr(layout, "_MAP_BYTES", 2**16)
     monkeypatch.setattr(written_gradients, "_WIDE", 8)
+    monkeypatch.setattr(written_gradients, "_MANY", 0)
     monkeypatch.setitem(stacks._GROUPED, "cpu", True)
 
 

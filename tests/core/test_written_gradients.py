@@ -70,13 +70,27 @@ def test_a_critics_loss_and_gradient(data, width):
     assert_same(gradients(loss, network), gradients(traced, network))
 
 
-@pytest.mark.parametrize("wide", [0, 1000])
+@pytest.mark.parametrize(("wide", "many"), [(0, 0), (1000, 0), (1000, 10**9)])
 @pytest.mark.parametrize("data", DATA)
-def test_every_form_of_a_layer_that_some_device_takes_gives_that_gradient(data, wide, monkeypatch):
+def test_every_form_of_a_layer_that_some_device_takes_gives_that_gradient(data, wide, many, monkeypatch):
     monkeypatch.setattr(written_gradients, "_WIDE", wide)
+    monkeypatch.setattr(written_gradients, "_MANY", many)
     network, inputs = build(Critic, data), batch(data)
     loss, traced = critic_loss(network, *inputs, PENALTY, DRIFT, "fp32"), traced_critic_loss(network, *inputs)
     assert_same(gradients(loss, network), gradients(traced, network))
+
+
+@pytest.mark.parametrize(("size", "folded"), [(8, False), (48, True)])
+def test_a_layers_kernel_is_folded_for_many_places_alone(size, folded, monkeypatch):
+    """The second layer of 48 grey images has 9,408 places below it; the first one's kernel is folded whatever they are.
+
+    A gradient by the images passes through the second and the third layer, whose 7x7 places are fewer than 8,192.
+    """
+    kernels, fold = [], written_gradients._folded_kernel
+    monkeypatch.setattr(written_gradients, "_folded_kernel", lambda kernel: kernels.append(kernel) or fold(kernel))
+    (images, _, labels, _) = batch("grey", size)
+    image_gradients(build(Critic, "grey"), images, labels, "fp32")
+    assert [kernel.shape[1] for kernel in kernels] == ([1, 6] if folded else [1])
 
 
 def test_images_that_are_neither_scored_nor_penalised_are_refused():

@@ -19,7 +19,8 @@ class Choices:
     Attributes:
         written_gradients: gradients of critics and classifiers written out, all images in one pass, the first layer on
             folded images; off: traced by autograd, network by network.
-        folded_signals: signals written out below a narrow kernel as a convolution to folded maps, on a processor.
+        folded_signals: signals written out below a narrow kernel of many places as a convolution to folded maps, on a
+            processor.
         patches: the written out gradient of a wide kernel as a product of patches, on a processor; likewise that of
             scattering features by their images.
         stacks: networks of several shards work together in each layer; off: one after the other.

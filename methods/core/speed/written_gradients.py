@@ -32,6 +32,8 @@ from methods.core.speed.patches import patches
 KERNEL, STRIDE, PADDING = 5, 2, 2
 # From so many input channels on, a processor multiplies patches up to five times faster than its convolution kernel.
 _WIDE = 32
+# Places of a layer's inputs, of all images, from which folding its kernel takes less time than it saves.
+_MANY = 8192
 _TINY = 1e-12
 _PAIRS = {torch.bfloat16: torch.int32, torch.float32: torch.int64}
 Result = tuple[torch.Tensor, list[torch.Tensor]]
@@ -186,7 +188,8 @@ class _Trunks:
         return signals[::-1]
 
     def _signal_below(self, signal: torch.Tensor, kernel: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-        if below.device.type == "cpu" and kernel.shape[1] < _WIDE and CHOICES.folded_signals:
+        many = len(below) * below.shape[2] * below.shape[3] >= _MANY
+        if below.device.type == "cpu" and kernel.shape[1] < _WIDE and many and CHOICES.folded_signals:
             places = F.conv2d(signal, self._backward(_folded_kernel(kernel)), padding=1, groups=self.groups)
             return _unfolded(places)[:, :, : below.shape[2], : below.shape[3]]
         # Not torch.nn.grad.conv2d_input, which makes a map that nobody reads in place of `below`.
@@ -254,9 +257,11 @@ def _bias_gradient(signal: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
 
 def _rows(table: torch.Tensor, labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Returns a(label) laid out as the features `like` [N, M * C, H, W]; labels are [M, N], or [N] for all M alike."""
-    which = labels.expand(len(table), -1)[:, :, None].expand(-1, -1, table.shape[2])
-    rows = table.gather(1, which).transpose(0, 1)
-    return _channels_last(rows.reshape(like.shape).to(like.dtype))
+    networks = torch.arange(len(table), device=labels.device)
+    # Image by image, whole rows of all networks' tables: to gather number by number takes several times as long.
+    which = labels.expand(len(table), -1).T + table.shape[1] * networks
+    rows = table.detach().to(like.dtype).flatten(0, 1).index_select(0, which.flatten())
+    return _channels_last(rows.view(like.shape))
 
 
 def _of_maps(factors: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
