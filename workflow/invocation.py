@@ -36,7 +36,8 @@ def check_profile(arguments: Sequence[str]) -> None:
         places = Path(name), Path("profiles", name), _PROFILES / name
         if name != "none" and not any(place.exists() for place in places):
             valid = ", ".join(sorted(f"profiles/{path.name}" for path in _PROFILES.iterdir() if path.is_dir()))
-            raise UserError(f"--workflow-profile: no such profile {shown(name)}; valid: {valid}, none, or a folder's path")
+            says = f"--workflow-profile: no such profile {shown(name)}"
+            raise UserError(f"{says}; valid: {valid}, none, or a folder's path")
 
 
 def check_entries(arguments: Sequence[str]) -> None:
