@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import bit_for_bit
+from evaluation.scores import Score, write_scores
 from workflow.common import pins, torch_threads
 from workflow.common.errors import UserError
 from workflow.common.provenance import provenance
@@ -148,6 +149,20 @@ def test_operations_that_differ_are_named_and_a_process_that_is_not_pinned_is_re
     monkeypatch.delenv(pins.VARIABLE, raising=False)
     with pytest.raises(UserError, match=f"set {pins.VARIABLE}=1"):
         bit_for_bit.digests()
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.8, 0), (0.800001, 1)])
+def test_scores_that_are_equal_note_the_processor_and_others_do_not(tmp_path, monkeypatch, capsys, value, code) -> None:
+    monkeypatch.setattr(bit_for_bit, "SCORES", tmp_path / "reference")
+    for side, accuracy, seconds in (("reference", 0.8, 3.0), ("new", value, 9.0)):
+        rows = [Score("smoke", "digits", "dpac", 10.0, "sound", 0, metric, number, "measured")
+                for metric, number in (("g2r_cnn", accuracy), ("train_seconds", seconds))]  # fmt: skip
+        write_scores(tmp_path / side / "scores.csv", rows)
+    (tmp_path / "reference/provenance.json").write_text("{}")
+    assert bit_for_bit.main(["--scores", str(tmp_path / "new"), "--note", "--named", "one"]) == code
+    noted = json.loads((tmp_path / "reference/provenance.json").read_text())
+    assert noted == ({} if code else {"equal_on": [{"processor": "one", "equal": "1 scores of 1 rows"}]})
+    assert ("1 of 1 scores" in capsys.readouterr().out) == bool(code)
 
 
 def test_a_processor_is_noted_once() -> None:
