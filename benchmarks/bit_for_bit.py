@@ -2,7 +2,7 @@
 
 Each operation of `benchmarks/arithmetic.py` is computed with what `reproducible: true` pins, and the digest of its
 result compared with the committed one. With --scores the scores of preset smoke are compared instead. Where all is
-equal, --note adds this processor to those on which equality was seen.
+equal, --note adds this processor to those on which equality was seen, and --seen says whether it is one of them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ def noted(record: dict[str, Any], processor: str, what: str) -> dict[str, Any]:
     return {**record, SEEN: [*others, {"processor": processor, "equal": what}]}
 
 
+def seen(record: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Returns whether a record names the processor of `here` as one on which all was equal, and has its packages."""
+    known = any(one["processor"] == here["processor"] for one in record.get(SEEN, []))
+    return known and record.get("packages") == here["packages"]
+
+
 def _operations(again: bool) -> tuple[Path, dict[str, Any], list[str], str]:
     found = digests()
     if again:
@@ -82,10 +88,16 @@ def main(argv: list[str] | None = None) -> int:
     """Compares and prints; returns 1 where something differs."""
     parser = Parser(prog="python -m benchmarks.bit_for_bit", description=__doc__)
     parser.add_argument("--scores", type=Path, metavar="FOLDER", help="results/smoke, all rows or some")
+    parser.add_argument(
+        "--seen", action="store_true",
+        help="compare nothing; exit code 0 if smoke's scores were equal on this processor with these packages",
+    )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="write the digests anew, as for another version of torch")
     parser.add_argument("--note", action="store_true", help="note this processor where all is equal")
     parser.add_argument("--named", metavar="TEXT", help="what to note it as (default: its own name)")
     options = parser.parse_args(argv)
+    if options.seen:
+        return int(not seen(read_object(SCORES / "provenance.json", "the origin of scores"), provenance()))
     path, record, different, what = _scores(options.scores) if options.scores else _operations(options.again)
     processor = options.named or provenance()["processor"]
     if different:
