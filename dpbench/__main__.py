@@ -8,6 +8,7 @@ from dpbench.verbs import all_verbs
 from dpbench.version import version
 from workflow.common import process, verbs
 from workflow.common.errors import command
+from workflow.common.pins import pin
 
 
 @command
@@ -19,6 +20,8 @@ def main(argv: list[str] | None = None) -> int | None:
 def entry() -> int:
     """Runs `main` as an installed script does, whose process is readied here."""
     process.ready()
+    # Before a verb imports any library.
+    pin()
     return main()
 
 

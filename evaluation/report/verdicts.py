@@ -23,6 +23,12 @@ from workflow.common.options import Parser
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open at this size"
 NOT_RUN, ONE_SEED, NO_SHARED = "open: not run", "open: one seed", "open: no seed in common"
 NO_SPREAD, AMBIGUOUS = "open: seeds show no spread", "open: under two counts or presets"
+# What keeps a comparison from being judged, of one and of several.
+_LACKING = {
+    ("lacks a second seed", "lack a second seed"): (NOT_RUN, ONE_SEED, NO_SHARED),
+    ("shows no spread between seeds", "show no spread between seeds"): (NO_SPREAD,),
+    ("is under two counts or presets", "are under two counts or presets"): (AMBIGUOUS,),
+}
 COLUMNS = (
     *("claim", "says", "by", "dataset", "epsilon", "metric", "better", "than", "difference", "low", "high", "seeds"),
     *("p", "p_holm", "published_difference", "verdict"),
@@ -157,14 +163,17 @@ def sentence(claim: ClaimSpec, lines: Sequence[Comparison]) -> str:
 
 def counted(lines: Sequence[Comparison]) -> str:
     """Returns how many comparisons of a claim have which verdict, in words."""
+    if not lines:
+        return "not run here"
     found = [line.verdict for line in lines]
-    single = sum(verdict.startswith("open:") for verdict in found)
-    lacking = "lacks" if single == 1 else "lack"
-    if single == len(found):
-        return f"open, {_count(single)} {lacking} a second seed" if lines else "not run here"
     told = [f"{verdict} in {found.count(verdict)}" for verdict in (SUPPORTED, CONTRADICTED, OPEN) if verdict in found]
-    rest = f"; {single} more {lacking} a second seed" if single else ""
-    return f"{', '.join(told)} of {_count(len(found) - single)}{rest}"
+    judged = sum(map(found.count, (SUPPORTED, CONTRADICTED, OPEN)))
+    words = [f"{', '.join(told)} of {_count(judged)}"] if told else []
+    for lacking, verdicts in _LACKING.items():
+        if number := sum(map(found.count, verdicts)):
+            counted_ = f"{number} more" if words else f"open, {_count(number)}"
+            words.append(f"{counted_} {lacking[number != 1]}")
+    return "; ".join(words)
 
 
 def _count(comparisons: int) -> str:

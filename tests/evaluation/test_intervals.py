@@ -44,9 +44,11 @@ def test_seeds_that_one_row_lacks_take_no_part():
         ({0: 0.5}, {0: 0.4}),
         ({0: 0.5, 1: 0.6}, {1: 0.4, 2: 0.5}),
         ({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.6}),
+        # Of a distance near 1000 the last of six digits is 0.01.
+        ({0: 1000.0, 1: 1000.005, 2: 1000.0}, {0: 900.0, 1: 900.0, 2: 900.0}),
         ({0: 0.5, 1: float("inf")}, {0: 0.4, 1: 0.5}),
     ],
-    ids=["one seed", "one seed in common", "equal differences", "infinite"],
+    ids=["one seed", "one seed in common", "equal differences", "rounding", "infinite"],
 )
 def test_where_seeds_say_nothing_about_noise_there_is_no_effect(one, other):
     assert paired(one, other) is None

@@ -132,6 +132,15 @@ def test_a_sentence_counts_the_verdicts():
     assert verdicts.summary(two, []) == ["Not run here: foo beats bar."]
 
 
+def test_a_sentence_says_of_comparisons_with_seeds_that_these_are_not_what_they_lack():
+    pairs = [["foo", "bar"], ["baz", "foo"]]
+    spec = parse_layout(described(pairs=pairs)).claims["table9"]
+    alike = run("foo", (0.6,) * 3) + run("bar", (0.5,) * 3) + run("baz", (0.4,), preset="long")
+    assert verdicts.summary(spec, judge(spec, alike)) == [
+        "foo beats bar (us): open, 1 comparison shows no spread between seeds; 1 more is under two counts or presets."
+    ]
+
+
 def test_the_table_shows_each_comparison_with_the_paper_s_difference():
     layout = parse_layout(described())
     paper = [

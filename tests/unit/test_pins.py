@@ -120,6 +120,8 @@ def test_its_gradients_batches_and_kinds_of_numbers_are_torchs(pinned) -> None:
     assert torch.vmap(torch.sqrt)(torch.tensor([[4.0], [9.0]])).tolist() == [[2.0], [3.0]]
     assert torch.sqrt(torch.tensor(4)).item() == 2.0 and torch.sqrt(torch.tensor(4)).dtype == torch.float32
     assert torch.sqrt(torch.tensor([4.0]).bfloat16()).dtype == torch.bfloat16
+    conjugate = torch.tensor([3 - 4j]).conj()
+    assert torch.sqrt(conjugate).tolist() == [2 + 1j] and torch.sqrt(conjugate.imag).tolist() == [2.0]
     assert torch.sqrt(torch.tensor([-1.0])).isnan().all() and torch.log(torch.tensor(0.0)).item() == -np.inf
 
 
@@ -171,3 +173,13 @@ def test_a_processor_is_noted_once() -> None:
     assert record["equal_on"] == [
         {"processor": "two", "equal": "3 scores"}, {"processor": "one", "equal": "9 scores"},
     ]  # fmt: skip
+
+
+def test_the_installed_command_is_pinned_too_before_a_verb_loads_a_library() -> None:
+    code = (
+        "import os, sys; sys.argv = ['dpbench', 'rank', '--help']; from dpbench import __main__ as dpbench\n"
+        "dpbench.main = lambda: print(os.environ['ATEN_CPU_CAPABILITY'], 'torch' in sys.modules)\ndpbench.entry()"
+    )
+    environment = {**os.environ, pins.VARIABLE: "1"} | {"ATEN_CPU_CAPABILITY": "default"}
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.stdout == "avx2 False\n"

@@ -243,3 +243,26 @@ os.fork = fork
     )
     with fork_server.running({"toy": ["library"]}):
         assert [toy("tell", input="").stdout.split()[0] for _ in range(2)] == ["alone", "shared"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_command_with_a_closed_stream_is_not_handed_over_for_the_connection_would_take_its_place(
+    served: Path, closed: str
+):
+    line = f'exec "$0" -m toy wait {closed}'
+    step = subprocess.Popen(["sh", "-c", line, sys.executable], stderr=subprocess.DEVNULL, process_group=0)
+    until((served / "waits").exists)
+    step.kill()
+    step.wait()
+    assert int((served / "waits").read_text()) == step.pid
+
+
+def test_termination_before_the_command_may_go_on_ends_its_caller_likewise(served: Path):
+    late = (
+        "import os, signal, sys, time; from workflow.common import handover\n"
+        "write = os.write\n"
+        "def stopped(*given): os.kill(os.getpid(), signal.SIGTERM); time.sleep(1); write(*given)\n"
+        "os.write = stopped; sys.orig_argv = [sys.executable, '-m', 'toy', 'tell']; handover.hand_over()"
+    )
+    step = subprocess.run([sys.executable, "-c", late], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert (step.returncode, step.stdout) == (-signal.SIGTERM, b"")

@@ -17,7 +17,7 @@ from workflow.datasets.sources import NAMES
 from workflow.grid import Config
 from workflow.tune import __main__ as tune
 from workflow.tune import choose, price, rows, trials
-from workflow.tune.trials import REFUSED, Result
+from workflow.tune.trials import OVER_TIME, REFUSED, Result
 
 ABLATIONS = [f"dpac_wo_{part}" for part in ("g2r", "r2g", "seq", "seq_mixed", "init")]
 
@@ -84,15 +84,16 @@ def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen
 
 def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path):
     refused = result(1, settings={}, outcome=REFUSED, score=None)
-    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}), refused]) == 0
+    late = result(2, ("mnist_val", 1.0), settings={}, outcome=OVER_TIME, score=None)
+    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}), refused, late]) == 0
     costs = read_csv(tmp_path / "out/costs.csv", price.COLUMNS)
     assert [(one["run"], one["dataset"], one["runs"]) for one in costs] == [
-        ("dp_gauss", "fashion_mnist_val", "2"), ("dp_gauss", "mnist_val", "2"),
+        ("dp_gauss", "fashion_mnist_val", "2"), ("dp_gauss", "mnist_val", "3"),
     ]  # fmt: skip
     for one in costs:
         # More than the larger budget, less than the sum of both.
         together, added = float(one["eps_together"]), float(one["eps_sum"])
-        assert 10 < together < added and added == pytest.approx(11, rel=0.01)
+        assert 10 < together < added and added == pytest.approx(9 + int(one["runs"]), rel=0.01)
 
 
 def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(tmp_path, capsys):
@@ -127,6 +128,13 @@ def test_what_was_chosen_is_not_where_the_next_search_begins(tmp_path):
     assert tuned(tmp_path).runs["dp_merf"].hyper["mnist"]["steps"] == 7
     folder = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "folder": tmp_path / "config"}
     assert presets.load({}, **folder, tuned=False).runs["dp_merf"].hyper["mnist"]["steps"] == 1500
+
+
+def test_who_runs_it_has_the_last_word_on_what_was_chosen(tmp_path):
+    write_text(tmp_path / "config/tuned/quick.yaml", "methods: {dp_merf: {steps: 7}}")
+    tuned(tmp_path)
+    folder = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "folder": tmp_path / "config"}
+    assert presets.load({"methods": {"dp_merf": {"steps": 9}}}, **folder).runs["dp_merf"].hyper["mnist"]["steps"] == 9
 
 
 def test_a_search_is_never_on_a_test_split(tmp_path):

@@ -15,7 +15,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.common.locks import locked
 from workflow.tune import __main__ as tune
-from workflow.tune import one_run, rows, search, trials
+from workflow.tune import choose, one_run, rows, search, trials
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
 from workflow.tune.rows import Row
 from workflow.tune.search import Book
@@ -283,3 +283,21 @@ def test_files_of_several_machines_are_one_and_a_contradiction_is_refused(tmp_pa
     assert trials.merged([a, b, a], "x") == [*a, *b]
     with pytest.raises(UserError, match="two different results of trial 1 of dp_gauss on mnist_val at epsilon 10"):
         trials.merged([a, b, [result(1, score=0.6)]], "x")
+
+
+def test_a_trial_of_several_settings_is_refused(tmp_path):
+    a, b = result(1, settings={"splits": 1}), result(1, CELLS[1], settings={"splits": 2})
+    with pytest.raises(UserError, match="x: trial 1 of dp_gauss, seed 0, has other settings on mnist_val at epsilon 1"):
+        trials.merged([[a], [b]], "x")
+
+
+def test_a_trial_that_began_with_other_settings_does_not_go_on(tmp_path):
+    trials.write(tmp_path / "trials.csv", [result(0, settings={"splits": 1})])
+    with pytest.raises(UserError, match="trial 0 of dp_gauss began with other settings"):
+        search.search(row(), always(1.0), book(tmp_path, 5), Commands())
+
+
+def test_a_score_on_what_is_not_searched_chooses_nothing():
+    one = row()
+    found = [result(trial, cell, score) for trial, score in ((1, 0.6), (2, 0.7)) for cell in CELLS]
+    assert choose.best(one, [*found, result(1, ("mnist", 10.0), 1.0)]).trial == 2

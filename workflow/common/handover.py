@@ -33,7 +33,7 @@ def hand_over() -> None:
     """
     folder = os.environ.pop(VARIABLE, "")
     arguments = sys.orig_argv[2:] if sys.orig_argv[1:2] == ["-m"] else []
-    if not folder or not arguments or os.environ.get("OMP_NUM_THREADS") != THREADS:
+    if not folder or not arguments or os.environ.get("OMP_NUM_THREADS") != THREADS or not _streams_open():
         return
     with socket.socket(socket.AF_UNIX) as connection:
         try:
@@ -45,6 +45,19 @@ def hand_over() -> None:
             # No server, or it could not: this process loads the libraries itself.
             return
         _end_as(_wait(running, go, answers))
+
+
+def _streams_open() -> bool:
+    """Returns whether stdin, stdout and stderr are files: else the connection takes a closed one's place.
+
+    The command would then hold the connection open as its own stream, and outlive this process.
+    """
+    try:
+        for number in range(3):
+            os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _ask(connection: socket.socket, arguments: list[str]) -> int:
@@ -78,7 +91,9 @@ def _wait(running: int, go: int, answers: Any) -> int:
         signal.signal(number, pass_on)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        os.write(go, b".")
+        # What was passed on may have ended it already; its answer says so.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(go, b".")
         return _number(answers, ENDED)
     except (OSError, ValueError):
         # The server is gone, and nobody would hear how the command ends.

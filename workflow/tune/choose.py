@@ -49,7 +49,7 @@ def best(row: Row, results: Sequence[Result]) -> Result | None:
     """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each."""
     scores: dict[int, dict[Any, float]] = {}
     for one in results:
-        if one.run == row.run.name and one.score is not None:
+        if one.run == row.run.name and one.score is not None and one.cell in row.cells:
             scores.setdefault(one.trial, {})[one.cell] = one.score
     whole = {trial: fmean(found.values()) for trial, found in scores.items() if found.keys() >= set(row.cells)}
     if not whole:

@@ -125,6 +125,11 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
             book.end(run)
             return
         settings = row.settings(trial, book.seed)
+        if any(one.settings != settings for one in done):
+            raise UserError(
+                f"{book.path}: trial {trial} of {run} began with other settings than it has now; go on at the commit"
+                f" that began it, or give another --out"
+            )
         for cell in waiting:
             found = place.run(row, trial, cell, settings, commands)
             book.add(row, trial, cell, settings, found)

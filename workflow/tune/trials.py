@@ -90,9 +90,19 @@ def read(path: Path) -> list[Result]:
 
 
 def merged(parts: Iterable[Sequence[Result]], where: str) -> list[Result]:
-    """Returns the results of several machines. Raises UserError where two differ on one trial, data set and budget."""
+    """Returns the results of several machines.
+
+    Raises UserError where two differ on one trial, data set and budget, or a trial has several settings: its mean
+    score would be none of theirs.
+    """
     found: dict[Any, Result] = {}
+    settings: dict[Any, Mapping[str, Any]] = {}
     for one in (one for part in parts for one in part):
+        if settings.setdefault((one.run, one.trial, one.seed), one.settings) != one.settings:
+            raise UserError(
+                f"{where}: trial {one.trial} of {one.run}, seed {one.seed}, has other settings on {one.dataset} at"
+                f" epsilon {format_epsilon(one.epsilon)}; keep the results of one preset and search space"
+            )
         if found.setdefault(one.key, one) != one:
             raise UserError(
                 f"{where}: two different results of trial {one.trial} of {one.run} on {one.dataset} at epsilon"
