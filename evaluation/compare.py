@@ -6,8 +6,8 @@ side without scores.
 Scores are matched by data set, method, epsilon, accounting, seed, metric and source (and by preset, where a side holds
 several). Which way is worse depends on the metric: accuracies, IS, precision, recall and the share of distinct images
 must not fall, FID and the spent epsilons must not rise. `train_seconds` is shown but never a regression, since it
-belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py. Where A has
-several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact` nothing
+belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py. Where both
+have several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact` nothing
 may move, which is for presets that are `reproducible: true`.
 """
 
@@ -85,7 +85,7 @@ def add_arguments(parser: Parser) -> None:
         choices=("each", "mean"),
         help="each: seed by seed; mean: the means over seeds, by Welch's t-test at 5%% false discoveries over all "
         "scores; a --tolerance is then the least move that counts, A's spread judges a run with one seed in B, and a "
-        "fixed tolerance one with one seed in A; default: mean where A has several seeds of a run",
+        "fixed tolerance one with one seed in A; default: mean where both have several seeds of a run",
     )
     parser.add_argument(
         "--exact",
@@ -117,7 +117,8 @@ def run(options: argparse.Namespace) -> int:
     if options.exact and (by_hand or options.seeds):
         raise UserError(f"--exact goes with neither --tolerance nor --seeds, got {_beside(options)}; leave one out")
     sides = read_both(options.a, options.b)
-    mean = has_several(sides.old) if options.seeds is None else options.seeds == "mean"
+    several = has_several(sides.old) and has_several(sides.new)
+    mean = several if options.seeds is None else options.seeds == "mean"
     report = compared(sides, str(options.a), str(options.b), by_hand, mean, options.common, options.exact)
     report = replace(report, notes=[*made_by(options.a, options.b), *report.notes])
     if options.format == "github" and os.environ.get(SUMMARY):

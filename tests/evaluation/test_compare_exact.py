@@ -91,10 +91,16 @@ def test_a_side_whose_origin_is_not_noted_has_no_processor(run) -> None:
     assert "B from a processor that nobody noted" in run({}, a=OLD, b={})[1][1]
 
 
-def test_a_reference_of_several_seeds_gives_its_spread_without_being_asked(run) -> None:
+def test_a_reference_of_several_seeds_gives_its_spread_to_one_seed_where_asked(run) -> None:
     """Seeds of 0.8, 0.808 and 0.816: of two scores tested, each may move by t(2, 1.25%) * 0.008 * sqrt(4/3) = 0.057."""
-    code, lines = run({"g2r_cnn": 0.77}, seeds=(3, 1))
+    mean = ("--seeds", "mean")
+    code, lines = run({"g2r_cnn": 0.77}, *mean, seeds=(3, 1))
     assert code == 0 and "2 have one seed in B and are judged by A's spread" in lines[1]
-    code, lines = run({"g2r_cnn": 0.74}, seeds=(3, 1))
+    code, lines = run({"g2r_cnn": 0.74}, *mean, seeds=(3, 1))
     assert code == 1 and "g2r_cnn: 0.808 -> 0.74 (tolerance 0.0573 by 3 and 1 seeds)" in lines[-2]
-    assert run({"g2r_cnn": 0.77}, "--seeds", "each", seeds=(3, 1))[0] == 1
+
+
+def test_one_seed_is_compared_with_the_same_seed_and_several_by_their_means_without_being_asked(run) -> None:
+    assert run({"g2r_cnn": 0.77}, "--common", seeds=(3, 1))[0] == 1
+    assert run({"g2r_cnn": 0.79}, "--common", seeds=(3, 1))[0] == 0
+    assert "note: means over seeds: " in "\n".join(run({"g2r_cnn": 0.5}, seeds=(3, 3))[1])
