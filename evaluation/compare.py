@@ -7,8 +7,8 @@ Scores are matched by data set, method, epsilon, accounting, seed, metric and so
 several). Which way is worse depends on the metric: accuracies, IS, precision, recall and the share of distinct images
 must not fall, FID and the spent epsilons must not rise. `train_seconds` is shown but never a regression, since it
 belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py. Where both
-have several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact` nothing
-may move, which is for presets that are `reproducible: true`.
+have several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact`
+nothing may move, which is for presets that are `reproducible: true`.
 """
 
 from __future__ import annotations
