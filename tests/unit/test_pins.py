@@ -183,3 +183,13 @@ def test_the_installed_command_is_pinned_too_before_a_verb_loads_a_library() -> 
     environment = {**os.environ, pins.VARIABLE: "1"} | {"ATEN_CPU_CAPABILITY": "default"}
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.stdout == "avx2 False\n"
+
+
+@pytest.mark.parametrize(("value", "code"), [("yes", 2), ("true", 2), ("0", 0), ("", 0), ("1", 0)])
+def test_a_wish_that_is_neither_yes_nor_no_is_one_line(value: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "methods", "list"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, pins.VARIABLE: value},
+    )  # fmt: skip
+    told = f"error: {pins.VARIABLE} must be 1 or 0 in the environment, or not there, got {value!r}\n"
+    assert (done.returncode, done.stderr) == (code, told if code else "")

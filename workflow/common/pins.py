@@ -8,6 +8,7 @@ calls alone is in `workflow/common/torch_threads.py`. Only the standard library 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 
 # In the environment of a step whose numbers are to be the same everywhere.
@@ -28,7 +29,13 @@ PINS: Mapping[str, str] = {
 
 
 def pin() -> None:
-    """Sets the pins in this process's environment, if it is to be reproducible."""
+    """Sets the pins in this process's environment, if it is to be reproducible.
+
+    Ends the process in one line, exit code 2, where the variable says neither yes nor no.
+    """
+    if (value := os.environ.get(VARIABLE, "")) not in ("", "0", "1"):
+        print(f"error: {VARIABLE} must be 1 or 0 in the environment, or not there, got {value!r}", file=sys.stderr)
+        raise SystemExit(2)
     if pinned():
         os.environ.update(PINS)
 
