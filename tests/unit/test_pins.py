@@ -35,7 +35,8 @@ print(json.dumps({
     "numpy": [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]],
     "blas": sorted({one["architecture"] for one in threadpool_info() if one["user_api"] == "blas"}),
     "deterministic": torch.are_deterministic_algorithms_enabled(), "threads": torch.get_num_threads(),
-    "gpu": torch.cuda.is_available(),
+    "gpu": torch.cuda.is_available(), "nnpack": torch.backends.nnpack.set_flags(False)[0],
+    "products": os.environ["ONEDNN_DEFAULT_FPMATH_MODE"],
 }))
 """
 VALUES = {
@@ -55,7 +56,7 @@ def pinned_process(code: str, **environment: str) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def libraries() -> tuple[dict[str, Any], str]:
     """What a pinned process's libraries say of themselves, and what MKL and oneDNN print as they compute."""
-    found = pinned_process(LIBRARIES, MKL_VERBOSE="1", ONEDNN_VERBOSE="1")
+    found = pinned_process(LIBRARIES, MKL_VERBOSE="1", ONEDNN_VERBOSE="1", ONEDNN_DEFAULT_FPMATH_MODE="BF16")
     *told, last = found.stdout.splitlines()
     return json.loads(last), "\n".join(told)
 
@@ -72,7 +73,8 @@ def test_mkl_takes_the_code_that_is_the_same_for_every_maker(libraries) -> None:
 
 
 def test_one_thread_the_processor_and_deterministic_algorithms(libraries) -> None:
-    assert libraries[0] | {"deterministic": True, "threads": 1, "gpu": False} == libraries[0]
+    expected = {"deterministic": True, "threads": 1, "gpu": False, "nnpack": False, "products": "STRICT"}
+    assert libraries[0] | expected == libraries[0]
 
 
 def test_a_process_that_is_not_asked_keeps_its_environment() -> None:
