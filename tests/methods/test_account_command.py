@@ -100,7 +100,8 @@ def test_a_name_of_sets_with_other_facts_is_refused_with_their_paths(tmp_path, m
         (["nonprivate"], "nonprivate has no privacy"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, says):
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)  # Data sets that were prepared in this checkout are valid too.
     assert main(["account", *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
