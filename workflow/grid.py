@@ -27,7 +27,8 @@ class Run:
         datasets: names in the order of the preset.
         hyper: data set -> overrides of the method's hyper-parameters, without the published settings.
         own_settings: whether its settings were chosen for it, and are not its method's with a part changed.
-        chosen_on: where the settings were chosen, as `workflow.common.chosen_on.places` lists; empty if not stated.
+        chosen_on: where the settings were chosen, as `workflow.common.chosen_on.places` lists; empty if not stated, or
+            if the user changed one of them.
         chosen_by: trials, core_minutes and commit of the equal tuning that chose them; empty if none did.
         chosen_note: a sentence more about that choice; empty if there is none.
         external: where samples of a method trained elsewhere lie, with {dataset} and {seed}; empty for a run of ours.

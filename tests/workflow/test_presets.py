@@ -353,6 +353,25 @@ def test_where_settings_were_chosen_is_said_by_run_and_is_no_hyper_parameter(loa
     assert "chosen_note" not in summary["runs"]["other"]
 
 
+@pytest.mark.parametrize("changed", [
+    {"methods": {"alpha": {"steps": 6}}},
+    {"methods": {"alpha": {"per_dataset": {"celeba": {"steps": 6}}}}},
+    {"runs": {"alpha": {"steps": 6}, "beta": {}}},
+])  # fmt: skip
+def test_settings_that_the_user_changed_were_not_chosen_where_the_preset_says(load, changed):
+    loaded = load(changed, **{**CHOSEN, "methods": {**CHOSEN["methods"], "alpha": {
+        "steps": 5, "chosen_on": ["mnist_val"], "chosen_by": {"trials": 3, "core_minutes": 4, "commit": "abc"}}}})
+    alpha, beta = loaded.runs["alpha"], loaded.runs["beta"]
+    assert (alpha.chosen_on, alpha.chosen_by, beta.chosen_on) == ((), {}, ("mnist_val",))
+    assert alpha.chosen_note == "settings were changed: steps by --config."
+
+
+def test_who_changes_settings_may_say_where_they_were_chosen(load):
+    own = {"steps": 6, "chosen_on": ["mnist_val"], "chosen_note": "by eye."}
+    alpha = load({"methods": {"alpha": own}}, **CHOSEN).runs["alpha"]
+    assert (alpha.chosen_on, alpha.chosen_note) == (("mnist_val",), "by eye.")
+
+
 def test_nothing_is_said_where_no_preset_says_it(load):
     assert load().chosen_on() == []
     assert "chosen_on" not in load().summary()["runs"]["alpha"]
