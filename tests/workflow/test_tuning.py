@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tuned_results import CELLS, CONFIG, result, row, whole
 
+from workflow import merging
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.common.locks import locked
@@ -52,6 +53,22 @@ def test_the_first_trial_has_the_settings_of_the_preset_and_the_others_are_drawn
     assert one.settings(1, 0) == row("dp_merf").settings(1, 0) != one.settings(2, 0)
     assert one.settings(1, 0) != one.settings(1, 1)
     assert one.settings(1, 0).keys() == one.space.keys() | one.before.keys()
+
+
+def test_the_first_trial_is_shorter_where_a_run_of_the_preset_s_would_be_given_up():
+    before, ntk = CONFIG.runs["dp_ntk"].hyper["mnist_val"], row("dp_ntk")
+    assert ntk.settings(0, 0) == {**before, "steps": 900} and before["steps"] == 4000
+    assert all(450 <= ntk.settings(trial, 0)["steps"] <= 1350 for trial in range(1, 9))
+
+
+def test_the_first_trial_of_a_row_that_is_not_tuned_is_refused(monkeypatch):
+    read = merging.mapping
+    first = {"first": {"dp_nkt": {"steps": 1}}}
+    monkeypatch.setattr(merging, "mapping", lambda path: (
+        content | {"tuning": content["tuning"] | first} if "tuning" in (content := read(path)) else content
+    ))  # fmt: skip
+    with pytest.raises(UserError, match=r"unknown row 'dp_nkt' in quick.yaml under tuning.first.*dp_ntk"):
+        rows.load("quick")
 
 
 def test_private_rows_are_tried_on_held_out_images_at_both_budgets_and_the_reference_without_one():
@@ -107,6 +124,33 @@ def test_a_trial_ends_with_the_first_run_that_has_no_score_and_its_time_counts(t
     search.search(row(), place, kept, Commands())
     assert place.tried == [*((0, cell) for cell in CELLS), (1, CELLS[0])]
     assert sum(one.seconds for one in kept.results) == 400.0
+
+
+@pytest.mark.parametrize(("score", "cells"), [(0.84, 1), (0.86, 4)])
+def test_a_trial_far_behind_the_best_is_not_tried_on_the_rest(tmp_path, score, cells):
+    ends = {0: 0.9, 1: score}
+    place = Pretended(lambda trial, _: Outcome(SCORED, 20.0, ends.get(trial, 0.9)))
+    search.search(row(), place, book(tmp_path, 3), Commands())
+    assert [trial for trial, _ in place.tried].count(1) == cells
+
+
+def test_a_trial_is_compared_on_the_cells_that_it_has_been_scored_on(tmp_path):
+    # Each cell has a level of its own, which the best trial has too.
+    level = dict(zip(CELLS, (0.9, 0.6, 0.8, 0.5), strict=True))
+    worse = {CELLS[1]: 0.06}
+    place = Pretended(lambda trial, cell: Outcome(SCORED, 20.0, level[cell] - worse.get(cell, 0) * trial))
+    search.search(row(), place, book(tmp_path, 5), Commands())
+    assert [cell for trial, cell in place.tried if trial == 1] == list(CELLS)
+    assert [cell for trial, cell in place.tried if trial == 2] == list(CELLS[:2])
+
+
+def test_a_trial_that_was_behind_stays_so_when_the_search_goes_on(tmp_path):
+    ends = {0: 0.9, 1: 0.5}
+    place = Pretended(lambda trial, _: Outcome(SCORED, 20.0, ends.get(trial, 0.9)))
+    search.search(row(), place, book(tmp_path, 3), Commands())
+    tried = len(place.tried)
+    search.search(row(), place, book(tmp_path, 3), Commands())
+    assert len(place.tried) == tried
 
 
 def test_a_part_of_the_cells_has_that_part_of_the_time(tmp_path):
@@ -206,6 +250,16 @@ def test_a_run_is_its_commands_in_turn_and_costs_what_they_take_together(tmp_pat
 def test_a_command_is_ended_when_the_run_has_had_its_seconds_of_a_core(made):
     found = tried(made(1, "while True: pass", SCORES))
     assert found.outcome == OVER_TIME and found.score is None and found.seconds >= 0.7
+
+
+def test_a_warm_start_counts_as_the_row_s_time_and_not_as_the_run_s(made, monkeypatch):
+    burn = "import time\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    place = made(1, burn, SCORES)
+    assert tried(place).outcome == OVER_TIME
+    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
+    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
+    found = tried(place)
+    assert found.outcome == SCORED and found.seconds >= 1.5
 
 
 def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):

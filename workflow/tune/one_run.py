@@ -32,6 +32,8 @@ _LIMITED = 'ulimit -t "$1" && shift && exec "$@"'
 _MISUSE = 2
 # The commands that say no to settings which do not go together, or with the machine's memory.
 REFUSING = (["methods", "plan"], ["methods", "train"])
+# Made once for all trials of a row, and in the preset for several rows: it counts as a row's time, not as a run's.
+SHARED, LONGEST = ["methods", "warm-start"], 3600.0
 RUNS = "runs"
 
 
@@ -89,7 +91,10 @@ class Commands:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a search works, on which protocol, and for how many seconds of a core at most on one run."""
+    """Where a search works, on which protocol, and for how many seconds of a core at most on one run.
+
+    A warm start is no part of these: it is there before all runs that begin with it.
+    """
 
     out: Path
     config: Config
@@ -112,13 +117,16 @@ class Place:
         log.unlink(missing_ok=True)
         # Another folder each time: a command of a search that was killed may still write into its own.
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out / RUNS))
-        taken = 0.0
+        taken = shared = 0.0
         for arguments in self._commands(row, cell, settings, folder):
-            code, seconds = commands.seconds(arguments, log, self.limit - taken)
+            limit = self.limit - (taken - shared)
+            code, seconds = commands.seconds(arguments, log, LONGEST if arguments[:2] == SHARED else limit)
             taken += seconds
-            if code == 0 and taken <= self.limit:
+            if arguments[:2] == SHARED:
+                shared += seconds
+            if code == 0 and taken - shared <= self.limit:
                 continue
-            if taken >= self.limit - 1:
+            if taken - shared >= self.limit - 1:
                 return self._ended(folder, OVER_TIME, taken)
             if code == _MISUSE and arguments[:2] in REFUSING:
                 return self._ended(folder, REFUSED, taken)

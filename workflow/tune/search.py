@@ -3,9 +3,9 @@
 Trial 0 of a row has the settings before the search; the others are drawn from the space that the method declares
 (`SEARCH`), a function of seed, row and number alone. Each is trained, sampled and scored on held-out images of every
 data set and budget of the preset's `tuning`. A trial that would take more than is left of the row's time, at what its
-trials have taken so far, is not begun. Each result stands in trials.csv once it is there: the same command goes on
-after a kill, and does a run that was killed anew. Machines share the work by --rows or --cells, and `choose` reads all
-their files.
+trials have taken so far, is not begun; one that scores far less than the best so far is not tried on the rest. Each
+result stands in trials.csv once it is there: the same command goes on after a kill, and does a run that was killed
+anew. Machines share the work by --rows or --cells, and `choose` reads all their files.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from workflow.tune.rows import Row
 from workflow.tune.trials import SCORED, Cell, Result
 
 _MOST_MINUTES = 100_000
+# Accuracy by which a trial's mean may be lower than the best's on the same data sets and budgets: about as much as one
+# seed of a GAN moves it.
+BEHIND = 0.05
 
 
 def epilog(argv: Sequence[str]) -> str:
@@ -74,9 +77,13 @@ class Book:
             if one.run == run and one.seed == self.seed and one.cell in self.cells[run] and trial in (None, one.trial)
         ]  # fmt: skip
 
+    def spent(self, run: str) -> float:
+        """Returns the seconds of a core that a row's runs have taken; the last may have taken more than was left."""
+        return sum(one.seconds for one in self.of(run))
+
     def left(self, run: str) -> float:
         """Returns the seconds of a core that a row has left."""
-        return 0.0 if run in self.ended else max(0.0, self.budget[run] - sum(one.seconds for one in self.of(run)))
+        return 0.0 if run in self.ended else max(0.0, self.budget[run] - self.spent(run))
 
     def may_begin(self, run: str) -> bool:
         """Returns whether a row's next trial fits into its time, at what trials on all cells have taken on average."""
@@ -85,6 +92,19 @@ class Book:
         scored = [one.seconds for one in found if one.outcome == SCORED]
         cost = fmean(scored) * len(self.cells[run]) if scored else 0.0
         return self.left(run) > 0 and self.left(run) >= cost
+
+    def is_behind(self, run: str, trial: int) -> bool:
+        """Returns whether what a trial has scored so far leaves no hope for it, beside trials before it."""
+        scores = {one.cell: one.score for one in self.of(run, trial) if one.score is not None}
+        if not scores:
+            return False
+        earlier = [self._mean(run, number, scores) for number in range(trial)]
+        return fmean(scores.values()) < max(earlier, default=0.0) - BEHIND
+
+    def _mean(self, run: str, trial: int, cells: Iterable[Cell]) -> float:
+        """Returns a trial's mean score on some cells; 0 for one that was not scored on all that it is tried on."""
+        scores = {one.cell: one.score for one in self.of(run, trial) if one.score is not None}
+        return fmean(scores[cell] for cell in cells) if len(scores) == len(self.cells[run]) else 0.0
 
     def add(self, row: Row, trial: int, cell: Cell, settings: dict[str, Any], found: Outcome) -> None:
         """Writes a result, and the line of progress."""
@@ -105,11 +125,10 @@ class Book:
     def _line(self, one: Result) -> str:
         shown = one.outcome if one.score is None else f"{one.score:.3f}"
         left = describe(sum(map(self.left, self.budget)) / self.cores)
-        budget = self.budget[one.run]
+        spent = f"{describe(self.spent(one.run))} of {describe(self.budget[one.run])}"
         return (
             f"progress: {one.run} trial {one.trial} on {one.dataset} at epsilon {format_epsilon(one.epsilon)}: {shown}"
-            f" in {describe(one.seconds)} of a core; {describe(budget - self.left(one.run))} of {describe(budget)};"
-            f" at most about {left} left"
+            f" in {describe(one.seconds)} of a core; {spent}; at most about {left} left"
         )
 
 
@@ -119,7 +138,7 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
     for trial in itertools.count():
         done = book.of(run, trial)
         waiting = [cell for cell in book.cells[run] if cell not in {one.cell for one in done}]
-        if not waiting or any(one.outcome != SCORED for one in done):
+        if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
             continue
         if not done and not book.may_begin(run):
             book.end(run)
@@ -133,7 +152,7 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
         for cell in waiting:
             found = place.run(row, trial, cell, settings, commands)
             book.add(row, trial, cell, settings, found)
-            if found.outcome != SCORED:
+            if found.outcome != SCORED or book.is_behind(run, trial):
                 break
 
 
