@@ -47,7 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
     "workflow/presets.py": COMMON
-    | {"workflow.external_runs", "workflow.grid", "workflow.merging", "workflow.overrides"},
+    | {"workflow.external_runs", "workflow.grid", "workflow.merging", "workflow.origins", "workflow.overrides"},
     # Drives all stages by their commands, and asks for no more of them than what a method's settings may be and cost.
     "workflow/tune": COMMON
     | {"workflow.tune", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"}
@@ -111,6 +111,7 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks/opacus_layout.py": COMMON | {"methods.core.speed", "torch", "opacus"},
     "benchmarks/peer_fidelity.py": COMMON | {"evaluation", "torch", "torch_fidelity"},
     "benchmarks/time_to_quality.py": COMMON | {"benchmarks", "methods", "evaluation", "torch"},
+    "benchmarks/evaluation_noise.py": COMMON | {"methods", "evaluation", "torch"},
     "benchmarks/gpu_rows.py": COMMON
     | {"methods.core.registry", "workflow.presets", "workflow.grid", "workflow.datasets.sources"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
