@@ -12,6 +12,7 @@ OTHERS = {
     "rank": Verb("which method? by a scores.csv, and what comparing them spent", "evaluation.rank"),
     "price": Verb("what comparing the methods of a scores.csv spent, alone", "evaluation.price"),
     "compare": Verb("two sets of scores: what moved, what is missing, what is new", "evaluation.compare"),
+    "merge": Verb("scores of machines that share no folder, as one set", "evaluation.merge"),
     "tune": Verb("settings of every row, searched in the same time on held-out images", "workflow.tune.__main__"),
     "presets": Verb("the presets, their files and rows, and how to write one's own", "dpbench.preset_files"),
     "graph": Verb("the whole benchmark of a preset; Snakemake's own options follow", "dpbench.graph"),
