@@ -11,8 +11,9 @@ from evaluation.protocol import Protocol
 from methods.core import registry
 from methods.core.release import Budget, PublicSpec
 from methods.core.runs.plan import Plan
-from workflow import grid, presets
+from workflow import grid, merging, presets
 from workflow.common.errors import UserError
+from workflow.datasets.sources import NAMES
 
 
 @pytest.mark.parametrize("preset", presets.names())
@@ -55,6 +56,23 @@ def test_smoke_needs_no_network():
 @pytest.mark.parametrize("preset", ["quick", "paper"])
 def test_epsilon_is_ten_or_none(preset):
     assert {job.epsilon for job in shipped(preset).jobs} == {10.0, math.inf}
+
+
+def test_the_grid_of_the_claims_has_seeds_enough_and_epsilon_one_only_where_the_sound_count_holds():
+    path = presets.FOLDER / "grids/quick_seeds.yaml"
+    layers = [presets.Layer(path.name, merging.mapping(path))]
+    loaded = presets.load({}, datasets=NAMES, methods=registry, protocol_keys=None, files=layers)
+    quick = shipped("quick")
+    seeds: dict[tuple[str, float], set[int]] = {}
+    for job in loaded.jobs:
+        seeds.setdefault((job.run, job.epsilon), set()).add(job.seed)
+        assert job.hyper == quick.runs[job.run].hyper[job.dataset]
+    claimed = ["gs_wgan", "dpac", *(run for run in quick.runs if run.startswith("dpac_wo_"))]
+    assert all(len(seeds[run, 10.0]) == 5 for run in [*claimed, "gs_wgan_sound", "dpac_sound"])
+    # What the authors' code does is shown once.
+    assert all(len(found) >= 3 for (run, _), found in seeds.items() if run != "dpac_as_released")
+    sound = {run.name for run in loaded.runs.values() if run.accounting == "sound"}
+    assert {run for run, epsilon in seeds if epsilon == 1.0} == sound
 
 
 def test_long_adds_epsilon_one():
