@@ -20,7 +20,8 @@ from methods.__main__ import VERBS
 from workflow.common import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir())
+# Trials of tuning are no scores.
+PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir() if path.name != "tuning")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README, RESULTS, MAP = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md", "docs/map.md"))
 BY_AUTHORS = read_scores(ROOT / "results/reference/quick_sound/scores.csv")

@@ -1,0 +1,37 @@
+"""The committed trials of equal tuning: whole rows, each with its full time, on held-out images, by committed code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workflow.common.chosen_on import HELD_OUT
+from workflow.tune import rows, trials
+from workflow.tune.search import Book
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "results/reference/tuning").glob("*/trials.csv"))
+
+
+@pytest.fixture(params=FILES, ids=[path.parent.name for path in FILES])
+def committed(request) -> tuple[Book, list[rows.Row]]:
+    """Returns a search's book with its rows, as `search` would go on with it."""
+    config = rows.load(request.param.parent.name)
+    tried = rows.rows(config, dict.fromkeys(one.run for one in trials.read(request.param)))
+    cells = {cell for row in tried for cell in row.cells}
+    return Book(request.param, tried, cells, 60 * config.tuning["core_minutes"], 0), tried
+
+
+def test_every_row_has_had_its_full_time_and_the_preset_s_settings_were_the_first_trial(committed):
+    book, tried = committed
+    assert [row.run.name for row in tried if book.may_begin(row.run.name)] == []
+    assert {one.run for one in book.results if one.trial == 0} == {row.run.name for row in tried}
+
+
+def test_every_trial_is_on_held_out_images_and_by_committed_code(committed):
+    book, tried = committed
+    assert all(one.dataset.endswith(HELD_OUT) for one in book.results)
+    assert not [one.commit for one in book.results if one.commit.endswith("+") or one.commit == "unknown"]
+    # None of another seed or cell, which the budget would not count.
+    assert sum(len(book.of(row.run.name)) for row in tried) == len(book.results)
