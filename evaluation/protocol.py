@@ -25,6 +25,8 @@ class Protocol:
     """
 
     num_samples: int = setting(10_000, "images of a sample set that are scored; more are left out by a fixed draw", 1)
+    real_images: int = setting(60_000, "most real train images that gen2real learns for the row of real data, which is"
+                               " what more and better samples could reach", 1)  # fmt: skip
     batch_size: int = setting(128, "images per optimiser step of each CNN", 2)
     min_steps: int = setting(1000, "optimiser steps that small data sets get by more epochs than asked for below", 0)
     schedule: str = setting("onecycle", "learning rate over the steps: one cycle, or x0.1 after 80% of the epochs",

@@ -115,7 +115,8 @@ def _directions(text: str) -> list[str]:
 def evaluate(arguments: argparse.Namespace, directions: Iterable[str]) -> dict[str, Any]:
     """Returns the content of utility.json for parsed command-line arguments."""
     protocol = Protocol.parse(arguments.protocol)
-    samples = capped(load_images(arguments.samples), protocol.num_samples, "samples")
+    most = protocol.real_images if arguments.real else protocol.num_samples
+    samples = capped(load_images(arguments.samples), most, "samples")
     held = samples if arguments.r2g_samples is None else load_images(arguments.r2g_samples)
     test = load_images(arguments.test)
     # A small test split may lack the last class; stored classifiers know it, and `check_fit` asks them.
@@ -141,6 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--r2g-samples", type=Path, help="what real2gen tests on instead: the real test split gives its ceiling"
     )
+    real = "--samples are real train images: as many as the protocol's real_images count, not num_samples"
+    parser.add_argument("--real", action="store_true", help=real)
     parser.add_argument("--test", type=Path, required=True, help="npz of the real test split")
     parser.add_argument("--classifiers", type=Path, help="folder of evaluation.classifiers; only r2g needs it")
     parser.add_argument("--protocol", help="settings, as JSON text or a JSON file")

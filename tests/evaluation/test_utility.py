@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,6 +186,19 @@ def test_samples_beyond_the_protocols_number_are_left_out(folder):
     settings = {"num_samples": 120, "cnn_g2r_epochs": 1, "min_steps": 0}
     assert run(folder, "--directions", "g2r", "--protocol", json.dumps(settings)) == 0
     assert read_json(folder / "utility.json")["num_samples"] == 120
+
+
+def test_real_images_are_as_many_as_the_protocol_says_of_them(folder):
+    settings = json.dumps({"num_samples": 100, "real_images": 150, "cnn_g2r_epochs": 1, "min_steps": 0})
+    assert run(folder, "--real", "--directions", "g2r", "--protocol", settings) == 0
+    assert read_json(folder / "utility.json")["num_samples"] == 150
+
+
+def test_the_graph_scores_real_images_as_such_and_samples_not():
+    rules = (Path(__file__).resolve().parents[2] / "workflow/rules/evaluation.smk").read_text()
+    samples, real = rules.split("rule real_utility:")
+    assert "evaluation.utility --samples {input.samples}" in samples
+    assert "evaluation.utility --real --samples {input.train}" in real
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ rule real_utility:
     priority: 40
     shell:
         logged(
-            "{PYTHON} -m evaluation.utility --samples {input.train} --test {input.test}"
+            "{PYTHON} -m evaluation.utility --real --samples {input.train} --test {input.test}"
             " --r2g-samples {input.test} --classifiers {params.classifiers} --protocol {params.protocol:q} --seed 0"
             " --threads {threads} --out {output}"
         )
