@@ -54,19 +54,19 @@ def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen
     settings = {name: {**row(name).before, **changed} for name, changed in settings.items()}
     results = [
         one for name, found in settings.items() for one in (
-            *whole(0, [0.5] * 4, run=name, method="dpac", settings=dict(row(name).before)),
-            *whole(1, [0.6] * 4, run=name, method="dpac", settings=found),
+            *whole(0, [0.5] * 4, run=name, method="dpac", settings=dict(row(name).before), seconds=300.0),
+            *whole(1, [0.6] * 4, run=name, method="dpac", settings=found, seconds=300.0),
         )
     ]  # fmt: skip
     assert chosen(tmp_path, results) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "dpac: the best of 2 trials in 4.0 min"
+    assert capsys.readouterr().out.splitlines()[0] == "dpac: the best of 2 trials in 40.0 min"
     before, after = rows.load("quick").runs, tuned(tmp_path)
     assert after.runs["dpac"].hyper["mnist"]["steps"] == 300 and before["dpac"].hyper["mnist_val"]["steps"] == 480
     # An ablation has what its method is tuned to; a row with settings of its own keeps to these.
     assert after.runs["dpac_wo_g2r"].hyper["mnist"]["steps"] == 300
     assert after.runs["dpac_sound"].hyper["mnist"]["steps"] == 200
     assert after.runs["dp_merf"].hyper["mnist"] == before["dp_merf"].hyper["mnist_val"]
-    assert after.runs["dpac_wo_g2r"].chosen_by == {"trials": 2, "core_minutes": 4.0, "commit": "abc"}
+    assert after.runs["dpac_wo_g2r"].chosen_by == {"trials": 2, "core_minutes": 40.0, "commit": "abc"}
     said = after.chosen_on()
     names = ["dpac", "dpac_sound", "dpac_as_released", *ABLATIONS]
     listed = ", ".join(f"`{name}` (2 trials)" for name in names[:-1])
@@ -85,7 +85,7 @@ def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen
 def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path):
     refused = result(1, settings={}, outcome=REFUSED, score=None)
     late = result(2, ("mnist_val", 1.0), settings={}, outcome=OVER_TIME, score=None)
-    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}), refused, late]) == 0
+    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}, seconds=590.0), refused, late]) == 0
     costs = read_csv(tmp_path / "out/costs.csv", price.COLUMNS)
     assert [(one["run"], one["dataset"], one["runs"]) for one in costs] == [
         ("dp_gauss", "fashion_mnist_val", "2"), ("dp_gauss", "mnist_val", "3"),
@@ -98,17 +98,27 @@ def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path
 
 def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(tmp_path, capsys):
     endless = [
-        result(0, (name, math.inf), 0.9, run="nonprivate", settings={}) for name in ("mnist_val", "fashion_mnist_val")
+        result(0, (name, math.inf), 0.9, run="nonprivate", settings={}, seconds=1200.0)
+        for name in ("mnist_val", "fashion_mnist_val")
     ]
-    assert chosen(tmp_path, [*endless, result(0, run="dp_ntk", settings={})]) == 0
+    assert chosen(tmp_path, [*endless, result(0, run="dp_ntk", settings={}, seconds=2400.0)]) == 0
     assert "notice: no trial of dp_ntk has a score everywhere" in capsys.readouterr().err
     assert {one["run"] for one in read_csv(tmp_path / "out/costs.csv", price.COLUMNS)} == {"dp_ntk"}
     assert not tuned(tmp_path).runs["dp_ntk"].chosen_by
 
 
+def test_nothing_is_chosen_for_a_row_that_has_not_had_its_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    early = whole(0, [0.9] * 4, settings={}, run="dp_ntk", seconds=290.0)
+    assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}, seconds=310.0), *early]) == 0
+    said = capsys.readouterr()
+    assert "notice: the search of dp_ntk has taken 19.3 of 40 minutes of a core, and another trial fits" in said.err
+    assert said.out.startswith("dp_gauss: the best of 1 trials") and not tuned(tmp_path).runs["dp_ntk"].chosen_by
+
+
 def test_trials_that_are_not_enough_or_of_several_seeds_choose_nothing(tmp_path, capsys):
     assert chosen(tmp_path, [result(0)]) == 2
-    assert "no trial has a score on every data set and budget" in capsys.readouterr().err
+    assert "no row has had its time and a score on every data set and budget" in capsys.readouterr().err
     assert chosen(tmp_path, [*whole(0, [0.5] * 4), result(0, seed=1)]) == 2
     assert "trials of several seeds, 0, 1; choose among those of one" in capsys.readouterr().err
     assert not (tmp_path / "config").exists()

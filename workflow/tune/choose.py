@@ -1,8 +1,8 @@
 """`python -m workflow.tune choose`: the best settings that were tried go into the preset, with what choosing cost.
 
-Of each row, the trial with the highest mean score over all data sets and budgets of the preset's `tuning`, of those
-that have a score on each. Equal ones: the earlier. Writes workflow/config/tuned/PRESET.yaml, which the preset reads,
-and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv.
+Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
+`tuning`, of those that have a score on each. Equal ones: the earlier. Writes workflow/config/tuned/PRESET.yaml, which
+the preset reads, and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from workflow.common.files import write_csv, write_text
 from workflow.grid import Config
 from workflow.tune import price, rows, trials
 from workflow.tune.rows import Row
+from workflow.tune.search import has_time
 from workflow.tune.trials import SCORED, Result
 
 HEAD = """\
@@ -58,10 +59,18 @@ def best(row: Row, results: Sequence[Result]) -> Result | None:
     return next(one for one in results if (one.run, one.trial, one.outcome) == (row.run.name, winner, SCORED))
 
 
-def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any] | None:
-    """Returns a row's entry in the tuned preset: its settings, and by which trials they were chosen; or None."""
-    if (winner := best(row, results)) is None:
-        return None
+def unsettled(config: Config, row: Row, results: Sequence[Result]) -> str:
+    """Returns why nothing is chosen for a row yet: one that was searched for less time would not be tuned alike."""
+    own = [one for one in results if one.run == row.run.name]
+    if has_time(own, len(row.cells), 60 * config.tuning["core_minutes"]):
+        spent = f"{sum(one.seconds for one in own) / 60:.1f} of {config.tuning['core_minutes']:g}"
+        return f"the search of {row.run.name} has taken {spent} minutes of a core, and another trial fits"
+    return "" if best(row, own) else f"no trial of {row.run.name} has a score everywhere"
+
+
+def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
+    """Returns the entry in the tuned preset of a row that is settled: its settings, and which trials chose them."""
+    winner = best(row, results)
     own = [one for one in results if one.run == row.run.name]
     return {
         "chosen_on": list(config.tuning["datasets"]),
@@ -115,12 +124,14 @@ def run(arguments: argparse.Namespace) -> None:
     config = rows.load(arguments.preset)
     results = read(arguments.trials)
     tried = rows.rows(config, dict.fromkeys(one.run for one in results))
-    entries = {row.run.name: chosen(config, row, results) for row in tried}
-    for name in [name for name, entry in entries.items() if entry is None]:
-        print(f"notice: no trial of {name} has a score everywhere; its settings stay as they are", file=sys.stderr)
-        del entries[name]
+    entries = {}
+    for row in tried:
+        if why := unsettled(config, row, results):
+            print(f"notice: {why}; its settings stay as they are", file=sys.stderr)
+        else:
+            entries[row.run.name] = chosen(config, row, results)
     if not entries:
-        raise UserError("no trial has a score on every data set and budget; let the search go on")
+        raise UserError("no row has had its time and a score on every data set and budget; let the search go on")
     costs = price.of(config, results, arguments.data or arguments.trials[0].parent / "data")
     out = arguments.out or REFERENCE / arguments.preset
     path = arguments.tuned or merging.FOLDER / merging.TUNED / f"{arguments.preset}.yaml"

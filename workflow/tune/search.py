@@ -56,6 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder to work in (default results/tuning-PRESET)")
 
 
+def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
+    """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
+
+    It is taken to cost what the runs with a score have cost on average; the first trial fits whatever it costs.
+    """
+    scored = [one.seconds for one in results if one.outcome == SCORED]
+    cost, left = (fmean(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
+    return not results or (left > 0 and left >= cost)
+
+
 class Book:
     """All results of a search on disk, what is left of each row's time, and the line that says so."""
 
@@ -87,11 +97,7 @@ class Book:
 
     def may_begin(self, run: str) -> bool:
         """Returns whether a row's next trial fits into its time, at what trials on all cells have taken on average."""
-        if not (found := self.of(run)):
-            return True
-        scored = [one.seconds for one in found if one.outcome == SCORED]
-        cost = fmean(scored) * len(self.cells[run]) if scored else 0.0
-        return self.left(run) > 0 and self.left(run) >= cost
+        return self.left(run) > 0 and has_time(self.of(run), len(self.cells[run]), self.budget[run])
 
     def is_behind(self, run: str, trial: int) -> bool:
         """Returns whether what a trial has scored so far leaves no hope for it, beside trials before it."""
