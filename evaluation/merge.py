@@ -15,19 +15,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.scores import Score, format_value, read_scores, write_scores
+import jsonschema
+
+from evaluation.scores import Score, format_value, measured, write_scores
 from workflow.common.contracts import REAL
-from workflow.common.errors import UserError, command, shown
+from workflow.common.errors import UserError, command, short, shown
 from workflow.common.files import read_object, refuse_folder, sha256, write_json
 from workflow.common.options import Parser
 
 SCORES, RECORD = "scores.csv", "provenance.json"
 # What all parts have in common, or a score of one could not stand beside a score of another.
-ALIKE = ("commit", "modified", "packages", "python")
-SETTINGS_ALIKE = ("preset", "extends", "delta", "paper_settings", "reproducible", "protocol")
+ALIKE = ("commit", "modified", "packages", "python", "pinned")
+SETTINGS_ALIKE = ("preset", "extends", "delta", "paper_settings", "reproducible")
+PROTOCOL, PER_DATASET = "protocol", "per_dataset"
 # Of a run, what may differ between parts; and of a machine, what is told of each.
 GRID = ("epsilons", "seeds", "hyper")
 MACHINE = ("processor", "cores", "time", "runs", "job_seconds", "train_seconds")
+_OBJECTS = {"type": "object", "additionalProperties": {"type": "object"}}
+_SUMS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_SEEDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+# What is read of a part's record.
+_RUN = {"type": "object", "required": [*GRID], "properties": {"epsilons": _TEXTS, "seeds": _SEEDS, "hyper": _OBJECTS}}
+_SETTINGS = {
+    "type": "object", "required": ["preset", "datasets", "runs", PROTOCOL],
+    "properties": {
+        "preset": {"type": "string"}, "datasets": _TEXTS,
+        "runs": {"type": "object", "minProperties": 1, "additionalProperties": _RUN},
+        PROTOCOL: {"type": "object", "properties": {PER_DATASET: _OBJECTS}},
+    },
+}  # fmt: skip
+_SCHEMA = {
+    "type": "object", "required": ["commit", "settings", "data", "time", "runs", "train_seconds", "scores_sha256"],
+    "properties": {
+        "settings": _SETTINGS, "data": _OBJECTS, "time": {"type": "string"},
+        "runs": {"type": "integer", "minimum": 0}, "train_seconds": {"type": "number", "minimum": 0},
+        "job_seconds": _SUMS, "runs_by_commit": _SUMS, "parts": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
 
 
 def merged_scores(parts: Mapping[str, Sequence[Score]]) -> list[Score]:
@@ -44,7 +69,7 @@ def merged_scores(parts: Mapping[str, Sequence[Score]]) -> list[Score]:
                 raise UserError(
                     f"{first} and {name} both have {score.metric} of {score.method} on {score.dataset}, seed"
                     f" {score.seed}, as {format_value(other.value)} and {format_value(score.value)}: one run was made"
-                    " twice; leave it out of one of them"
+                    f" twice; collect one of them again without it (--config runs=..., nothing is trained anew)"
                 )
     return [score for _, score in found.values()]
 
@@ -55,19 +80,26 @@ def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name, part in parts.items():
         _check_alike(parts, name, part, ALIKE, ())
         _check_alike(parts, name, part, SETTINGS_ALIKE, ("settings",))
+    machines = [one for part in parts.values() for one in part.get("parts", [part])]
     return {
         **{key: value for key, value in first.items() if key not in (*MACHINE, "scores_sha256", "equal_on")},
         "settings": _settings(parts),
         "data": _union(parts, "data", lambda part: part.get("data", {})),
-        "processor": " and ".join(sorted({str(part.get("processor")) for part in parts.values()})),
-        "cores": first.get("cores"),
-        "time": max(str(part.get("time")) for part in parts.values()),
+        "processor": _either(machines, "processor"),
+        "cores": _either(machines, "cores"),
+        "time": max(part["time"] for part in parts.values()),
         "job_seconds": _sums(part.get("job_seconds", {}) for part in parts.values()),
         "runs_by_commit": _sums(part.get("runs_by_commit", {}) for part in parts.values()),
-        "runs": sum(part.get("runs", 0) for part in parts.values()),
-        "train_seconds": round(sum(part.get("train_seconds", 0.0) for part in parts.values()), 1),
-        "parts": [{key: part.get(key) for key in MACHINE} for part in parts.values()],
+        "runs": sum(part["runs"] for part in parts.values()),
+        "train_seconds": round(sum(part["train_seconds"] for part in parts.values()), 1),
+        "parts": [{key: one.get(key) for key in MACHINE} for one in machines],
     }
+
+
+def _either(machines: Iterable[Mapping[str, Any]], key: str) -> Any:
+    """Returns what all machines have, or in words what each has."""
+    found = {str(one.get(key)): one.get(key) for one in machines}
+    return " and ".join(sorted(found)) if len(found) > 1 else next(iter(found.values()))
 
 
 def _check_alike(
@@ -93,7 +125,23 @@ def _settings(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         for run, entry in part["settings"].get("runs", {}).items():
             runs[run] = _both(run, runs[run], entry, name) if run in runs else dict(entry)
     datasets = dict.fromkeys(one for part in parts.values() for one in part["settings"].get("datasets", []))
-    return {**first, "datasets": list(datasets), "runs": runs}
+    return {**first, "datasets": list(datasets), "runs": runs, PROTOCOL: _protocol(parts)}
+
+
+def _protocol(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the protocol of all parts; what is otherwise for a data set, a part says of its own data sets alone."""
+    shared = {
+        name: {"settings": {PROTOCOL: {k: v for k, v in part["settings"][PROTOCOL].items() if k != PER_DATASET}}}
+        for name, part in parts.items()
+    }
+    for name, part in shared.items():
+        _check_alike(shared, name, part, (PROTOCOL,), ("settings",))
+    own = _union(parts, "protocol of", lambda part: {
+        dataset: part["settings"][PROTOCOL].get(PER_DATASET, {}).get(dataset, {})
+        for dataset in part["settings"]["datasets"]
+    })  # fmt: skip
+    own = {dataset: settings for dataset, settings in own.items() if settings}
+    return {**next(iter(shared.values()))["settings"][PROTOCOL], **({PER_DATASET: own} if own else {})}
 
 
 def _both(run: str, one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -115,7 +163,7 @@ def _union(parts: Mapping[str, Mapping[str, Any]], what: str, of: Any) -> dict[s
     for name, part in parts.items():
         for key, value in of(part).items():
             if found.setdefault(key, value) != value:
-                raise UserError(f"{name} has another {what} {key} than the parts before: its records differ")
+                raise UserError(f"{name} has another {what} {key} than the parts before; leave it out of one of them")
     return found
 
 
@@ -128,11 +176,37 @@ def _sums(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _record(folder: Path) -> dict[str, Any]:
     record = read_object(folder / RECORD, RECORD)
-    runs = record.get("settings", {}).get("runs") if isinstance(record.get("settings"), dict) else None
-    entries = runs.values() if isinstance(runs, dict) else [None]
-    if not all(isinstance(entry, dict) and {*GRID} <= entry.keys() for entry in entries):
-        raise UserError(f"{folder / RECORD} does not say which runs made the scores beside it; make it again")
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(record))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path))
+        raise UserError(
+            f"{folder / RECORD} does not say which runs made the scores beside it, and how"
+            f" ({where and f'{where}: '}{short(error.message)}); make it again"
+        )
     return record
+
+
+def _scores(folder: Path, record: Mapping[str, Any]) -> list[Score]:
+    """Returns a part's scores. Raises UserError for a file that its record does not speak of, or not wholly."""
+    path, settings = folder / SCORES, record["settings"]
+    scores = measured(path, "merge")
+    if record["scores_sha256"] != sha256(path):
+        raise UserError(f"{path} is not the file that {RECORD} beside it was written for; collect both again")
+    for score in scores:
+        if score.preset != settings["preset"] or score.method not in (*settings["runs"], REAL):
+            raise UserError(
+                f"{path} has scores of {score.method} in preset {score.preset}, of which {RECORD} beside it says"
+                " nothing; collect both again"
+            )
+    return scores
+
+
+def _check_out(out: Path) -> None:
+    """Raises UserError where scores lie that no merge wrote: these would be gone."""
+    if not (out / SCORES).exists():
+        return
+    if not (out / RECORD).is_file() or "parts" not in read_object(out / RECORD, RECORD):
+        raise UserError(f"--out {out} holds scores that were measured there, not merged: give another folder")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -145,15 +219,20 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Writes the merged folder. Raises UserError for folders that do not belong together, or a damaged file."""
     folders = {str(folder): folder for folder in options.folders}
-    if len(folders) < 2 or len(folders) < len(options.folders):
+    places = {folder.resolve() for folder in options.folders}
+    if len(places) < 2 or len(places) < len(options.folders):
         raise UserError(f"merge takes at least two folders, each once; got {' '.join(map(str, options.folders))}")
-    if options.out.resolve() in {folder.resolve() for folder in folders.values()}:
+    if options.out.resolve() in places:
         raise UserError(f"--out {options.out} is one of the folders that are merged: give another")
-    record = merged_record({name: _record(folder) for name, folder in folders.items()})
-    scores = merged_scores({name: read_scores(folder / SCORES) for name, folder in folders.items()})
     refuse_folder(options.out / SCORES)
+    _check_out(options.out)
+    records = {name: _record(folder) for name, folder in folders.items()}
+    record = merged_record(records)
+    scores = merged_scores({name: _scores(folder, records[name]) for name, folder in folders.items()})
     write_scores(options.out / SCORES, scores)
     write_json(options.out / RECORD, {**record, "scores_sha256": sha256(options.out / SCORES)})
+    if record.get("modified") or record["commit"] is None:
+        print("notice: the parts' code is not all in a commit; that it is the same was not checked", file=sys.stderr)
     print(f"{options.out}: {len(scores)} scores of {record['runs']} runs", file=sys.stderr)
 
 

@@ -11,7 +11,10 @@ import pytest
 
 from evaluation import merge
 from evaluation.scores import Score, read_scores, write_scores
+from methods.core import registry
 from workflow.common.files import read_object, sha256
+from workflow.datasets.sources import NAMES
+from workflow.presets import load as load_preset
 
 RECORD: dict[str, Any] = {
     "commit": "abc", "modified": False, "packages": {"torch": "2"}, "python": "3.11", "processor": "one", "cores": 2,
@@ -33,8 +36,9 @@ def part(tmp_path: Path):
 
     def made(name: str, *scores: Score, change=lambda record: None) -> str:
         record = copy.deepcopy(RECORD)
-        change(record)
         write_scores(tmp_path / name / "scores.csv", scores)
+        record["scores_sha256"] = sha256(tmp_path / name / "scores.csv")
+        change(record)
         (tmp_path / name / "provenance.json").write_text(json.dumps(record))
         return str(tmp_path / name)
 
@@ -109,6 +113,17 @@ def set_to(value: Any, *keys: str):
         (set_to("published", "settings", "runs", "dp_gauss", "accounting"), "run dp_gauss has other settings"),
         (set_to({"splits": {"train": "9"}}, "data", "mnist"), "has another data mnist"),
         (set_to([], "settings", "runs"), "does not say which runs"),
+        (set_to({}, "settings", "runs"), "settings.runs: {} should be non-empty"),
+        (set_to({"X": "Y"}, "pinned"), "differ in pinned"),
+        (set_to([], "data"), "data: [] is not of type 'object'"),
+        (set_to({"train": "x"}, "job_seconds"), "job_seconds.train: 'x' is not of type 'number'"),
+        (set_to(None, "train_seconds"), "train_seconds: None is not of type 'number'"),
+        (set_to(None, "time"), "time: None is not of type 'string'"),
+        (set_to(None, "settings", "datasets"), "settings.datasets: None is not of type 'array'"),
+        (set_to([[1]], "settings", "runs", "dp_gauss", "epsilons"), "dp_gauss.epsilons.0: [1] is not of type 'string'"),
+        (set_to([None], "settings", "runs", "dp_gauss", "seeds"), "dp_gauss.seeds.0: None is not of type 'integer'"),
+        (set_to(None, "settings", "runs", "dp_gauss", "hyper"), "dp_gauss.hyper: None is not of type 'object'"),
+        (set_to("0", "scores_sha256"), "scores.csv is not the file that provenance.json beside it was written for"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(tmp_path, part, change, message, capsys):
@@ -132,3 +147,84 @@ def test_folders_are_several_and_none_is_the_one_to_write(tmp_path, part, capsys
         assert merge.main(wrong) == 2
     assert merge.main([one, str(tmp_path / "none"), "--out", str(tmp_path / "all")]) == 2
     assert "provenance.json" in capsys.readouterr().err
+
+
+def of_data(name: str, **own: Any):
+    """Makes a record one of another data set, whose protocol has `own` settings."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["data"] = {name: {"splits": {"train": "5678"}}}
+        settings = record["settings"]
+        settings["datasets"], settings["runs"]["dp_gauss"]["hyper"] = [name], {name: {}}
+        if own:
+            settings["protocol"] |= {"per_dataset": {name: own}}
+
+    return change
+
+
+def test_a_part_says_of_its_own_data_sets_alone_what_the_protocol_is_there(tmp_path, part, capsys):
+    celeba = of_data("celeba", min_steps=7)
+    folders = [part("a", score()), part("b", score(epsilon=1.0), change=celeba)]
+    assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+    protocol = {"num_samples": 100, "per_dataset": {"celeba": {"min_steps": 7}}}
+    assert read_object(tmp_path / "all/provenance.json")["settings"]["protocol"] == protocol
+    other = part("c", score(2), change=of_data("celeba"))
+    assert merge.main([folders[1], other, "--out", str(tmp_path / "all")]) == 2
+    assert "has another protocol of celeba" in capsys.readouterr().err
+
+
+def test_scores_of_which_the_record_says_nothing_are_refused(tmp_path, part, capsys):
+    for number, stray in enumerate([score(run="dp_merf"), Score("long", "mnist", "dp_gauss", 1.0, "sound", 0, "g2r_cnn",
+                                                               0.5, "measured")]):  # fmt: skip
+        folders = [part("a", score()), part(f"b{number}", stray)]
+        assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 2
+        assert f"scores of {stray.method} in preset {stray.preset}, of which provenance.json" in capsys.readouterr().err
+    assert merge.main([folders[0], part("none"), "--out", str(tmp_path / "all")]) == 2
+    assert "holds no measured scores" in capsys.readouterr().err
+
+
+def test_a_folder_of_measured_scores_is_not_overwritten_and_a_merged_one_is(tmp_path, part, capsys):
+    folders = [part("a", score()), part("b", score(1), change=of_seed(1))]
+    mine = part("mine", score(2))
+    assert merge.main([*folders, "--out", mine]) == 2
+    assert "holds scores that were measured there" in capsys.readouterr().err
+    assert [one.seed for one in read_scores(Path(mine) / "scores.csv")] == [2]
+    for _ in range(2):
+        assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+
+
+def test_one_folder_under_two_names_is_not_two_parts(tmp_path, part, capsys):
+    one = part("a", score())
+    (tmp_path / "link").symlink_to(one)
+    assert merge.main([one, str(tmp_path / "link"), "--out", str(tmp_path / "all")]) == 2
+    assert "at least two folders, each once" in capsys.readouterr().err
+
+
+def test_what_was_merged_can_be_merged_again_and_names_each_machine_once(tmp_path, part):
+    def large(record: dict[str, Any]) -> None:
+        of_seed(2)(record)
+        record["cores"] = 64
+
+    folders = [part(name, score(seed), change=of_seed(seed)) for name, seed in (("a", 0), ("b", 1))]
+    assert merge.main([*folders, "--out", str(tmp_path / "two")]) == 0
+    assert read_object(tmp_path / "two/provenance.json")["cores"] == 2
+    assert merge.main([str(tmp_path / "two"), part("c", score(2), change=large), "--out", str(tmp_path / "all")]) == 0
+    record = read_object(tmp_path / "all/provenance.json")
+    assert record["processor"] == "machine 0 and machine 1 and machine 2"
+    assert ([one["processor"][-1] for one in record["parts"]], record["cores"]) == (["0", "1", "2"], "2 and 64")
+    assert (record["runs"], record["settings"]["runs"]["dp_gauss"]["seeds"]) == (3, [0, 1, 2])
+
+
+@pytest.mark.parametrize(("key", "value"), [("modified", True), ("commit", None)])
+def test_that_code_in_no_commit_is_the_same_is_said_to_be_unchecked(tmp_path, part, capsys, key, value):
+    folders = [part("a", score(), change=set_to(value, key)), part("b", score(1), change=set_to(value, key))]
+    assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+    assert "notice: the parts' code is not all in a commit" in capsys.readouterr().err
+
+
+def test_rows_that_keep_their_seeds_are_named_where_the_page_tells_of_parts_by_seed():
+    page = (Path(merge.__file__).parents[1] / "docs/clusters.md").read_text(encoding="utf-8")
+    told = page.split("## Machines that share nothing")[1]
+    quick = load_preset({"preset": "quick", "seeds": "1"}, datasets=NAMES, methods=registry, protocol_keys=None)
+    keeping = [run.name for run in quick.runs.values() if run.seeds != (1,)]
+    assert keeping and all(f"`{name}` of `quick`" in told for name in keeping)

@@ -84,7 +84,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation/comparison": COMMON | {"evaluation.comparison", "evaluation.scores"},
     "evaluation/comparison/seeds.py": COMMON | {"evaluation.comparison", "scipy"},
     "evaluation/compare.py": COMMON | {"evaluation.comparison"},
-    "evaluation/merge.py": COMMON | {"evaluation.scores"},
+    "evaluation/merge.py": COMMON | {"evaluation.scores", "jsonschema"},
     "evaluation/standings.py": COMMON | {"evaluation.scores", "evaluation.intervals", "scipy"},
     "evaluation/intervals.py": {"scipy"},
     "evaluation/price.py": COMMON | {"evaluation.scores", "evaluation.standings"},
