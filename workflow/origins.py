@@ -45,12 +45,17 @@ def setting_origins(
     """
     found = dict.fromkeys(published, "published settings")
     for name in names:
-        places = (("methods", method), ("methods", method, PER_DATASET, dataset),
-                  ("runs", run), ("runs", run, PER_DATASET, dataset))  # fmt: skip
-        sources = [origin((*place, name), merged.layers, "") for place in places]
+        sources = [origin(path, merged.layers, "") for path in setting_places(run, method, dataset, name)]
         if stated := [source for source in sources if source]:
             found[name] = stated[-1]
     return found
+
+
+def setting_places(run: str, method: str, dataset: str, name: str) -> list[tuple[str, ...]]:
+    """Returns where a setting of a run on a data set may stand, the weakest place first."""
+    places = (("methods", method), ("methods", method, PER_DATASET, dataset),
+              ("runs", run), ("runs", run, PER_DATASET, dataset))  # fmt: skip
+    return [(*place, name) for place in places]
 
 
 def _name_origin(merged: Merged) -> str:

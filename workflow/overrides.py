@@ -102,10 +102,13 @@ def _chosen(kind: str, items: list[Any], valid: Iterable[str], hint: str, source
 
 def origin(path: Sequence[Any], layers: Sequence[Layer], default: str) -> str:
     """Returns the source of the strongest layer that holds the keys `path`, `default` where none does."""
-    for layer in reversed(layers):
-        if _holds(layer.values, path):
-            return layer.source
-    return default
+    number = holder(path, layers)
+    return default if number < 0 else layers[number].source
+
+
+def holder(path: Sequence[Any], layers: Sequence[Layer]) -> int:
+    """Returns the number of the strongest layer that holds the keys `path`; -1 where none does."""
+    return next((number for number in reversed(range(len(layers))) if _holds(layers[number].values, path)), -1)
 
 
 def nearest_origin(path: Sequence[Any], layers: Sequence[Layer], default: str) -> str:

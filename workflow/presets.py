@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from workflow.changed_settings import without_false_choice
 from workflow.common import chosen_on
 from workflow.common.errors import UserError, unknown
 from workflow.external_runs import external_run
 from workflow.grid import Config, Run, check_accounting
-from workflow.merging import COMMAND_LINE, FOLDER, Merged, names, read
-from workflow.origins import setting_origins
+from workflow.merging import COMMAND_LINE, FOLDER, names, read
 from workflow.overrides import Layer
 
 __all__ = ["FOLDER", "Layer", "load", "names"]
@@ -91,7 +90,10 @@ def load(
         reproducible=content.get("reproducible", DEFAULTS["reproducible"]),
         audit_seconds=content.get("audit_seconds", DEFAULTS["audit_seconds"]),
         figure_rows=content.get("figure_rows", DEFAULTS["figure_rows"]),
-        runs={run: _changed(reader.run(run), merged, given) for run in content["runs"]},
+        runs={
+            name: without_false_choice(reader.run(name), merged, len(given), methods.has_paper_settings)
+            for name in content["runs"]
+        },
         protocol={key: value for key, value in content["protocol"].items() if key != PER_DATASET},
         protocol_per_dataset=content["protocol"].get(PER_DATASET) or {},
         publishes=methods.has_paper_settings,
@@ -103,30 +105,6 @@ def load(
         raise UserError(f"nothing to run: {', '.join(config.runs)} are limited to other data sets than "
                         f"{', '.join(config.datasets)}")  # fmt: skip
     return config
-
-
-def _changed(run: Run, merged: Merged, given: Sequence[Layer]) -> Run:
-    """Returns a run that says what of its settings is the user's, and so was not chosen where the preset says.
-
-    A layer that states `chosen_on` speaks for its own settings and those of the layers below it.
-    """
-    if not run.chosen_on:
-        return run
-    rank = {layer.source: number for number, layer in enumerate(given, start=1)}
-    entry = merged.content["runs"][run.name] or {}
-    where = ("runs", run.name) if "chosen_on" in entry else ("methods", run.method)
-    stated = rank.get(merged.where(*where, "chosen_on"), 0)
-    later = {
-        name: source
-        for dataset in run.datasets
-        for name, source in setting_origins(merged, run.name, run.method, dataset, run.hyper[dataset]).items()
-        if rank.get(source, 0) > stated
-    }
-    if not later:
-        return run
-    sources = sorted(set(later.values()))
-    said = " and ".join(f"{', '.join(name for name in later if later[name] == one)} by {one}" for one in sources)
-    return replace(run, chosen_on=(), chosen_by={}, chosen_note=f"settings were changed: {said}.")
 
 
 class _Reader:

@@ -46,8 +46,11 @@ LAYERS: dict[str, set[str]] = {
     "workflow/calls.py": COMMON | {"snakemake", "workflow.cluster", "workflow.fork_server"},
     "workflow/snakemake.py": COMMON | {"snakemake", "workflow.invocation"},
     "workflow/origins.py": COMMON | {"workflow.merging", "workflow.overrides"},
+    "workflow/changed_settings.py": COMMON
+    | {"workflow.grid", "workflow.merging", "workflow.origins", "workflow.overrides"},
     "workflow/presets.py": COMMON
-    | {"workflow.external_runs", "workflow.grid", "workflow.merging", "workflow.origins", "workflow.overrides"},
+    | {"workflow.changed_settings", "workflow.external_runs"}
+    | {"workflow.grid", "workflow.merging", "workflow.overrides"},
     # Drives all stages by their commands, and asks for no more of them than what a method's settings may be and cost.
     "workflow/tune": COMMON
     | {"workflow.tune", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"}

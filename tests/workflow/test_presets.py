@@ -366,6 +366,60 @@ def test_settings_that_the_user_changed_were_not_chosen_where_the_preset_says(lo
     assert alpha.chosen_note == "settings were changed: steps by --config."
 
 
+HELD_OUT = {**CHOSEN, "methods": {"alpha": {"steps": 5, "precision": "bf16", "chosen_on": ["mnist_val"]}},
+            "runs": {"alpha": {}}}  # fmt: skip
+
+
+@pytest.fixture
+def alpha(load, tmp_path, monkeypatch):
+    """Returns the row alpha of a preset that chose its settings, under files of the user's, by name, and --config."""
+
+    monkeypatch.setitem(FIELDS, "alpha", {"steps", "width", "precision"})
+
+    def loaded(given: dict[str, Any], chosen: dict[str, Any] = HELD_OUT, **files: Any) -> grid.Run:
+        load(**chosen)
+        layers = [presets.Layer(f"{name}.yaml", values) for name, values in files.items()]
+        return presets.load({"preset": "tiny", **given}, datasets=DATASETS, methods=Methods(), protocol_keys=None,
+                            folder=tmp_path, files=layers).runs["alpha"]  # fmt: skip
+
+    return loaded
+
+
+def test_a_value_that_was_there_before_is_no_change(alpha):
+    for same in (5, "5"):
+        assert alpha({"methods": {"alpha": {"steps": same}}}).chosen_on == ("mnist_val",)
+        assert alpha({"runs": {"alpha": {"steps": same}}}).chosen_on == ("mnist_val",)
+    changed = alpha({"methods": {"alpha": {"steps": 5}}}, mine={"methods": {"alpha": {"steps": 5, "width": 3}}})
+    assert changed.chosen_note == "settings were changed: width by mine.yaml."
+
+
+def test_a_file_may_be_called_as_the_preset_s_own_is(alpha):
+    changed = alpha({}, tiny={"methods": {"alpha": {"steps": 6}}})
+    assert changed.chosen_note == "settings were changed: steps by tiny.yaml."
+    stated = {"methods": {"alpha": {"steps": 6, "chosen_on": ["mnist_val"]}}}
+    assert alpha({}, mine=stated).chosen_on == ("mnist_val",)
+    assert alpha({"runs": {"alpha": {"steps": 7}}}, mine=stated).chosen_on == ()
+
+
+def test_that_the_other_settings_were_chosen_on_a_test_split_is_still_said(load):
+    note = load({"methods": {"alpha": {"steps": 6}}}, **CHOSEN).runs["alpha"].chosen_note
+    assert note == ("settings were changed: steps by --config; the others were chosen by scores on the test split of"
+                    " `mnist`, which flatters these rows.")  # fmt: skip
+
+
+def test_what_the_user_says_of_a_change_is_kept(alpha):
+    own = alpha({"runs": {"alpha": {"steps": 6, "chosen_note": "by eye."}}})
+    assert own.chosen_note == "settings were changed: steps by --config; by eye."
+
+
+def test_published_settings_and_another_precision_are_changes_too(alpha):
+    assert alpha({"paper_settings": "true"}).chosen_note == "settings were changed: paper_settings by --config."
+    assert alpha({"paper_settings": False}).chosen_on == ("mnist_val",)
+    assert alpha({"paper_settings": True, "epsilons": [1]}).chosen_on == ("mnist_val",)
+    assert alpha({"reproducible": True}).chosen_note == "settings were changed: precision by reproducible: true."
+    assert alpha({}, {**HELD_OUT, "reproducible": True}).chosen_on == ("mnist_val",)
+
+
 def test_who_changes_settings_may_say_where_they_were_chosen(load):
     own = {"steps": 6, "chosen_on": ["mnist_val"], "chosen_note": "by eye."}
     alpha = load({"methods": {"alpha": own}}, **CHOSEN).runs["alpha"]
