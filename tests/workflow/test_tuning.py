@@ -71,6 +71,26 @@ def test_the_first_trial_of_a_row_that_is_not_tuned_is_refused(monkeypatch):
         rows.load("quick")
 
 
+def test_no_first_trial_is_longer_than_the_preset_s_run():
+    shorter = {name: settings["steps"] for name, settings in CONFIG.tuning["first"].items()}
+    assert all(steps < CONFIG.runs[name].hyper["mnist_val"]["steps"] for name, steps in shorter.items())
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"stepz": 1}, "unknown hyper-parameter of dp_ntk 'stepz'"), ({"steps": 0}, "steps must be 1 to"),
+])  # fmt: skip
+def test_settings_of_a_first_trial_that_its_method_does_not_have_are_named_with_their_place(
+    monkeypatch, settings, message
+):
+    read = merging.mapping
+    monkeypatch.setattr(merging, "mapping", lambda path: (
+        content | {"tuning": content["tuning"] | {"first": {"dp_ntk": settings}}}
+        if "tuning" in (content := read(path)) else content
+    ))  # fmt: skip
+    with pytest.raises(UserError, match=rf"quick.yaml: tuning.first.dp_ntk: .*{message}"):
+        rows.load("quick")
+
+
 def test_private_rows_are_tried_on_held_out_images_at_both_budgets_and_the_reference_without_one():
     assert row().cells == CELLS
     assert row("nonprivate").cells == (("mnist_val", float("inf")), ("fashion_mnist_val", float("inf")))
@@ -260,6 +280,15 @@ def test_a_warm_start_counts_as_the_row_s_time_and_not_as_the_run_s(made, monkey
     monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
     found = tried(place)
     assert found.outcome == SCORED and found.seconds >= 1.5
+
+
+def test_a_warm_start_that_takes_too_long_ends_the_trial_and_its_time_counts(made, monkeypatch):
+    place = made(60, "while True: pass", SCORES)
+    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
+    monkeypatch.setattr(one_run, "LONGEST", 1)
+    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
+    found = tried(place)
+    assert (found.outcome, found.score) == (OVER_TIME, None) and found.seconds >= 0.7
 
 
 def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):

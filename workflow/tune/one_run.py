@@ -119,14 +119,15 @@ class Place:
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out / RUNS))
         taken = shared = 0.0
         for arguments in self._commands(row, cell, settings, folder):
-            limit = self.limit - (taken - shared)
-            code, seconds = commands.seconds(arguments, log, LONGEST if arguments[:2] == SHARED else limit)
+            shares = arguments[:2] == SHARED
+            limit = LONGEST if shares else self.limit - (taken - shared)
+            code, seconds = commands.seconds(arguments, log, limit)
             taken += seconds
-            if arguments[:2] == SHARED:
+            if shares:
                 shared += seconds
             if code == 0 and taken - shared <= self.limit:
                 continue
-            if taken - shared >= self.limit - 1:
+            if taken - shared >= self.limit - 1 or (shares and seconds >= limit - 1):
                 return self._ended(folder, OVER_TIME, taken)
             if code == _MISUSE and arguments[:2] in REFUSING:
                 return self._ended(folder, REFUSED, taken)

@@ -46,7 +46,7 @@ def load(preset: str) -> Config:
     """Returns a preset as it is before the search, on the data sets of its `tuning`.
 
     Raises UserError for an unknown preset, or one whose file says nothing of tuning, or of the first trial of a row
-    that is not tuned.
+    that is not tuned, or settings for it that its method does not have.
     """
     having = [name for name in presets.names() if merging.mapping(presets.FOLDER / f"{name}.yaml").get("tuning")]
     if preset not in having:
@@ -54,9 +54,13 @@ def load(preset: str) -> Config:
     options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
     tuning = presets.load({"preset": preset}, **options).tuning
     config = presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
-    for name in tuning.get("first", {}):
+    for name, settings in tuning.get("first", {}).items():
         if name not in tuned_rows(config):
             raise unknown("row", name, tuned_rows(config), where=f"in {preset}.yaml under tuning.first")
+        try:
+            registry.hyper(config.runs[name].method, settings)
+        except UserError as error:
+            raise UserError(f"{preset}.yaml: tuning.first.{name}: {error}") from None
     return config
 
 
