@@ -41,6 +41,8 @@ _WORDS = {
 _SMALL = 6.5  # points
 # Points: between numbers, how near in x they are in each other's way, and about the height of a plot.
 _STEP, _NEAR, _TALL = 8.5, 16.0, 72 * (HEIGHT - 0.9)
+# Above grid and levels, below what is measured.
+_UNDER_MARKS = 1.9
 
 
 def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] = ()) -> dict[str, list[Contender]]:
@@ -243,14 +245,14 @@ def _number(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
     (left, right), width = axes.get_xlim(), 72 * (WIDTH - 0.7)
     places = [(width * math.log(x / left) / math.log(right / left), _points(axes, y)) for x, y, _ in marks]
     line = {"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
-    # A level's dashed line ends before a number instead of crossing it out.
+    # A level's dashed line ends before a number instead of crossing it out; no mark is hidden by it.
     behind = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
     for column in _columns([x for x, _ in places]):
         column = sorted(column, key=lambda place: places[place][1])
         for place, at in zip(column, spread([places[place][1] for place in column], _STEP, _TALL), strict=True):
             x, y, text = marks[place]
             axes.annotate(text, (x, y), (10, at - places[place][1]), textcoords="offset points", size=6, va="center",
-                          arrowprops=line, bbox=behind)  # fmt: skip
+                          arrowprops=line, bbox=behind, zorder=_UNDER_MARKS)  # fmt: skip
 
 
 def _columns(xs: Sequence[float]) -> list[list[int]]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -117,6 +118,31 @@ def test_nothing_lies_beyond_the_page_and_no_two_numbers_on_each_other():
     numbers = [box for text, box in zip(texts, boxes, strict=True) if text.get_text().isdigit()]
     assert len(numbers) == len(DEFAULT.runs)
     assert not [1 for n, one in enumerate(numbers) for other in numbers[:n] if one.overlaps(other)]
+
+
+def test_a_number_hides_no_mark_and_no_level_s_line_crosses_it():
+    names = list(DEFAULT.runs)[:7]
+    rows = [one for n, name in enumerate(names) for one in run(name, 10, 0.7 - n / 4000, sound=5 * 1.07**n)]
+    figure = drawn(against_spent, SPENT, [*rows, *reference(0.1)])
+    canvas, axes = FigureCanvasAgg(figure), figure.axes[0]
+    canvas.draw()
+    figure.set_layout_engine("none")
+    numbers = [text for text in axes.texts if text.get_text().isdigit()]
+    means = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_markersize() == 5]
+    places = [axes.transData.transform(line.get_xydata()[0]).astype(int) for line in means]
+    assert len(numbers) == len(places) == len(names)
+
+    def marks() -> list[bytes]:
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[::-1]
+        return [pixels[y - 1 : y + 2, x - 1 : x + 2].tobytes() for x, y in places]
+
+    numbered = marks()
+    for text in numbers:
+        text.set_visible(False)
+    assert marks() == numbered
+    level = min(line.get_zorder() for line in axes.lines)
+    assert all(text.get_bbox_patch().get_facecolor() == (1, 1, 1, 1) and text.get_zorder() > level for text in numbers)
 
 
 @pytest.mark.parametrize(
