@@ -68,9 +68,7 @@ class _Layers:
 
     def before(self, paths: list[tuple[str, ...]]) -> Iterator[Any]:
         """Yields what paths hold in the layers up to `stated`, the strongest first."""
-        below = list(self.all[: self.stated + 1])
-        if -1 < holder(("reproducible",), self.all) <= self.stated:
-            below.append(self.all[-1])
+        below = self.all[: self.stated + 1]
         for path in reversed(paths):
             if (number := holder(path, below)) >= 0:
                 value: Any = below[number].values

@@ -104,6 +104,11 @@ def set_to(value: Any, *keys: str):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (set_to("3.12", "python"), "differ in python"),
+        (set_to(1e-6, "settings", "delta"), "differ in settings.delta"),
+        (set_to("mine", "settings", "extends"), "differ in settings.extends"),
+        (set_to(True, "settings", "paper_settings"), "differ in settings.paper_settings"),
+        (set_to(True, "settings", "reproducible"), "differ in settings.reproducible"),
         (set_to("def", "commit"), "differ in commit of provenance.json: 'abc' and 'def'"),
         (set_to(True, "modified"), "differ in modified"),
         (set_to({"torch": "3"}, "packages"), "differ in packages"),
@@ -203,7 +208,7 @@ def test_one_folder_under_two_names_is_not_two_parts(tmp_path, part, capsys):
 def test_what_was_merged_can_be_merged_again_and_names_each_machine_once(tmp_path, part):
     def large(record: dict[str, Any]) -> None:
         of_seed(2)(record)
-        record["cores"] = 64
+        record["cores"], record["time"] = 64, "2026-01-02"
 
     folders = [part(name, score(seed), change=of_seed(seed)) for name, seed in (("a", 0), ("b", 1))]
     assert merge.main([*folders, "--out", str(tmp_path / "two")]) == 0
@@ -213,6 +218,8 @@ def test_what_was_merged_can_be_merged_again_and_names_each_machine_once(tmp_pat
     assert record["processor"] == "machine 0 and machine 1 and machine 2"
     assert ([one["processor"][-1] for one in record["parts"]], record["cores"]) == (["0", "1", "2"], "2 and 64")
     assert (record["runs"], record["settings"]["runs"]["dp_gauss"]["seeds"]) == (3, [0, 1, 2])
+    assert record["time"] == "2026-01-02"
+    assert merge.main([str(tmp_path / "all"), part("d", score(3)), "--out", str(tmp_path / "all")]) == 2
 
 
 @pytest.mark.parametrize(("key", "value"), [("modified", True), ("commit", None)])

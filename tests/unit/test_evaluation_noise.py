@@ -17,6 +17,7 @@ from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 
 SPEC = PublicSpec("toy", (1, 8, 8), 2, 40)
+HYPER = {"steps": 2, "batch_size": 5, "hidden": 3, "latent": 2}
 
 
 def test_each_source_of_spread_is_found_alone():
@@ -83,9 +84,9 @@ def scored(monkeypatch):
 @pytest.fixture
 def arguments(tmp_path):
     """Returns the command's options for two seeds of a run that made nothing yet."""
-    folders, hyper = [], {"steps": 2, "batch_size": 5, "hidden": 3, "latent": 2}
+    folders = []
     for seed in (0, 1):
-        plan = Plan.make("dp_cgan", "dp_cgan", hyper, SPEC, NO_BUDGET, seed)
+        plan = Plan.make("dp_cgan", "dp_cgan", HYPER, SPEC, NO_BUDGET, seed)
         folders.append(tmp_path / f"seed{seed}")
         folders[-1].mkdir()
         (folders[-1] / "plan.json").write_text(json.dumps(plan.to_dict()))
@@ -169,7 +170,11 @@ def test_scores_of_other_files_are_not_mixed(tmp_path, arguments, scored, capsys
     assert "no protocol.json that says by what" in capsys.readouterr().err
 
 
-def test_what_cannot_be_scored_is_refused_before_anything_is(tmp_path, arguments, scored, capsys):
+def of_other_images(*what):
+    raise UserError("made for other images")
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is(tmp_path, arguments, scored, capsys, monkeypatch):
     def refused(*more: str) -> str:
         assert evaluation_noise.main([*arguments, *more]) == 2 and not scored
         said = capsys.readouterr().err
@@ -183,6 +188,15 @@ def test_what_cannot_be_scored_is_refused_before_anything_is(tmp_path, arguments
     assert "two of --classifiers hold the same networks" in refused("--classifiers", *same)
     np.savez(tmp_path / "ten.npz", images=np.zeros((10, 1, 8, 8), np.uint8), labels=np.arange(10))
     assert "has 2 classes" in refused("--test", str(tmp_path / "ten.npz"))
+    np.savez(tmp_path / "wide.npz", images=np.zeros((2, 1, 8, 9), np.uint8), labels=np.arange(2))
+    assert "[1, 8, 8], and" in refused("--test", str(tmp_path / "wide.npz"))
+    (tmp_path / "c1" / "cnn.safetensors").write_text("c1")
+    monkeypatch.setattr(evaluation_noise, "check_fit", of_other_images)
+    assert "made for other images" in refused("--classifiers", *same)
+    other = Plan.make("dp_cgan", "dp_cgan", HYPER, PublicSpec("another", (1, 8, 8), 2, 40), NO_BUDGET, 0)
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "plan.json").write_text(json.dumps(other.to_dict()))
+    assert "several data sets, another, toy" in refused("--runs", one, str(tmp_path / "another"))
     (tmp_path / "seed1" / "generator.safetensors").unlink()
     assert "train the run first" in refused()
 

@@ -401,6 +401,13 @@ def test_a_file_may_be_called_as_the_preset_s_own_is(alpha):
     assert alpha({"runs": {"alpha": {"steps": 7}}}, mine=stated).chosen_on == ()
 
 
+def test_what_equal_tuning_chose_is_no_change_of_the_user_s(alpha, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "tiny.yaml").write_text("methods: {alpha: {steps: 7}}")
+    assert alpha({}).chosen_on == alpha({"methods": {"alpha": {"steps": 7}}}).chosen_on == ("mnist_val",)
+    assert alpha({"methods": {"alpha": {"steps": 5}}}).chosen_on == ()
+
+
 def test_that_the_other_settings_were_chosen_on_a_test_split_is_still_said(load):
     note = load({"methods": {"alpha": {"steps": 6}}}, **CHOSEN).runs["alpha"].chosen_note
     assert note == ("settings were changed: steps by --config; the others were chosen by scores on the test split of"

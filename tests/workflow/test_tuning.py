@@ -146,12 +146,27 @@ def test_a_trial_ends_with_the_first_run_that_has_no_score_and_its_time_counts(t
     assert sum(one.seconds for one in kept.results) == 400.0
 
 
-@pytest.mark.parametrize(("score", "cells"), [(0.84, 1), (0.86, 4)])
+@pytest.mark.parametrize(("score", "cells"), [(0.849, 1), (0.851, 4)])
 def test_a_trial_far_behind_the_best_is_not_tried_on_the_rest(tmp_path, score, cells):
     ends = {0: 0.9, 1: score}
     place = Pretended(lambda trial, _: Outcome(SCORED, 20.0, ends.get(trial, 0.9)))
     search.search(row(), place, book(tmp_path, 3), Commands())
     assert [trial for trial, _ in place.tried].count(1) == cells
+
+
+def test_the_best_trial_so_far_is_the_bar_whichever_it_was(tmp_path):
+    ends = {0: 0.8, 1: 0.9}
+    place = Pretended(lambda trial, _: Outcome(SCORED, 20.0, ends.get(trial, 0.82)))
+    search.search(row(), place, book(tmp_path, 5), Commands())
+    assert [trial for trial, _ in place.tried].count(2) == 1
+
+
+def test_a_trial_that_is_out_is_no_bar(tmp_path):
+    ended = {(1, CELLS[1]): Outcome(OVER_TIME, 20.0)}
+    level = {1: 0.95}
+    place = Pretended(lambda trial, cell: ended.get((trial, cell), Outcome(SCORED, 20.0, level.get(trial, 0.8))))
+    search.search(row(), place, book(tmp_path, 5), Commands())
+    assert [[trial for trial, _ in place.tried].count(trial) for trial in (1, 2)] == [2, 4]
 
 
 def test_a_trial_is_compared_on_the_cells_that_it_has_been_scored_on(tmp_path):
@@ -280,6 +295,34 @@ def test_a_warm_start_counts_as_the_row_s_time_and_not_as_the_run_s(made, monkey
     monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
     found = tried(place)
     assert found.outcome == SCORED and found.seconds >= 1.5
+
+
+class Timed:
+    """Commands that take so many seconds each, and keep what they were and how long each might take."""
+
+    def __init__(self, cost: float) -> None:
+        self.cost, self.run = cost, []
+
+    def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
+        self.run.append((arguments[1] if arguments[0] == "methods" else arguments[0], limit))
+        if arguments[0] == "evaluation.utility":
+            write_text(arguments[-1], '{"g2r_cnn": 0.75}')
+        return 0, self.cost
+
+
+def test_each_command_has_what_those_before_it_left_and_a_warm_start_an_hour(tmp_path):
+    gan, place, timed = row("gs_wgan"), Place(tmp_path, CONFIG, 90, 0), Timed(10)
+    found = place.run(gan, 0, CELLS[0], gan.before, timed)
+    assert timed.run == [
+        ("plan", 90), ("warm-start", 3600), ("train", 80), ("sample", 70), ("evaluation.utility", 60)
+    ]  # fmt: skip
+    assert found == Outcome(SCORED, 50, 0.75)
+
+
+def test_a_run_that_had_more_than_its_seconds_when_it_ended_is_out(tmp_path):
+    # The system counts whole seconds, so that a command may end well after its time.
+    found = Place(tmp_path, CONFIG, 25, 0).run(row(), 0, CELLS[0], {}, Timed(13))
+    assert found == Outcome(OVER_TIME, 26, None)
 
 
 def test_a_warm_start_that_takes_too_long_ends_the_trial_and_its_time_counts(made, monkeypatch):
