@@ -30,7 +30,7 @@ SETTINGS_ALIKE = ("preset", "extends", "delta", "paper_settings", "reproducible"
 PROTOCOL, PER_DATASET = "protocol", "per_dataset"
 # Of a run, what may differ between parts; and of a machine, what is told of each.
 GRID = ("epsilons", "seeds", "hyper")
-MACHINE = ("processor", "cores", "time", "runs", "job_seconds", "train_seconds")
+MACHINE = ("processor", "cores", "time", "runs", "runs_by_commit", "job_seconds", "train_seconds", "scores_sha256")
 _OBJECTS = {"type": "object", "additionalProperties": {"type": "object"}}
 _SUMS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -45,12 +45,17 @@ _SETTINGS = {
         PROTOCOL: {"type": "object", "properties": {PER_DATASET: _OBJECTS}},
     },
 }  # fmt: skip
-_SCHEMA = {
-    "type": "object", "required": ["commit", "settings", "data", "time", "runs", "train_seconds", "scores_sha256"],
+_OF_MACHINE = {
+    "type": "object", "required": ["time", "runs", "train_seconds", "scores_sha256"],
     "properties": {
-        "settings": _SETTINGS, "data": _OBJECTS, "time": {"type": "string"},
-        "runs": {"type": "integer", "minimum": 0}, "train_seconds": {"type": "number", "minimum": 0},
-        "job_seconds": _SUMS, "runs_by_commit": _SUMS, "parts": {"type": "array", "items": {"type": "object"}},
+        "time": {"type": "string"}, "runs": {"type": "integer", "minimum": 0},
+        "train_seconds": {"type": "number", "minimum": 0}, "job_seconds": _SUMS, "runs_by_commit": _SUMS,
+    },
+}  # fmt: skip
+_SCHEMA = {
+    "allOf": [_OF_MACHINE], "required": ["commit", "settings", "data"],
+    "properties": {
+        "settings": _SETTINGS, "data": _OBJECTS, "parts": {"type": "array", "minItems": 1, "items": _OF_MACHINE},
     },
 }  # fmt: skip
 
@@ -80,19 +85,23 @@ def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name, part in parts.items():
         _check_alike(parts, name, part, ALIKE, ())
         _check_alike(parts, name, part, SETTINGS_ALIKE, ("settings",))
-    machines = [one for part in parts.values() for one in part.get("parts", [part])]
+    machines: list[dict[str, Any]] = []
+    for one in (one for part in parts.values() for one in part.get("parts", [part])):
+        machine = {key: one[key] for key in MACHINE if key in one}
+        # What was merged before may hold a part that is given alone as well.
+        machines += [machine] if machine not in machines else []
     return {
-        **{key: value for key, value in first.items() if key not in (*MACHINE, "scores_sha256", "equal_on")},
+        **{key: value for key, value in first.items() if key not in (*MACHINE, "equal_on")},
         "settings": _settings(parts),
         "data": _union(parts, "data", lambda part: part.get("data", {})),
         "processor": _either(machines, "processor"),
         "cores": _either(machines, "cores"),
-        "time": max(part["time"] for part in parts.values()),
-        "job_seconds": _sums(part.get("job_seconds", {}) for part in parts.values()),
-        "runs_by_commit": _sums(part.get("runs_by_commit", {}) for part in parts.values()),
-        "runs": sum(part["runs"] for part in parts.values()),
-        "train_seconds": round(sum(part["train_seconds"] for part in parts.values()), 1),
-        "parts": [{key: one.get(key) for key in MACHINE} for one in machines],
+        "time": max(one["time"] for one in machines),
+        "job_seconds": _sums(one.get("job_seconds", {}) for one in machines),
+        "runs_by_commit": _sums(one.get("runs_by_commit", {}) for one in machines),
+        "runs": sum(one["runs"] for one in machines),
+        "train_seconds": round(sum(one["train_seconds"] for one in machines), 1),
+        "parts": machines,
     }
 
 

@@ -219,6 +219,9 @@ def test_what_was_merged_can_be_merged_again_and_names_each_machine_once(tmp_pat
     assert ([one["processor"][-1] for one in record["parts"]], record["cores"]) == (["0", "1", "2"], "2 and 64")
     assert (record["runs"], record["settings"]["runs"]["dp_gauss"]["seeds"]) == (3, [0, 1, 2])
     assert record["time"] == "2026-01-02"
+    assert merge.main([str(tmp_path / "all"), folders[0], "--out", str(tmp_path / "same")]) == 0
+    same = read_object(tmp_path / "same/provenance.json")
+    assert (same["runs"], same["train_seconds"], same["runs_by_commit"], len(same["parts"])) == (3, 27.0, {"abc": 3}, 3)
     assert merge.main([str(tmp_path / "all"), part("d", score(3)), "--out", str(tmp_path / "all")]) == 2
 
 
