@@ -56,10 +56,10 @@ def test_a_space_is_of_settings_that_there_are_and_within_their_limits(run: Run)
 def test_what_is_drawn_is_what_the_method_takes(run: Run):
     present = before(run)
     space = registry.load(run.method).search_space(present)
-    drawn = [draw(space, present, 0, run.name, trial) for trial in range(1, 40)]
+    drawn = [draw(space, present, 0, run.name, trial) for trial in range(1, 60)]
     for values in drawn:
         registry.hyper(run.method, {**run.hyper["mnist_val"], **values})
-    assert all(len({values[name] for values in drawn}) > 1 for name in space)
+    assert all(len({values[name] for values in drawn if name in values}) > 1 for name in space)
 
 
 def test_the_ablation_that_mixes_its_phases_can_take_whatever_its_parent_is_tuned_to():
@@ -88,25 +88,40 @@ class Toy:
 
 
 def test_factors_stop_at_the_setting_s_own_limits():
-    values = [draw({"rate": times(0.01, 100), "steps": times(0.1, 10)}, Toy(), 0, n) for n in range(200)]
-    assert min(v["rate"] for v in values) >= 0.1 and max(v["rate"] for v in values) <= 0.9
-    assert {v["steps"] for v in values} == set(range(1, 11))
+    values = [draw({name: times(0.01, 100)}, Toy(), 0, n) for name in ("rate", "steps") for n in range(200)]
+    rates, steps = [v["rate"] for v in values if "rate" in v], [v["steps"] for v in values if "steps" in v]
+    assert min(rates) >= 0.1 and max(rates) <= 0.9
+    assert set(steps) == set(range(1, 11))
 
 
 def test_magnitudes_are_as_likely_by_logarithm_and_values_where_it_is_linear():
-    spread = [draw({"rate": log(0.1, 0.9), "zero": linear(0, 1)}, Toy(), 0, n) for n in range(400)]
-    assert 170 < sum(v["rate"] < 0.3 for v in spread) < 230
-    assert 170 < sum(v["zero"] < 0.5 for v in spread) < 230
+    rates, zeros = ([draw({name: where}, Toy(), 0, n)[name] for n in range(400)] for name, where in
+                    (("rate", log(0.1, 0.9)), ("zero", linear(0, 1))))  # fmt: skip
+    assert 170 < sum(rate < 0.3 for rate in rates) < 230
+    assert 170 < sum(zero < 0.5 for zero in zeros) < 230
+
+
+def test_a_trial_draws_a_third_of_the_settings_anew_and_never_none():
+    space = {"rate": log(0.1, 0.9), "steps": times(0.1, 10), "kind": choice("a", "b"), "zero": linear(0, 1)}
+    drawn = [draw(space, Toy(), 0, n) for n in range(600)]
+    assert all(drawn) and {len(values) for values in drawn} == {1, 2, 3, 4}
+    # A third of four, and the one that is drawn where by chance none would be.
+    expected = 4 / 3 + (2 / 3) ** 4
+    assert sum(map(len, drawn)) / len(drawn) == pytest.approx(expected, rel=0.06)
+    assert all(140 < sum(name in values for values in drawn) < 300 for name in space)
 
 
 def test_draws_follow_seed_and_names_and_a_further_setting_moves_none():
     space = {"rate": log(0.1, 0.9), "kind": choice("a", "b")}
-    first = draw(space, Toy(), 0, "x", 1)
-    assert first.items() < draw({"steps": times(0.5, 2), **space}, Toy(), 0, "x", 1).items()
-    assert first == draw(space, Toy(), 0, "x", 1)
-    alike = draw({"rate": linear(0.1, 0.9), "zero": linear(0.1, 0.9)}, Toy(), 0, "x", 1)
-    assert alike["rate"] != alike["zero"]
-    assert first != draw(space, Toy(), 1, "x", 1) and first != draw(space, Toy(), 0, "x", 2)
+    for trial in range(20):
+        first = draw(space, Toy(), 0, "x", trial)
+        assert first == draw(space, Toy(), 0, "x", trial)
+        more = draw({"steps": times(0.5, 2), **space}, Toy(), 0, "x", trial)
+        assert all(more[name] == value for name, value in first.items() if name in more)
+    alike = [draw({name: linear(0.1, 0.9)}, Toy(), 0, "x", 1)[name] for name in ("rate", "zero")]
+    assert alike[0] != alike[1]
+    one = {"rate": log(0.1, 0.9)}
+    assert len({draw(one, Toy(), *path)["rate"] for path in ((0, "x", 1), (1, "x", 1), (0, "x", 2))}) == 3
 
 
 def test_factors_on_nothing_are_refused():

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tuned_results import result, row, whole
+from tuned_results import CELLS, result, row, whole
 
 from methods.core import registry
 from workflow import merging, presets
@@ -27,8 +27,17 @@ def test_the_best_trial_has_the_highest_mean_of_those_with_a_score_everywhere():
         *whole(0, [0.9, 0.5, 0.5, 0.5]), *whole(1, [0.6, 0.6, 0.6, 0.7]), *whole(2, [0.7, 0.6, 0.6, 0.6]),
         *whole(3, [1.0, 1.0, 1.0, 1.0])[:3],
     ]  # fmt: skip
-    assert choose.best(row(), results).trial == 1
-    assert choose.best(row(), results[:3]) is None
+    assert choose.best(row(), results, 0.01).trial == 1
+    assert choose.best(row(), results[:3], 0.01) is None
+
+
+@pytest.mark.parametrize(("gain", "winner"), [(0.015, 0), (0.025, 1)])
+def test_a_trial_must_be_better_by_the_price_of_its_time(gain, winner):
+    # Four times as long: two doublings, a hundredth each. A warm start is in one run of the first trial alone.
+    short = [*whole(0, [0.5] * 4, seconds=20.0)[:3], result(0, CELLS[3], 0.5, seconds=500.0)]
+    long = whole(1, [0.5 + gain] * 4, seconds=80.0)
+    assert choose.best(row(), [*short, *long], 0.01).trial == winner
+    assert choose.best(row(), [*short, *long], 0.0).trial == 1
 
 
 def chosen(tmp_path: Path, results: list[Result]) -> int:

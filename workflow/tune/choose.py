@@ -1,15 +1,17 @@
 """`python -m workflow.tune choose`: the best settings that were tried go into the preset, with what choosing cost.
 
 Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
-`tuning`, of those that have a score on each. Equal ones: the earlier. Writes workflow/config/tuned/PRESET.yaml, which
-the preset reads, and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv.
+`tuning`, less the `time_price` there for each doubling of its time, of those that have a score on each. Equal ones: the
+earlier. Writes workflow/config/tuned/PRESET.yaml, which the preset reads, and into results/reference/tuning/PRESET/ all
+trials of all machines and costs.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -46,17 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help=f"folder for trials and costs (default {REFERENCE}/PRESET)")
 
 
-def best(row: Row, results: Sequence[Result]) -> Result | None:
+def best(row: Row, results: Sequence[Result], time_price: float) -> Result | None:
     """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each."""
-    scores: dict[int, dict[Any, float]] = {}
+    found: dict[int, dict[Any, Result]] = {}
     for one in results:
         if one.run == row.run.name and one.score is not None and one.cell in row.cells:
-            scores.setdefault(one.trial, {})[one.cell] = one.score
-    whole = {trial: fmean(found.values()) for trial, found in scores.items() if found.keys() >= set(row.cells)}
-    if not whole:
+            found.setdefault(one.trial, {})[one.cell] = one
+    worth = {
+        trial: _worth(scored.values(), time_price)
+        for trial, scored in found.items() if scored.keys() >= set(row.cells)
+    }  # fmt: skip
+    if not worth:
         return None
-    winner = min(whole, key=lambda trial: (-whole[trial], trial))
+    winner = min(worth, key=lambda trial: (-worth[trial], trial))
     return next(one for one in results if (one.run, one.trial, one.outcome) == (row.run.name, winner, SCORED))
+
+
+def _worth(scored: Collection[Result], time_price: float) -> float:
+    """Returns a trial's mean score less the price of its time: of its shortest run, as others may hold warm starts."""
+    shortest = min(one.seconds for one in scored)
+    return fmean(one.score for one in scored) - time_price * math.log2(max(shortest, 1.0))
 
 
 def unsettled(config: Config, row: Row, results: Sequence[Result]) -> str:
@@ -65,12 +76,13 @@ def unsettled(config: Config, row: Row, results: Sequence[Result]) -> str:
     if has_time(own, len(row.cells), 60 * config.tuning["core_minutes"]):
         spent = f"{sum(one.seconds for one in own) / 60:.1f} of {config.tuning['core_minutes']:g}"
         return f"the search of {row.run.name} has taken {spent} minutes of a core, and another trial fits"
-    return "" if best(row, own) else f"no trial of {row.run.name} has a score everywhere"
+    found = best(row, own, config.tuning["time_price"])
+    return "" if found else f"no trial of {row.run.name} has a score everywhere"
 
 
 def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
     """Returns the entry in the tuned preset of a row that is settled: its settings, and which trials chose them."""
-    winner = best(row, results)
+    winner = best(row, results, config.tuning["time_price"])
     own = [one for one in results if one.run == row.run.name]
     return {
         "chosen_on": list(config.tuning["datasets"]),

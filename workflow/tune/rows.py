@@ -23,8 +23,7 @@ class Row:
     """A row of a preset that is tuned.
 
     Attributes:
-        before: what it overrides of its method's hyper-parameters in trial 0: before the search, but for what the
-            preset's `tuning` says of `first`.
+        before: what it overrides of its method's hyper-parameters before the search: trial 0.
         space: where the other trials' settings are drawn from.
         cells: the data sets and budgets that every trial is scored on.
     """
@@ -45,23 +44,14 @@ class Row:
 def load(preset: str) -> Config:
     """Returns a preset as it is before the search, on the data sets of its `tuning`.
 
-    Raises UserError for an unknown preset, or one whose file says nothing of tuning, or of the first trial of a row
-    that is not tuned, or settings for it that its method does not have.
+    Raises UserError for an unknown preset, or one whose file says nothing of tuning.
     """
     having = [name for name in presets.names() if merging.mapping(presets.FOLDER / f"{name}.yaml").get("tuning")]
     if preset not in having:
         raise unknown("preset to tune", preset, having, hint="any other that says in its file, under tuning, how")
     options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
     tuning = presets.load({"preset": preset}, **options).tuning
-    config = presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
-    for name, settings in tuning.get("first", {}).items():
-        if name not in tuned_rows(config):
-            raise unknown("row", name, tuned_rows(config), where=f"in {preset}.yaml under tuning.first")
-        try:
-            registry.hyper(config.runs[name].method, settings)
-        except UserError as error:
-            raise UserError(f"{preset}.yaml: tuning.first.{name}: {error}") from None
-    return config
+    return presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
 
 
 def tuned_rows(config: Config) -> list[str]:
@@ -92,7 +82,6 @@ def _row(config: Config, run: Run) -> Row:
     first, *others = (run.hyper[name] for name in config.tuning["datasets"])
     if any(other != first for other in others):
         raise UserError(f"row {run.name} has other settings on some of {', '.join(config.tuning['datasets'])}")
-    first = {**first, **config.tuning.get("first", {}).get(run.name, {})}
     space = registry.load(run.method).search_space(registry.hyper(run.method, first))
     if not space:
         raise UserError(f"method {run.method} has no SEARCH, from which settings could be drawn; give it one")

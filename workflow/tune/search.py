@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from workflow.common.contracts import format_epsilon
@@ -59,10 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
     """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
 
-    It is taken to cost what the runs with a score have cost on average; the first trial fits whatever it costs.
+    Each of its runs is taken to cost the median of those with a score, as a warm start is in the first of them alone;
+    the first trial fits whatever it costs.
     """
     scored = [one.seconds for one in results if one.outcome == SCORED]
-    cost, left = (fmean(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
+    cost, left = (median(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
     return not results or (left > 0 and left >= cost)
 
 
@@ -96,7 +97,7 @@ class Book:
         return 0.0 if run in self.ended else max(0.0, self.budget[run] - self.spent(run))
 
     def may_begin(self, run: str) -> bool:
-        """Returns whether a row's next trial fits into its time, at what trials on all cells have taken on average."""
+        """Returns whether a row's next trial fits into its time, at what its runs have taken."""
         return self.left(run) > 0 and has_time(self.of(run), len(self.cells[run]), self.budget[run])
 
     def is_behind(self, run: str, trial: int) -> bool:
