@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tuned_results import CELLS, CONFIG, result, row, whole
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.common.locks import locked
+from workflow.common.search_space import choice
 from workflow.tune import __main__ as tune
 from workflow.tune import choose, one_run, rows, search, trials
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
@@ -152,6 +154,16 @@ def test_a_trial_that_was_behind_stays_so_when_the_search_goes_on(tmp_path):
     tried = len(place.tried)
     search.search(row(), place, book(tmp_path, 3), Commands())
     assert len(place.tried) == tried
+
+
+def test_a_trial_that_repeats_an_earlier_one_is_not_tried(tmp_path):
+    # Two values, of which one is what the method has: every trial repeats the first or the first with the other.
+    alike = dataclasses.replace(row("dp_merf"), space={"features": choice(4000, 2000)})
+    tried = [trial for trial in range(1, 12) if not alike.is_repeated(trial, 0)]
+    assert len(tried) == 1
+    place = always(20)
+    search.search(alike, place, book(tmp_path, 3, alike), Commands())
+    assert list(dict.fromkeys(trial for trial, _ in place.tried)) == [0, *tried]
 
 
 def test_a_part_of_the_cells_has_that_part_of_the_time(tmp_path):

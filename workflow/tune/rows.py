@@ -40,6 +40,14 @@ class Row:
         present = registry.hyper(self.run.method, self.before)
         return {**self.before, **draw(self.space, present, seed, "tuning", self.run.name, trial)}
 
+    def is_repeated(self, trial: int, seed: int) -> bool:
+        """Returns whether a trial has the settings of an earlier one: what was drawn anew may be what was there."""
+        own = self._hyper(trial, seed)
+        return any(self._hyper(number, seed) == own for number in range(trial))
+
+    def _hyper(self, trial: int, seed: int) -> Any:
+        return registry.hyper(self.run.method, self.settings(trial, seed))
+
 
 def load(preset: str) -> Config:
     """Returns a preset as it is before the search, on the data sets of its `tuning`.

@@ -151,6 +151,8 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
             book.end(run)
             return
         settings = row.settings(trial, book.seed)
+        if not done and row.is_repeated(trial, book.seed):
+            continue
         if any(one.settings != settings for one in done):
             raise UserError(
                 f"{book.path}: trial {trial} of {run} began with other settings than it has now; go on at the commit"
