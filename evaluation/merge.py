@@ -9,6 +9,7 @@ and the page are made of it as of any other: `python -m evaluation.report.page`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,9 +83,8 @@ def merged_scores(parts: Mapping[str, Sequence[Score]]) -> list[Score]:
 def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the provenance of all parts together. Raises UserError for parts that do not belong together."""
     first = next(iter(parts.values()))
-    for name, part in parts.items():
-        _check_alike(parts, name, part, ALIKE, ())
-        _check_alike(parts, name, part, SETTINGS_ALIKE, ("settings",))
+    _check_alike(parts, ALIKE)
+    _check_alike({name: part["settings"] for name, part in parts.items()}, SETTINGS_ALIKE, "settings.")
     machines: list[dict[str, Any]] = []
     for one in (one for part in parts.values() for one in part.get("parts", [part])):
         machine = {key: one[key] for key in MACHINE if key in one}
@@ -111,19 +111,14 @@ def _either(machines: Iterable[Mapping[str, Any]], key: str) -> Any:
     return " and ".join(sorted(found)) if len(found) > 1 else next(iter(found.values()))
 
 
-def _check_alike(
-    parts: Mapping[str, Mapping[str, Any]], name: str, part: Mapping[str, Any], keys: Iterable[str],
-    where: tuple[str, ...],
-) -> None:  # fmt: skip
-    first_name, first = next(iter(parts.items()))
-    for key in where:
-        first, part = first.get(key, {}), part.get(key, {})
-    for key in keys:
-        if first.get(key) != part.get(key):
-            at = ".".join((*where, key))
+def _check_alike(found: Mapping[str, Mapping[str, Any]], keys: Iterable[str], within: str = "") -> None:
+    """Raises UserError for a key that one part has otherwise than the first; `within` names where they stand."""
+    (first_name, first), *others = found.items()
+    for (name, other), key in itertools.product(others, keys):
+        if first.get(key) != other.get(key):
             raise UserError(
-                f"{first_name} and {name} differ in {at} of {RECORD}: {shown(first.get(key))} and"
-                f" {shown(part.get(key))}; parts are to be made by one commit with the same settings and packages"
+                f"{first_name} and {name} differ in {within}{key} of {RECORD}: {shown(first.get(key))} and"
+                f" {shown(other.get(key))}; parts are to be made by one commit with the same settings and packages"
             )
 
 
@@ -140,17 +135,16 @@ def _settings(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _protocol(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the protocol of all parts; what is otherwise for a data set, a part says of its own data sets alone."""
     shared = {
-        name: {"settings": {PROTOCOL: {k: v for k, v in part["settings"][PROTOCOL].items() if k != PER_DATASET}}}
+        name: {PROTOCOL: {key: value for key, value in part["settings"][PROTOCOL].items() if key != PER_DATASET}}
         for name, part in parts.items()
     }
-    for name, part in shared.items():
-        _check_alike(shared, name, part, (PROTOCOL,), ("settings",))
+    _check_alike(shared, [PROTOCOL], "settings.")
     own = _union(parts, "protocol of", lambda part: {
         dataset: part["settings"][PROTOCOL].get(PER_DATASET, {}).get(dataset, {})
         for dataset in part["settings"]["datasets"]
     })  # fmt: skip
     own = {dataset: settings for dataset, settings in own.items() if settings}
-    return {**next(iter(shared.values()))["settings"][PROTOCOL], **({PER_DATASET: own} if own else {})}
+    return {**next(iter(shared.values()))[PROTOCOL], **({PER_DATASET: own} if own else {})}
 
 
 def _both(run: str, one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def draw(space: Space, before: Any, seed: int, *names: object) -> dict[str, Any]
     """Returns new values for some settings of a space, a third of them on average and at least one.
 
     A function of the seed and the path of names alone. Each setting has a random stream of its own: one that is added
-    to a space moves no other's values.
+    to a space changes no other's value, and at most which is drawn where otherwise none would be.
 
     Args:
         before: the method's hyper-parameters before the search, an instance of its Hyper.

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
     """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
 
-    Each of its runs is taken to cost the median of those with a score, as a warm start is in the first of them alone;
-    the first trial fits whatever it costs.
+    Each of its runs is taken to cost the median of those with a score, as a warm start is in a data set's first run
+    alone; the first trial fits whatever it costs.
     """
     scored = [one.seconds for one in results if one.outcome == SCORED]
     cost, left = (median(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
