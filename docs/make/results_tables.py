@@ -16,11 +16,12 @@ from typing import Any
 
 from docs.make import chosen_lines
 from docs.make.conclusions import FORMS, Conclusions
+from docs.make.measured_files import Rows, Timings, TuningCosts
 from docs.make.references import Reference, number, pooled, read_reference, table, with_interval
 from evaluation.report.layout import Layout, load_layout
 from evaluation.scores import Score, read_scores
 from workflow.common.errors import UserError, command, unknown
-from workflow.common.files import read_csv, read_lines, write_text
+from workflow.common.files import write_text
 from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 from workflow.common.readers.yaml_text import read_yaml
@@ -28,8 +29,8 @@ from workflow.common.readers.yaml_text import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
 ALL = "all"
-KEYS = ("reference", "benchmark", "stages", "claims", "form", "only", "tuning", "head", "rows", "without", "columns",
-        "chosen")  # fmt: skip
+KEYS = ("reference", "benchmark", "file", "stages", "claims", "form", "only", "tuning", "head", "rows", "without",
+        "columns", "chosen")  # fmt: skip
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
 # Of a table, or of a list whose items may be longer than a line.
@@ -90,37 +91,6 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Some of a benchmark's measurements: medians, with the lowest and highest of their repeats for ratios.
-
-    `rows` say which `case` and `at` they are of, `columns` which `quantity`, in how many `digits`, `times` what.
-    """
-
-    path: Path
-    head: str
-    rows: Mapping[str, Mapping[str, Any]]
-    columns: Mapping[str, Mapping[str, Any]]
-
-    def markdown(self, paper: Iterable[Score]) -> str:
-        """Returns the table's lines; `paper` has no part in it. Raises UserError for a file that is missing."""
-        measured = read_lines(self.path, ("case", "at", "quantity", "value"), "a command of benchmarks/").values()
-        found = {(one["case"], one["at"], one["quantity"]): one for one in measured}
-        rows = [
-            [label, *(self._cell(found.get((row["case"], str(row["at"]), column["quantity"])), column)
-                      for column in self.columns.values())]
-            for label, row in self.rows.items()
-        ]  # fmt: skip
-        return table([self.head, *self.columns], rows)
-
-    def _cell(self, measured: Mapping[str, str] | None, column: Mapping[str, Any]) -> str:
-        if measured is None:
-            return "-"
-        names = ("value", "low", "high") if measured["unit"] == "x" else ("value",)
-        value, *ends = (number(float(measured[name]) * column.get("times", 1), column["digits"]) for name in names)
-        return f"{value} ({ends[0]} to {ends[1]})" if ends else value
-
-
-@dataclass(frozen=True)
 class Table:
     """One table: its cells, row by row, under the heads; `head` is the first column's.
 
@@ -146,25 +116,7 @@ class Table:
         return [self.reference.chosen.get(run) or "-"] if self.chosen else []
 
 
-@dataclass(frozen=True)
-class TuningCosts:
-    """What tuning each row would have cost in privacy, as `python -m workflow.tune choose` wrote it; no row before."""
-
-    path: Path
-
-    def markdown(self, paper: Iterable[Score]) -> str:
-        """Returns the table's lines; `paper` has no part in it."""
-        names = ("run", "dataset", "runs", "delta", "eps_sum", "eps_together")
-        found = read_csv(self.path, names, "python -m workflow.tune choose") if self.path.exists() else []
-        rows = [
-            [f"`{one['run']}`", f"`{one['dataset']}`", one["runs"], f"{float(one['eps_sum']):.1f}",
-             f"{float(one['eps_together']):.1f}", one["delta"]]
-            for one in found
-        ]  # fmt: skip
-        return table(["row", "tuned on", "runs", "sum of their ε", "ε of all together", "at δ"], rows)
-
-
-Written = Table | Stages | Timings | Conclusions | TuningCosts
+Written = Table | Stages | Timings | Rows | Conclusions | TuningCosts
 
 
 def read_tables(path: Path = DESCRIBED, root: Path = ROOT) -> dict[str, Written]:
@@ -198,10 +150,12 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
 def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
     alone = {"stages", "claims", "tuning"} & entry.keys()
-    _check_keys(f"table {name}", entry, KEYS, () if alone else ("rows", "columns"))
+    _check_keys(f"table {name}", entry, KEYS, () if alone else ("columns",) if "file" in entry else ("rows", "columns"))
     head = str(entry.get("head", "run"))
     if "tuning" in entry:
         return TuningCosts(root / "results/reference/tuning" / str(entry["tuning"]) / "costs.csv")
+    if "file" in entry:
+        return Rows(root / "benchmarks/results" / entry["file"], entry["columns"])
     if "benchmark" in entry:
         path = root / "benchmarks/results" / entry["benchmark"]
         return Timings(path, head, entry["rows"], entry["columns"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs.make import chosen_lines, results_tables
+from docs.make.measured_files import Rows, Timings, TuningCosts
 from docs.make.references import Reference
 from docs.make.results_tables import Cell, Table, filled, pages, read_tables
 from evaluation.scores import Score
@@ -75,8 +76,18 @@ def test_timings_show_a_median_and_for_ratios_the_lowest_and_highest(tmp_path):
         "ms": {"quantity": "ours", "digits": 0, "times": 1000}, "times": {"quantity": "ratio", "digits": 1},
         "none": {"quantity": "other", "digits": 1},
     }  # fmt: skip
-    made = results_tables.Timings(path, "width", {"16": {"case": "foo", "at": 16}}, columns).markdown([])
+    made = Timings(path, "width", {"16": {"case": "foo", "at": 16}}, columns).markdown([])
     assert made.splitlines()[::2] == ["| width | ms | times | none |", "| 16 | 50 | 2.0 (1.5 to 3.0) | - |"]
+
+
+def test_a_csv_is_shown_line_by_line_in_the_columns_that_are_named(tmp_path):
+    path = tmp_path / "toy.csv"
+    path.write_text("run,jobs,seconds,note\nfoo,6243,12.149,x\nbar,180,3.05,y\n")
+    columns = {"row": {"key": "run"}, "s": {"key": "seconds", "digits": 1}, "steps": {"key": "jobs", "digits": 0}}
+    lines = Rows(path, columns).markdown([]).splitlines()
+    assert lines == ["| row | s | steps |", "| --- | --- | --- |", "| `foo` | 12.1 | 6,243 |", "| `bar` | 3.0 | 180 |"]
+    with pytest.raises(UserError, match="memory"):
+        Rows(path, {"memory": {"key": "memory"}}).markdown([])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,7 @@ def test_what_a_description_misspells_is_named_and_writes_nothing(right, wrong, 
 
 
 def test_what_tuning_cost_has_a_line_a_row_and_none_before_anything_was_tuned(tmp_path):
-    costs = results_tables.TuningCosts(tmp_path / "costs.csv")
+    costs = TuningCosts(tmp_path / "costs.csv")
     head = "| row | tuned on | runs | sum of their ε | ε of all together | at δ |"
     assert costs.markdown([]).splitlines() == [head, "| --- | --- | --- | --- | --- | --- |"]
     (tmp_path / "costs.csv").write_text("run,dataset,runs,delta,eps_sum,eps_together\nfoo,toy_val,8,1e-05,44,20.44\n")
