@@ -117,7 +117,7 @@ def _listed(folder: Path) -> Any:
 
 
 def _celeba_zip(folder: Path) -> np.ndarray:
-    with celeba._opener(folder) as read:
+    with celeba.opener(folder) as read:
         return celeba.decode(["000001.jpg", "000004.jpg"], read, "faces")
 
 

@@ -118,6 +118,7 @@ LAYERS: dict[str, set[str]] = {
     "benchmarks/evaluation_noise.py": COMMON | {"methods", "evaluation", "torch"},
     "benchmarks/gpu_rows.py": COMMON
     | {"methods.core.registry", "workflow.presets", "workflow.grid", "workflow.datasets.sources"},
+    "benchmarks/hair_folders.py": COMMON | {"workflow.datasets.celeba", "PIL"},
     "benchmarks/textbook.py": {"torch", "benchmarks.textbook_nets"},
     "benchmarks/textbook_nets.py": {"torch"},
 }

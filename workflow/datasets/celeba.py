@@ -48,7 +48,7 @@ def load(name: str, sources: Iterable[str | Path], cache: Path, test_split: str 
             f"{name} needs the same {CELEBA_SIZES[name]} in both"
         )
     splits = {}
-    with _opener(folder) as read:
+    with opener(folder) as read:
         for split in ("train", test_split):
             names = sorted(image for image, part in partition.items() if part == PARTITIONS[split])
             if not names:
@@ -130,7 +130,7 @@ def read_partition(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _opener(folder: Path) -> Iterator[Callable[[str], bytes]]:
+def opener(folder: Path) -> Iterator[Callable[[str], bytes]]:
     """Yields a function that returns the bytes of an image, from the unpacked folder or else from the zip."""
     unpacked = folder / "img_align_celeba"
     if unpacked.is_dir():
