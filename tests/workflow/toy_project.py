@@ -185,7 +185,8 @@ class Project:
 
 def make_project(folder: Path) -> Project:
     """Writes the toy project into `folder`."""
-    ignore = shutil.ignore_patterns("__pycache__")
+    # What the real preset is tuned to has no place in the toy one, whose methods are others.
+    ignore = shutil.ignore_patterns("__pycache__", "tuned")
     shutil.copy(ROOT / "Snakefile", folder)
     shutil.copytree(ROOT / "profiles", folder / "profiles")
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=ignore)
