@@ -37,3 +37,11 @@ def test_every_trial_is_on_held_out_images_and_by_committed_code(committed):
     assert not [one.commit for one in book.results if one.commit.endswith("+") or one.commit == "unknown"]
     # None of another seed or cell, which the budget would not count.
     assert sum(len(book.of(row.run.name)) for row in tried) == len(book.results)
+
+
+def test_a_row_under_way_goes_on_with_the_trials_that_it_began(committed):
+    book, tried = committed
+    used = {run.name for run in shipped(book.path.parent.name).runs.values() if run.chosen_by}
+    rows_under_way = {row.run.name: row for row in tried if row.run.name not in used}
+    drawn = [(one, rows_under_way[one.run]) for one in book.results if one.run in rows_under_way]
+    assert not [one.key for one, row in drawn if one.settings != row.settings(one.trial, one.seed)]

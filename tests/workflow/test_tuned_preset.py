@@ -105,6 +105,16 @@ def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path
         assert 10 < together < added and added == pytest.approx(9 + int(one["runs"]), rel=0.01)
 
 
+def test_what_a_trial_would_have_cost_is_that_of_its_own_settings(tmp_path, monkeypatch):
+    made, planned = [], price.Plan.make
+    monkeypatch.setattr(price.Plan, "make", lambda *given: made.append(given[2]) or planned(*given))
+    settings = [row().settings(trial, 0) for trial in (0, 1)]
+    assert chosen(tmp_path, [
+        *whole(0, [0.5] * 4, settings=settings[0], seconds=590.0), result(1, settings=settings[1], score=None),
+    ]) == 0  # fmt: skip
+    assert [made.count(one) for one in settings] == [4, 1]
+
+
 def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(tmp_path, capsys):
     endless = [
         result(0, (name, math.inf), 0.9, run="nonprivate", settings={}, seconds=1200.0)
@@ -131,6 +141,40 @@ def test_trials_that_are_not_enough_or_of_several_seeds_choose_nothing(tmp_path,
     assert chosen(tmp_path, [*whole(0, [0.5] * 4), result(0, seed=1)]) == 2
     assert "trials of several seeds, 0, 1; choose among those of one" in capsys.readouterr().err
     assert not (tmp_path / "config").exists()
+
+
+def test_a_row_for_which_nothing_is_chosen_now_keeps_its_settings_trials_and_costs(tmp_path, monkeypatch, capsys):
+    def costs(_: Config, results: list[Result], __: Path) -> list[dict[str, str]]:
+        return [dict.fromkeys(price.COLUMNS, "1") | {"run": name} for name in sorted({one.run for one in results})]
+
+    monkeypatch.setattr(price, "of", costs)
+    names = ("dp_gauss", "dpac_sound", "dp_merf")
+    full = {name: whole(0, [0.5] * 4, run=name, settings=dict(row(name).before), seconds=600.0) for name in names}
+    assert chosen(tmp_path, [*full["dp_gauss"], *full["dpac_sound"]]) == 0
+    # One row is searched anew and has not had its time, another is not in the files at all.
+    early = result(0, run="dp_gauss", settings={"splits": 1})
+    assert chosen(tmp_path, [early, *full["dp_merf"]]) == 0
+    assert "notice: the search of dp_gauss has taken 0.5 of 40 minutes" in capsys.readouterr().err
+    after = tuned(tmp_path).runs
+    assert [name for name in names if after[name].chosen_by] == list(names)
+    held = trials.read(tmp_path / "out/trials.csv")
+    assert sorted(held, key=str) == sorted((one for found in full.values() for one in found), key=str)
+    assert [one["run"] for one in read_csv(tmp_path / "out/costs.csv", price.COLUMNS)] == sorted(names)
+    # Once it has its time, its new trials take the place of those before.
+    anew = whole(0, [0.6] * 4, run="dp_gauss", settings={"splits": 1}, seconds=600.0)
+    assert chosen(tmp_path, anew) == 0
+    assert tuned(tmp_path).runs["dp_gauss"].hyper["mnist"]["splits"] == 1
+    held = [one for one in trials.read(tmp_path / "out/trials.csv") if one.run == "dp_gauss"]
+    assert sorted(held, key=str) == sorted(anew, key=str)
+
+
+def test_the_trials_of_a_row_that_was_never_tuned_are_those_given_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    full = whole(0, [0.5] * 4, settings={}, seconds=600.0)
+    for number in (1, 2):
+        under_way = whole(0, [0.5] * 4, run="dp_ntk", settings={})[:number]
+        assert chosen(tmp_path, [*full, *under_way]) == 0
+        assert len([one for one in trials.read(tmp_path / "out/trials.csv") if one.run == "dp_ntk"]) == number
 
 
 @pytest.mark.parametrize("places", ["[mnist (test split)]", "[mnist_val, mnist (test split)]", "[published]", "[]"])

@@ -201,19 +201,34 @@ def test_a_row_whose_command_broke_does_not_end_the_others(tmp_path, monkeypatch
 
 def test_a_search_from_the_command_line_writes_its_results_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search, "prepare", lambda *_: None)
-    place = always(500)
-    monkeypatch.setattr(Place, "run", lambda self, *others: place.run(*others))
+    place, limits = always(500), set()
+    monkeypatch.setattr(Place, "run", lambda self, *others: limits.add(self.limit) or place.run(*others))
     arguments = ["search", "--rows", "dp_ntk,dp_gauss", "--cores", "2", "--out", str(tmp_path)]
     assert tune.main(arguments) == 0
     # 40 minutes are 2,400 s: one trial of four runs is 2,000 of them.
     assert len(place.tried) == 8 and len(trials.read(tmp_path / "trials.csv")) == 8
+    assert limits == {60 * CONFIG.tuning["run_minutes"]}
     assert tune.main(arguments) == 0 and len(place.tried) == 8
     assert tune.main([*arguments, "--minutes", "67"]) == 0 and len(place.tried) == 16
     with locked(tmp_path):
         assert tune.main(arguments) == 2
     assert "in use by another process" in capsys.readouterr().err
-    assert tune.main(["search", "--cells", "mnist:10", "--out", str(tmp_path / "other")]) == 2
+    other = ["search", "--out", str(tmp_path / "other"), "--cells"]
+    assert tune.main([*other, "mnist:10"]) == 2
+    assert tune.main([*other, "mnist_val:10", "--rows", "nonprivate"]) == 2
+    assert "no row of nonprivate is tried on mnist_val:10" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_search_begins_with_its_data_sets_and_without_what_a_killed_one_left(tmp_path):
+    place, timed = Place(tmp_path, CONFIG, 60, 0), Timed(10)
+    write_text(tmp_path / "runs/dpac-trial3/samples.npz", "")
+    write_text(tmp_path / "data/mnist_val/card.json", "{}")
+    one_run.prepare(place, timed)
+    assert not (tmp_path / "runs").exists() and timed.run == [("workflow.datasets", 3600)]
+    timed.code = 1
+    with pytest.raises(UserError, match=r"fashion_mnist_val could not be made; see .*data-fashion_mnist_val\.log"):
+        one_run.prepare(place, timed)
 
 
 def test_the_line_of_progress_says_score_cost_and_time_left(tmp_path, capsys):
@@ -279,13 +294,13 @@ class Timed:
     """Commands that take so many seconds each, and keep what they were and how long each might take."""
 
     def __init__(self, cost: float) -> None:
-        self.cost, self.run = cost, []
+        self.cost, self.run, self.code = cost, [], 0
 
     def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
         self.run.append((arguments[1] if arguments[0] == "methods" else arguments[0], limit))
         if arguments[0] == "evaluation.utility":
             write_text(arguments[-1], '{"g2r_cnn": 0.75}')
-        return 0, self.cost
+        return self.code, self.cost
 
 
 def test_each_command_has_what_those_before_it_left_and_a_warm_start_an_hour(tmp_path):
@@ -319,6 +334,9 @@ def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(
     monkeypatch.setattr(one_run, "REFUSING", (["made_0"],))
     monkeypatch.setattr(Place, "_commands", lambda *_: iter([["made_0"]]))
     assert tried(place).outcome == REFUSED
+    # The first trial's are the preset's: its refusal would be followed by that of every other until the time is up.
+    with pytest.raises(Failed, match="ended with code 2"):
+        place.run(row(), 0, CELLS[0], {}, Commands())
 
 
 def test_a_search_that_stops_ends_what_runs_and_begins_nothing(made):
@@ -348,6 +366,9 @@ def test_the_commands_are_the_graph_s_and_a_warm_start_is_shared_by_a_row_s_tria
     assert first[2][first[2].index("--warm-start") + 1] == first[1][-1]
     others = list(place._commands(row("gs_wgan"), ("mnist_val", 1.0), row("gs_wgan").before, tmp_path / "r"))
     assert others[1][-1] != first[1][-1]
+    # Each row pays for its own, one of the same method too.
+    other = dataclasses.replace(dpac, run=dataclasses.replace(dpac.run, name="other"))
+    assert list(place._commands(other, ("mnist_val", 1.0), dpac.before, tmp_path / "r"))[1][-1] != first[1][-1]
     without = list(place._commands(row(), CELLS[0], {}, tmp_path / "r"))
     assert [command[1] for command in without[:3]] == ["plan", "train", "sample"]
 

@@ -2,8 +2,9 @@
 
 Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
 `tuning`, less the `time_price` there for each doubling of its time, of those that have a score on each. Equal ones: the
-earlier. Writes workflow/config/tuned/PRESET.yaml, which the preset reads, and into results/reference/tuning/PRESET/ all
-trials of all machines and costs.csv.
+earlier. Trials that began after the time was up do not count. Writes workflow/config/tuned/PRESET.yaml, which the
+preset reads, and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv. Rows that are in none
+of the files keep what these hold of them, as do tuned ones that are searched anew and have not had their time yet.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import math
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,10 +25,10 @@ from workflow.common.chosen_on import HELD_OUT, was_chosen
 from workflow.common.errors import UserError
 from workflow.common.files import write_csv, write_text
 from workflow.grid import Config
-from workflow.tune import price, rows, trials
+from workflow.tune import price, rows, rule, trials
+from workflow.tune.before import Before
 from workflow.tune.rows import Row
-from workflow.tune.search import has_time
-from workflow.tune.trials import SCORED, Result
+from workflow.tune.trials import SCORED, Cell, Result, merged
 
 HEAD = """\
 # Written by `python -m workflow.tune choose`, from {trials}. Not by hand: see docs/tuning.md.
@@ -70,20 +72,46 @@ def _worth(scored: Collection[Result], time_price: float) -> float:
     return fmean(one.score for one in scored) - time_price * math.log2(max(shortest, 1.0))
 
 
-def unsettled(config: Config, row: Row, results: Sequence[Result]) -> str:
-    """Returns why nothing is chosen for a row yet: one that was searched for less time would not be tuned alike."""
-    own = [one for one in results if one.run == row.run.name]
-    if has_time(own, len(row.cells), 60 * config.tuning["core_minutes"]):
+def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> str:
+    """Returns why nothing is chosen for a row yet: one that was searched for less time would not be tuned alike.
+
+    Args:
+        parts: the results of each file. Machines that share a row by cells end each when its share of the time is up.
+    """
+    name, budget = row.run.name, 60 * config.tuning["core_minutes"]
+    own = of(row, merged(parts))
+    over = _is_over(row, [own], budget) or _is_over(row, parts, budget)
+    if not over and has_time(row, own, row.cells, budget):
         spent = f"{sum(one.seconds for one in own) / 60:.1f} of {config.tuning['core_minutes']:g}"
-        return f"the search of {row.run.name} has taken {spent} minutes of a core, and another trial fits"
-    found = best(row, own, config.tuning["time_price"])
-    return "" if found else f"no trial of {row.run.name} has a score everywhere"
+        return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
+    if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
+        return f"no trial of {name} has a score everywhere"
+    return "" if over else f"trial {max(one.trial for one in own)} of {name} has not ended"
+
+
+def of(row: Row, results: Iterable[Result]) -> list[Result]:
+    """Returns the results of a row on its own cells."""
+    return [one for one in results if one.run == row.run.name and one.cell in row.cells]
+
+
+def has_time(row: Row, results: Sequence[Result], cells: Collection[Cell], budget: float) -> bool:
+    """Returns whether a search of a row on some of its cells would begin another trial in their share of the time."""
+    fits = rule.has_time(results, len(cells), budget * len(cells) / len(row.cells))
+    last = max(results, key=lambda one: one.trial, default=None)
+    return fits and (last is None or not row.is_exhausted(last.trial + 1, last.seed))
+
+
+def _is_over(row: Row, parts: Iterable[Sequence[Result]], budget: float) -> bool:
+    """Returns whether the searches that share a row by cells have all ended, and were on all of its cells."""
+    shared = [(own, {one.cell for one in own}) for own in (of(row, part) for part in parts) if own]
+    ended = not any(has_time(row, own, cells, budget) or rule.is_unfinished(own, cells) for own, cells in shared)
+    return ended and {cell for _, cells in shared for cell in cells} == set(row.cells)
 
 
 def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
     """Returns the entry in the tuned preset of a row that is settled: its settings, and which trials chose them."""
-    winner = best(row, results, config.tuning["time_price"])
-    own = [one for one in results if one.run == row.run.name]
+    own = rule.within(of(row, results), 60 * config.tuning["core_minutes"])
+    winner = best(row, own, config.tuning["time_price"])
     return {
         "chosen_on": list(config.tuning["datasets"]),
         "chosen_by": {
@@ -111,21 +139,25 @@ def _note(row: Row) -> dict[str, str]:
 
 
 def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the content of the tuned preset: methods' entries apart from those of rows with a name of their own."""
+    """Returns the content of the tuned preset: methods' entries apart from those of rows with a name of their own.
+
+    An entry of a row that the preset has no more is left out.
+    """
     found: dict[str, Any] = {}
     for name, entry in entries.items():
-        found.setdefault("methods" if name == config.runs[name].method else "runs", {})[name] = entry
+        if name in config.runs:
+            found.setdefault("methods" if name == config.runs[name].method else "runs", {})[name] = entry
     return found
 
 
-def read(paths: Iterable[Path]) -> list[Result]:
-    """Returns the results of several files. Raises UserError where they have several seeds or contradict each other."""
+def read(paths: Iterable[Path]) -> list[list[Result]]:
+    """Returns the results of each file. Raises UserError where they have several seeds or contradict each other."""
     paths = list(paths)
     named = ", ".join(map(str, paths))
-    results = trials.merged([trials.read(path) for path in paths], named)
-    if len(seeds := sorted({one.seed for one in results})) > 1:
+    parts = [trials.read(path) for path in paths]
+    if len(seeds := sorted({one.seed for one in merged(parts, named)})) > 1:
         raise UserError(f"{named}: trials of several seeds, {', '.join(map(str, seeds))}; choose among those of one")
-    return results
+    return parts
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -134,22 +166,26 @@ def run(arguments: argparse.Namespace) -> None:
     Raises UserError for a damaged file, results that contradict each other, or a row that the preset does not tune.
     """
     config = rows.load(arguments.preset)
-    results = read(arguments.trials)
-    tried = rows.rows(config, dict.fromkeys(one.run for one in results))
+    parts = read(arguments.trials)
+    results = merged(parts)
+    out = arguments.out or REFERENCE / arguments.preset
+    path = arguments.tuned or merging.FOLDER / merging.TUNED / f"{arguments.preset}.yaml"
+    before = Before.read(path, out)
     entries = {}
-    for row in tried:
-        if why := unsettled(config, row, results):
+    for row in rows.rows(config, dict.fromkeys(one.run for one in results)):
+        if why := unsettled(config, row, parts):
             print(f"notice: {why}; its settings stay as they are", file=sys.stderr)
         else:
             entries[row.run.name] = chosen(config, row, results)
     if not entries:
         raise UserError("no row has had its time and a score on every data set and budget; let the search go on")
+    staying = before.staying(results, entries)
+    results = [one for one in results if one.run not in staying]
     costs = price.of(config, results, arguments.data or arguments.trials[0].parent / "data")
-    out = arguments.out or REFERENCE / arguments.preset
-    path = arguments.tuned or merging.FOLDER / merging.TUNED / f"{arguments.preset}.yaml"
-    trials.write(out / "trials.csv", results)
-    write_csv(out / "costs.csv", price.COLUMNS, costs)
-    text = yaml.safe_dump(tuned(config, entries), sort_keys=False, allow_unicode=True, width=110)
+    costs += [one for one in before.costs if one["run"] in staying]
+    trials.write(out / "trials.csv", [*results, *(one for one in before.results if one.run in staying)])
+    write_csv(out / "costs.csv", price.COLUMNS, sorted(costs, key=itemgetter("run", "dataset")))
+    text = yaml.safe_dump(tuned(config, before.entries | entries), sort_keys=False, allow_unicode=True, width=110)
     write_text(path, HEAD.format(trials=out / "trials.csv") + text)
     for name, entry in entries.items():
         print(f"{name}: the best of {entry['chosen_by']['trials']} trials in {entry['chosen_by']['core_minutes']} min")

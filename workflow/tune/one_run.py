@@ -129,7 +129,8 @@ class Place:
                 continue
             if taken - shared >= self.limit - 1 or (shares and seconds >= limit - 1):
                 return self._ended(folder, OVER_TIME, taken)
-            if code == _MISUSE and arguments[:2] in REFUSING:
+            # The first trial's settings are the preset's: refused, they tell of the machine or the data.
+            if trial and code == _MISUSE and arguments[:2] in REFUSING:
                 return self._ended(folder, REFUSED, taken)
             raise Failed(f"{name}: python -m {arguments[0]} ended with code {code}; see {log}")
         score = read_object(folder / "utility.json", "utility.json").get(SCORE)

@@ -17,6 +17,9 @@ from workflow.datasets.sources import NAMES
 from workflow.grid import Config, Run
 from workflow.tune.trials import Cell
 
+# Trials in a row that repeat earlier ones, after which a space of a few values counts as tried.
+_REPEATS = 50
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,6 +47,10 @@ class Row:
         """Returns whether a trial has the settings of an earlier one: what was drawn anew may be what was there."""
         own = self._hyper(trial, seed)
         return any(self._hyper(number, seed) == own for number in range(trial))
+
+    def is_exhausted(self, trial: int, seed: int) -> bool:
+        """Returns whether a trial and so many after it repeat earlier ones that the space has hardly anything new."""
+        return all(self.is_repeated(number, seed) for number in range(trial, trial + _REPEATS))
 
     def _hyper(self, trial: int, seed: int) -> Any:
         return registry.hyper(self.run.method, self.settings(trial, seed))

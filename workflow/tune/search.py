@@ -18,7 +18,6 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 from workflow.common.contracts import format_epsilon
@@ -28,15 +27,12 @@ from workflow.common.locks import locked
 from workflow.common.options import number, whole
 from workflow.common.provenance import provenance
 from workflow.common.seeds import MOST_SEED
-from workflow.tune import rows, trials
+from workflow.tune import rows, rule, trials
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, prepare
 from workflow.tune.rows import Row
 from workflow.tune.trials import SCORED, Cell, Result
 
 _MOST_MINUTES = 100_000
-# Accuracy by which a trial's mean may be lower than the best's on the same data sets and budgets: about as much as one
-# seed of a GAN moves it.
-BEHIND = 0.05
 
 
 def epilog(argv: Sequence[str]) -> str:
@@ -54,17 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=whole("--cores", 1, 1024), default=1, help="rows at once (default 1)")
     parser.add_argument("--seed", type=whole("--seed", 0, MOST_SEED), default=0, help="of draws and runs (default 0)")
     parser.add_argument("--out", type=Path, help="folder to work in (default results/tuning-PRESET)")
-
-
-def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
-    """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
-
-    Each of its runs is taken to cost the median of those with a score, as a warm start is in a data set's first run
-    alone; the first trial fits whatever it costs.
-    """
-    scored = [one.seconds for one in results if one.outcome == SCORED]
-    cost, left = (median(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
-    return not results or (left > 0 and left >= cost)
 
 
 class Book:
@@ -88,6 +73,10 @@ class Book:
             if one.run == run and one.seed == self.seed and one.cell in self.cells[run] and trial in (None, one.trial)
         ]  # fmt: skip
 
+    def last(self, run: str) -> int:
+        """Returns the number of the last trial of a row that began, -1 where none did."""
+        return max((one.trial for one in self.of(run)), default=-1)
+
     def spent(self, run: str) -> float:
         """Returns the seconds of a core that a row's runs have taken; the last may have taken more than was left."""
         return sum(one.seconds for one in self.of(run))
@@ -98,20 +87,11 @@ class Book:
 
     def may_begin(self, run: str) -> bool:
         """Returns whether a row's next trial fits into its time, at what its runs have taken."""
-        return self.left(run) > 0 and has_time(self.of(run), len(self.cells[run]), self.budget[run])
+        return self.left(run) > 0 and rule.has_time(self.of(run), len(self.cells[run]), self.budget[run])
 
     def is_behind(self, run: str, trial: int) -> bool:
         """Returns whether what a trial has scored so far leaves no hope for it, beside trials before it."""
-        scores = {one.cell: one.score for one in self.of(run, trial) if one.score is not None}
-        if not scores:
-            return False
-        earlier = [self._mean(run, number, scores) for number in range(trial)]
-        return fmean(scores.values()) < max(earlier, default=0.0) - BEHIND
-
-    def _mean(self, run: str, trial: int, cells: Iterable[Cell]) -> float:
-        """Returns a trial's mean score on some cells; 0 for one that was not scored on all that it is tried on."""
-        scores = {one.cell: one.score for one in self.of(run, trial) if one.score is not None}
-        return fmean(scores[cell] for cell in cells) if len(scores) == len(self.cells[run]) else 0.0
+        return rule.is_behind(self.of(run), trial, self.cells[run])
 
     def add(self, row: Row, trial: int, cell: Cell, settings: dict[str, Any], found: Outcome) -> None:
         """Writes a result, and the line of progress."""
@@ -147,12 +127,15 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
         waiting = [cell for cell in book.cells[run] if cell not in {one.cell for one in done}]
         if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
             continue
-        if not done and not book.may_begin(run):
-            book.end(run)
-            return
+        if not done:
+            fits = book.may_begin(run)
+            if trial > book.last(run) and (not fits or row.is_exhausted(trial, book.seed)):
+                book.end(run)
+                return
+            # What began after one that was passed over is still to be ended.
+            if not fits or row.is_repeated(trial, book.seed):
+                continue
         settings = row.settings(trial, book.seed)
-        if not done and row.is_repeated(trial, book.seed):
-            continue
         if any(one.settings != settings for one in done):
             raise UserError(
                 f"{book.path}: trial {trial} of {run} began with other settings than it has now; go on at the commit"

@@ -89,7 +89,7 @@ def read(path: Path) -> list[Result]:
     return merged([found], str(path))
 
 
-def merged(parts: Iterable[Sequence[Result]], where: str) -> list[Result]:
+def merged(parts: Iterable[Sequence[Result]], where: str = "the trials") -> list[Result]:
     """Returns the results of several machines.
 
     Raises UserError where two differ on one trial, data set and budget, or a trial has several settings: its mean

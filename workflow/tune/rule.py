@@ -1,0 +1,56 @@
+"""The rule of equal tuning: which trial of a row is begun, which one is given up, and which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from statistics import fmean, median
+
+from workflow.tune.trials import SCORED, Cell, Result
+
+# Accuracy by which a trial's mean may be lower than the best's on the same data sets and budgets: about as much as one
+# seed of a GAN moves it.
+BEHIND = 0.05
+
+
+def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
+    """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
+
+    Each of its runs is taken to cost the median of those with a score, as a warm start is in a data set's first run
+    alone; the first trial fits whatever it costs.
+    """
+    scored = [one.seconds for one in results if one.outcome == SCORED]
+    cost, left = (median(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
+    return not results or (left > 0 and left >= cost)
+
+
+def is_behind(results: Sequence[Result], trial: int, cells: Collection[Cell]) -> bool:
+    """Returns whether what a trial of a row has scored so far leaves no hope for it, beside the best before it.
+
+    That is the one with the highest mean over all `cells`, which is then compared on those that the trial has been
+    scored on. Another that did better on these, and worse on the rest, is no bar: the best might not pass it itself.
+    """
+    own = _scores(results, trial, cells)
+    earlier = (_scores(results, number, cells) for number in range(trial))
+    whole = [scores for scores in earlier if len(scores) == len(cells)]
+    if not own or not whole:
+        return False
+    best = max(whole, key=lambda scores: fmean(scores.values()))
+    return fmean(own.values()) < fmean(best[cell] for cell in own) - BEHIND
+
+
+def _scores(results: Sequence[Result], trial: int, cells: Collection[Cell]) -> dict[Cell, float]:
+    own = [one for one in results if one.trial == trial and one.cell in cells]
+    return {one.cell: one.score for one in own if one.score is not None}
+
+
+def is_unfinished(results: Sequence[Result], cells: Collection[Cell]) -> bool:
+    """Returns whether the last trial of a row's search still has cells to be tried on, as after a kill."""
+    last = max((one.trial for one in results), default=0)
+    own = [one for one in results if one.trial == last]
+    out = any(one.outcome != SCORED for one in own) or is_behind(results, last, cells)
+    return not out and not {one.cell for one in own} >= set(cells)
+
+
+def within(results: Sequence[Result], budget: float) -> list[Result]:
+    """Returns the results of those trials of a row that began before its seconds were up."""
+    return [one for one in results if sum(other.seconds for other in results if other.trial < one.trial) < budget]
