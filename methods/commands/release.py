@@ -44,7 +44,7 @@ from workflow.common.files import cannot_write, read_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", metavar="RUN", help="a row of the preset, such as dp_merf")
+    parser.add_argument("name", metavar="RUN", help="a row of the preset, such as dp_gauss")
     parser.add_argument("--data", type=Path, required=True, help="folder that `python -m workflow.datasets` made")
     parser.add_argument("--out", type=Path, required=True, help="the folder to give away; must not exist yet")
     parser.add_argument("--epsilon", help="privacy budget by the sound count (default: the row's, 10 in preset own)")
