@@ -124,6 +124,14 @@ def test_a_search_ends_when_its_space_has_nothing_new_and_is_over_then(tmp_path,
     assert "another trial fits" in choose.unsettled(CONFIG, row("dp_merf"), [kept.results])
 
 
+def test_a_search_goes_on_behind_trials_that_repeat_others(tmp_path):
+    alike = dataclasses.replace(row("dp_merf"), space={"features": choice(4000, 2000, 1000)})
+    new = [trial for trial in range(12) if not alike.is_repeated(trial, 0)]
+    # The third setting is drawn after a repeat.
+    assert len(new) == 3 and new[2] > new[1] + 1
+    assert gone_on(tmp_path, [], 40, alike) == [(trial, cell) for trial in new for cell in CELLS]
+
+
 def test_a_few_repeats_in_a_row_end_no_search():
     # Four trials of ten or so repeat one before; there is always another number to draw.
     assert not any(row().is_exhausted(trial, 0) for trial in range(20))
@@ -164,6 +172,11 @@ def test_machines_of_unlike_speed_have_each_their_share_and_then_the_row_has_had
     # Of the fast machine the last trial was killed between two cells.
     killed = [*part(CELLS[2:], 45.0, 13), result(13, CELLS[2], seconds=45.0)]
     assert choose.unsettled(CONFIG, row(), [slow, killed]) != ""
+
+
+def test_a_file_of_a_search_as_it_was_earlier_does_not_hold_it_back():
+    search_of_all = part(CELLS, 120.0, 5)
+    assert choose.unsettled(CONFIG, row(), [search_of_all[:6], search_of_all]) == ""
 
 
 def test_a_trial_that_one_machine_alone_came_to_is_not_chosen():
