@@ -12,7 +12,7 @@ from workflow.common.files import json_or_path
 from workflow.common.metrics import METRICS
 from workflow.common.readers.yaml_text import parse_yaml
 
-PLOT_AXES = ("epsilon", "eps_sound")
+PLOT_AXES = ("epsilon", "eps_sound", "run")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FigureSpec:
 class PlotSpec:
     """A plot of scores.csv: each of `metrics` that was measured, against `x`, a panel for each data set.
 
-    `x` is "epsilon", the budget, or "eps_sound", what was spent.
+    `x` is "epsilon", the budget, "eps_sound", what was spent, or "run", a line for each, the best first.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Plots of scores.csv for a paper, as png and pdf: metrics against the budget, utility against the sound epsilon.
+"""Plots of scores.csv for a paper, as png and pdf: metrics by run, against the budget, and against the sound epsilon.
 
 Seeds are small marks, their means large ones with a t interval of 95 %. A run over its budget by the sound count has a
 mark and a colour of its own, and the legend says so; a run without a sound count is named and not placed, nor is one
@@ -21,43 +21,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from evaluation.intervals import interval
 from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
-from evaluation.report.saved_figures import FAINT, INK, STYLE, WARNING, message, save, text_width
+from evaluation.report.plot_parts import MARKS, WORDS, axis_name, contenders, in_order, plain_label, with_legend
+from evaluation.report.row_plots import by_run
+from evaluation.report.saved_figures import FAINT, STYLE, message, save
 from evaluation.scores import Score, measured
-from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender, groups
+from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
-from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 
 WIDTH, HEIGHT, NARROWEST = 3.4, 2.6, 5.2  # inches: a panel, as wide as a column of a paper, and a whole figure
 # Okabe and Ito's colours, which all common colour vision tells apart; dashes show what lies below a line.
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 DASHES = ("-", "--", ":", "-.")
-_MARKS = {"": ("o", INK), OVER_BUDGET: ("^", WARNING)}
-_WORDS = {
-    "": "sound ε within the budget", OVER_BUDGET: "sound ε over the budget", NO_SOUND_COUNT: "no sound ε known",
-    UNCHECKED: "ε claimed, not checked",
-}  # fmt: skip
-_SMALL = 6.5  # points
 # Points: between numbers, how near in x they are in each other's way, and about the height of a plot.
 _STEP, _NEAR, _TALL = 8.5, 16.0, 72 * (HEIGHT - 0.9)
 # Above grid and levels, below what is measured.
-_UNDER_MARKS = 1.9
-
-
-def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] = ()) -> dict[str, list[Contender]]:
-    """Returns data set -> what was measured on it, each run and budget once, references last; `datasets` alone, if any.
-
-    Data sets stand as in `datasets`, or as the layout has them, others after those.
-    """
-    found: dict[str, dict[tuple, Contender]] = {}
-    for group in groups(scores):
-        for one in group.contenders:
-            found.setdefault(group.dataset, {})[one.method, one.accounting, one.epsilon] = one
-    kept = {name: sorted(ones.values(), key=lambda one: one.bar == REFERENCE) for name, ones in found.items()}
-    order = list(datasets or layout.datasets)
-    shown = sorted(kept, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return {name: kept[name] for name in shown if not datasets or name in datasets}
+_UNDERMARKS = 1.9
 
 
 def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
@@ -73,7 +53,7 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
         budgets = sorted({one.epsilon for ones in found.values() for one in ones if math.isfinite(one.epsilon)})
         ran = ", ".join(f"ε = {format_epsilon(epsilon)}" for epsilon in budgets) or "no budget"
         return message(f"No run has several budgets ({ran}): nothing to draw over ε.")
-    names = _in_order(layout, {run for each in lines.values() for run, _ in each})
+    names = in_order(layout, {run for each in lines.values() for run, _ in each})
     style = {run: (LINES[n % len(LINES)], DASHES[n % len(DASHES)]) for n, run in enumerate(names)}
     figure, grid = _grid(len(metrics), len(lines))
     for row, metric in zip(grid, metrics, strict=True):
@@ -83,12 +63,12 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
             _budget_axis(axes, {one.epsilon for line in each.values() for one in line})
             axes.set_title(layout.dataset_label(dataset), loc="left", parse_math=False)
             axes.set_xlabel("ε, the budget")
-            axes.set_ylabel(_axis(metric))
-    handles = [Line2D([], [], color=style[run][0], ls=style[run][1], label=_plain(layout, run)) for run in names]
+            axes.set_ylabel(axis_name(metric))
+    handles = [Line2D([], [], color=style[run][0], ls=style[run][1], label=plain_label(layout, run)) for run in names]
     bars = {one.bar for one in swept}
     handles += [Line2D([], [], ls="", marker=_sweep_mark(bar)[0], mfc=_sweep_mark(bar)[1] or "0.3", color="0.3",
-                       label=_WORDS[bar]) for bar in _WORDS if bar in bars]  # fmt: skip
-    return _with_legend(figure, handles)
+                       label=WORDS[bar]) for bar in WORDS if bar in bars]  # fmt: skip
+    return with_legend(figure, handles)
 
 
 def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
@@ -98,28 +78,28 @@ def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contende
     placed = [one for one in private if not _why_not(one) and any(one.values.get(m) for m in metrics)]
     if not placed:
         return message("No private run with a sound ε was measured: nothing to draw.")
-    names = _in_order(layout, {one.method for one in placed})
+    names = in_order(layout, {one.method for one in placed})
     figure, grid = _grid(len(metrics), len(found))
     for row, metric in zip(grid, metrics, strict=True):
         for axes, (dataset, ones) in zip(row, found.items(), strict=True):
             _cloud(axes, ones, metric, layout, names)
             axes.set_title(layout.dataset_label(dataset), loc="left", pad=11, parse_math=False)
-    bars = [bar for bar in _MARKS if any(one.bar == bar for one in placed)]
-    handles = [Line2D([], [], ls="", marker=_MARKS[bar][0], color=_MARKS[bar][1], label=_WORDS[bar]) for bar in bars]
-    handles += [Line2D([], [], ls="", label=f"{n}  {_plain(layout, run)}") for n, run in enumerate(names, 1)]
+    bars = [bar for bar in MARKS if any(one.bar == bar for one in placed)]
+    handles = [Line2D([], [], ls="", marker=MARKS[bar][0], color=MARKS[bar][1], label=WORDS[bar]) for bar in bars]
+    handles += [Line2D([], [], ls="", label=f"{n}  {plain_label(layout, run)}") for n, run in enumerate(names, 1)]
     for why in sorted(set(map(_why_not, private)) - {""}):
-        lost = _in_order(layout, {one.method for one in private if _why_not(one) == why})
-        gone = ", ".join(_plain(layout, run) for run in lost)
+        lost = in_order(layout, {one.method for one in private if _why_not(one) == why})
+        gone = ", ".join(plain_label(layout, run) for run in lost)
         handles.append(Line2D([], [], ls="", label=f"not placed, {why}: {gone}"))
-    return _with_legend(figure, handles)
+    return with_legend(figure, handles)
 
 
 def _why_not(one: Contender) -> str:
     """Returns in words why a private run has no place over its sound epsilon, on a logarithmic axis."""
-    if one.bar not in _MARKS:
-        return _WORDS[one.bar]
+    if one.bar not in MARKS:
+        return WORDS[one.bar]
     spent = one.values["eps_sound"]
-    return _WORDS[NO_SOUND_COUNT] if math.inf in spent else "sound ε 0" if 0.0 in spent else ""
+    return WORDS[NO_SOUND_COUNT] if math.inf in spent else "sound ε 0" if 0.0 in spent else ""
 
 
 def _lines(ones: Sequence[Contender]) -> dict[tuple[str, str], list[Contender]]:
@@ -128,32 +108,6 @@ def _lines(ones: Sequence[Contender]) -> dict[tuple[str, str], list[Contender]]:
     for one in sorted((one for one in ones if math.isfinite(one.epsilon)), key=lambda one: one.epsilon):
         lines.setdefault((one.method, one.accounting), []).append(one)
     return {key: line for key, line in lines.items() if len(line) > 1}
-
-
-def _in_order(layout: Layout, runs: Iterable[str]) -> list[str]:
-    order = list(layout.runs)
-    return sorted(runs, key=lambda run: (order.index(run) if run in order else len(order), run))
-
-
-def _axis(metric: str) -> str:
-    known = METRICS[metric]
-    arrow = (" ↑" if known.higher_is_better else " ↓") if known.arrow else ""
-    return known.label + arrow
-
-
-def _plain(layout: Layout, run: str) -> str:
-    return layout.run_label(run).replace("$", r"\$")
-
-
-def _with_legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
-    """Puts a legend below the panels, in room of its own, in as many columns as the width takes."""
-    width, height = figure.get_size_inches()
-    longest = max(text_width(str(handle.get_label()), _SMALL) for handle in handles)
-    # A mark and the space around it are as wide as five letters.
-    columns = max(1, min(len(handles), int(width / (longest + 5 * _SMALL / 72))))
-    figure.set_size_inches(width, height + 0.13 * -(-len(handles) // columns) + 0.1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=_SMALL)
-    return figure
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
@@ -200,7 +154,7 @@ def _cloud(axes: Axes, ones: Sequence[Contender], metric: str, layout: Layout, n
         y = one.values.get(metric)
         if not y or one.bar == REFERENCE or _why_not(one):
             continue
-        x, (mark, colour) = one.values["eps_sound"], _MARKS[one.bar]
+        x, (mark, colour) = one.values["eps_sound"], MARKS[one.bar]
         _mean(axes, x, y, mark, colour, colour)
         marks.append((statistics.fmean(x), statistics.fmean(y), str(names.index(one.method) + 1)))
     axes.set_xscale("log")
@@ -216,8 +170,8 @@ def _cloud(axes: Axes, ones: Sequence[Contender], metric: str, layout: Layout, n
         axes.annotate(f"budget {format_epsilon(epsilon)}", (epsilon, 1), (0, 2), xycoords=("data", "axes fraction"),
                       textcoords="offset points", size=5.5, color=FAINT, ha="center", va="bottom")  # fmt: skip
     axes.set_xlabel("ε spent, by the sound count")
-    axes.set_ylabel(_axis(metric))
-    levels = [(_plain(layout, one.method), one.mean(metric)) for one in ones if one.bar == REFERENCE]
+    axes.set_ylabel(axis_name(metric))
+    levels = [(plain_label(layout, one.method), one.mean(metric)) for one in ones if one.bar == REFERENCE]
     _name(axes, [(name, level) for name, level in levels if level is not None])
     # Last, when the axis has its ends.
     _number(axes, marks)
@@ -252,7 +206,7 @@ def _number(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
         for place, at in zip(column, spread([places[place][1] for place in column], _STEP, _TALL), strict=True):
             x, y, text = marks[place]
             axes.annotate(text, (x, y), (10, at - places[place][1]), textcoords="offset points", size=6, va="center",
-                          arrowprops=line, bbox=behind, zorder=_UNDER_MARKS)  # fmt: skip
+                          arrowprops=line, bbox=behind, zorder=_UNDERMARKS)  # fmt: skip
 
 
 def _columns(xs: Sequence[float]) -> list[list[int]]:
@@ -285,9 +239,10 @@ def spread(wanted: Sequence[float], step: float, room: float) -> list[float]:
 def write_plots(layout: Layout, scores: Sequence[Score], out: Path, datasets: Sequence[str] = ()) -> list[Path]:
     """Writes each plot of the layout as png (200 dpi) and pdf under `out`; returns the paths."""
     found, written = contenders(scores, layout, datasets), []
+    kinds = {"epsilon": sweep, "eps_sound": against_spent, "run": by_run}
     for name, spec in layout.plots.items():
         with matplotlib.rc_context(STYLE):
-            written += save((sweep if spec.x == "epsilon" else against_spent)(spec, layout, found), out / name)
+            written += save(kinds[spec.x](spec, layout, found), out / name)
     return written
 
 

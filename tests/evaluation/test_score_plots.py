@@ -166,7 +166,8 @@ def test_the_command_writes_the_same_bytes_each_time(tmp_path):
     for out in ("a", "b"):
         assert main([*common, "--out", str(tmp_path / out)]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == [f"{name}.{kind}" for name in ("epsilon_sweep", "utility_epsilon") for kind in ("pdf", "png")]
+    plots = ("epsilon_sweep", "runs", "utility_epsilon")
+    assert names == [f"{name}.{kind}" for name in plots for kind in ("pdf", "png")]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
@@ -174,4 +175,4 @@ def test_a_layout_with_an_axis_that_is_none_is_bad_input(tmp_path, capsys):
     write(tmp_path, run("dpac", 10, 0.8))
     plot = '{"plots": {"mine": {"title": "t", "x": "steps", "metrics": ["g2r_cnn"]}}}'
     assert main(["--scores", str(tmp_path / "scores.csv"), "--layout", plot, "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: unknown x of layout plots.mine 'steps'; valid: eps_sound, epsilon\n"
+    assert capsys.readouterr().err == "error: unknown x of layout plots.mine 'steps'; valid: eps_sound, epsilon, run\n"

@@ -95,8 +95,9 @@ LAYERS: dict[str, set[str]] = {
     | {"evaluation.scores", "evaluation.standings", "evaluation.intervals", "evaluation.price"},
     "evaluation/report": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.intervals", "matplotlib"},
     "evaluation/report/claims.py": COMMON | {"evaluation.standings"},
-    "evaluation/report/score_plots.py": COMMON
-    | {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.intervals", "matplotlib"},
+    **{f"evaluation/report/{name}.py": COMMON
+       | {"evaluation.report", "evaluation.scores", "evaluation.standings", "evaluation.intervals", "matplotlib"}
+       for name in ("plot_parts", "row_plots", "score_plots")},
     "evaluation/report/frontier.py": COMMON | {"evaluation.report", "evaluation.scores", "evaluation.standings"},
     **{f"evaluation/report/{name}.py": COMMON | SHOWN | {"scipy", "PIL", "jinja2", "markupsafe"} for name in PAGE},
     "docs/make": COMMON

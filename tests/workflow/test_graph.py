@@ -16,7 +16,8 @@ REPORT = {"scores.csv", "audit.csv", "spending.csv", "report.html", "provenance.
     for names, kinds in (
         ([f"tables/table{n}" for n in range(1, 10)], ["csv", "md", "tex"]),
         (["tables/rank"], ["csv", "md"]),
-        ([f"figures/{name}" for name in ("figure3", "figure4", "epsilon_sweep", "utility_epsilon")], ["png", "pdf"]),
+        (["figures/figure3", "figures/figure4"], ["png", "pdf"]),
+        (["figures/epsilon_sweep", "figures/runs", "figures/utility_epsilon"], ["png", "pdf"]),
     )
     for name in names
     for kind in kinds

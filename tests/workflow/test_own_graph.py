@@ -67,7 +67,7 @@ def names(paths: set[str], folder: str) -> set[str]:
 def test_one_call_makes_the_tables_of_the_own_set_in_a_folder_of_its_own(own: Project, _whole_once):
     planned = outputs(own)
     assert names(planned, "tables/") == {"table1", "table2", "table3", "table6", "table7", "table9", "rank"}
-    assert names(planned, "figures/") == {"figure3", "epsilon_sweep", "utility_epsilon"}
+    assert names(planned, "figures/") == {"figure3", "epsilon_sweep", "runs", "utility_epsilon"}
     whole, shown = _whole_once
     root = whole.folder / "results/mine"
     files = {str(path.relative_to(root)) for path in root.glob("**/*")}

@@ -97,7 +97,9 @@ OUTPUTS = {
     "evaluation.report.frontier": [f"table8.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.verdicts": [f"table9.{kind}" for kind in ("csv", "md", "tex")],
     "evaluation.report.audit": [f"table7.{kind}" for kind in ("csv", "md", "tex")],
-    "evaluation.report.score_plots": [f"{n}.{e}" for n in ("epsilon_sweep", "utility_epsilon") for e in ("png", "pdf")],
+    "evaluation.report.score_plots": [
+        f"{name}.{kind}" for name in ("epsilon_sweep", "runs", "utility_epsilon") for kind in ("png", "pdf")
+    ],
     "evaluation.report.figures": [f"figure{n}.{kind}" for n in (3, 4) for kind in ("png", "pdf")],
 }
 
