@@ -55,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "workflow/tune": COMMON
     | {"workflow.tune", "workflow.presets", "workflow.merging", "workflow.grid", "workflow.datasets.sources"}
     | core("registry"),
-    "workflow/tune/choose.py": COMMON | {"workflow.tune", "workflow.merging", "workflow.grid"},
+    "workflow/tune/choose.py": COMMON | {"workflow.tune", "workflow.merging", "workflow.grid"} | core("registry"),
     "workflow/tune/price.py": COMMON
     | {"workflow.tune", "workflow.grid"}
     | core("accounting.calibration", "release", "runs.plan"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from toys import shipped
 
+from methods.core import registry
 from workflow.common.chosen_on import HELD_OUT
 from workflow.tune import rows, trials
 from workflow.tune.search import Book
@@ -45,3 +46,13 @@ def test_a_row_under_way_goes_on_with_the_trials_that_it_began(committed):
     rows_under_way = {row.run.name: row for row in tried if row.run.name not in used}
     drawn = [(one, rows_under_way[one.run]) for one in book.results if one.run in rows_under_way]
     assert not [one.key for one, row in drawn if one.settings != row.settings(one.trial, one.seed)]
+
+
+def test_a_row_that_nothing_was_chosen_for_has_the_settings_that_it_had(committed):
+    name = committed[0].path.parent.name
+    before, now = rows.load(name).runs, shipped(name).runs
+    untouched = {run.name: run for run in now.values() if run.own_settings and not run.chosen_by}
+    assert untouched
+    for run in untouched.values():
+        place = run.datasets[0]
+        assert registry.hyper(run.method, run.hyper[place]) == registry.hyper(run.method, before[run.name].hyper[place])

@@ -91,6 +91,25 @@ def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen
     assert brief(after.summary()["runs"]["dpac"]) == "mnist_val, fashion_mnist_val, 2 trials, commit abc"
 
 
+@pytest.mark.parametrize("too", [False, True], ids=["not tuned itself", "tuned itself"])
+def test_what_a_method_is_tuned_to_stays_out_of_rows_with_settings_of_their_own(too, tmp_path, monkeypatch):
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    changed = {"dpac": {"clip": 0.25, "critic_weight": 0.9, "steps": 300}}
+    changed |= {"dpac_sound": {"steps": 200}} if too else {}
+    results = [
+        one for name, new in changed.items() for trial, score in ((0, 0.5), (1, 0.6))
+        for one in whole(trial, [score] * 4, run=name, method="dpac", seconds=300.0,
+                         settings={**row(name).before, **(new if trial else {})})
+    ]  # fmt: skip
+    for _ in range(2):  # The second call finds what the first one wrote.
+        assert chosen(tmp_path, results) == 0
+        after = tuned(tmp_path).runs
+        before = row("dpac_sound").before
+        assert after["dpac_wo_g2r"].hyper["mnist"]["clip"] == after["dpac"].hyper["mnist"]["clip"] == 0.25
+        assert after["dpac_sound"].hyper["mnist"] | {"steps": 0} == before | {"steps": 0}
+        assert after["dpac_sound"].hyper["mnist"]["steps"] == (200 if too else before["steps"])
+
+
 def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path):
     refused = result(1, settings={}, outcome=REFUSED, score=None)
     late = result(2, ("mnist_val", 1.0), settings={}, outcome=OVER_TIME, score=None)

@@ -18,7 +18,7 @@ class Before:
     """The files of `choose` as they are, each empty where there is none.
 
     Attributes:
-        entries: of the tuned preset, by row.
+        entries: of the tuned preset, by row; not of a row that it only keeps apart from its method.
         results: of trials.csv.
         costs: of costs.csv.
     """
@@ -36,7 +36,8 @@ class Before:
         content = merging.mapping(tuned) if tuned.exists() else {}
         costs = out / "costs.csv"
         return cls(
-            {name: entry for kind in ("methods", "runs") for name, entry in (content.get(kind) or {}).items()},
+            {name: entry for kind in ("methods", "runs") for name, entry in (content.get(kind) or {}).items()
+             if "chosen_by" in entry},
             trials.read(out / "trials.csv") if (out / "trials.csv").exists() else [],
             read_csv(costs, price.COLUMNS, "python -m workflow.tune choose") if costs.exists() else [],
         )

@@ -20,11 +20,12 @@ from typing import Any
 
 import yaml
 
+from methods.core import registry
 from workflow import merging
 from workflow.common.chosen_on import HELD_OUT, was_chosen
 from workflow.common.errors import UserError
 from workflow.common.files import write_csv, write_text
-from workflow.grid import Config
+from workflow.grid import Config, Run
 from workflow.tune import price, rows, rule, trials
 from workflow.tune.before import Before
 from workflow.tune.rows import Row
@@ -141,13 +142,26 @@ def _note(row: Row) -> dict[str, str]:
 def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content of the tuned preset: methods' entries apart from those of rows with a name of their own.
 
-    An entry of a row that the preset has no more is left out.
+    An entry of a row that the preset has no more is left out. What a method is tuned to goes to its ablations alone: in
+    rows with settings of their own, each setting that they would take of it stands as it was.
     """
     found: dict[str, Any] = {}
     for name, entry in entries.items():
         if name in config.runs:
             found.setdefault("methods" if name == config.runs[name].method else "runs", {})[name] = entry
+    for run in config.runs.values():
+        base = found.get("methods", {}).get(run.method)
+        if base and run.own_settings and run.name != run.method and (kept := _kept(config, run, base)):
+            found.setdefault("runs", {})[run.name] = kept | found.get("runs", {}).get(run.name, {})
     return found
+
+
+def _kept(config: Config, run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's settings before the search, of those that its method is tuned to and it says nothing of."""
+    before = registry.hyper(run.method, run.hyper[config.tuning["datasets"][0]])
+    said = merging.mapping(merging.FOLDER / f"{config.preset}.yaml")["runs"][run.name]
+    taken = {name: getattr(before, name) for name in base if hasattr(before, name) and name not in said}
+    return {name: value for name, value in taken.items() if value != base[name]}
 
 
 def read(paths: Iterable[Path]) -> list[list[Result]]:
