@@ -37,7 +37,10 @@ def without_false_choice(
     said = [" and ".join(f"{', '.join(name for name in later if later[name] == one)} by {one}" for one in sources)]
     if not all(place.endswith(HELD_OUT) for place in run.chosen_on):
         said.append(f"the others were {was_chosen(run.chosen_on)}")
-    if layers.level("chosen_note") > layers.stated:
+    if run.chosen_by and run.chosen_note:
+        # It tells what no trial chose.
+        said.append("the others were chosen by equal tuning")
+    if run.chosen_note and (run.chosen_by or layers.level("chosen_note") > layers.stated):
         said.append(run.chosen_note.removesuffix("."))
     return replace(run, chosen_on=(), chosen_by={}, chosen_note=f"settings were changed: {'; '.join(said)}.")
 

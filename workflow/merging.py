@@ -69,7 +69,7 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     preset = mapping(path)
     chosen = folder / TUNED / path.name
     if tuned and chosen.exists():
-        layers = [Layer(f"{TUNED}/{path.name}", mapping(chosen)), *layers]
+        layers = [Layer(f"{TUNED}/{path.name}", _of_rows(mapping(chosen), preset)), *layers]
     for layer in [Layer(path.name, preset), *layers]:
         check_keys(layer.values, layer.source)
     layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
@@ -90,6 +90,12 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
         )
     content["datasets"] = entries
     return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own, origin)
+
+
+def _of_rows(chosen: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what equal tuning chose without the rows that the preset has no more, which it would make anew."""
+    held = {name: entry for name, entry in (chosen.get("runs") or {}).items() if name in (preset.get("runs") or {})}
+    return {**chosen, "runs": held} if "runs" in chosen else dict(chosen)
 
 
 def _given(layers: Iterable[Layer]) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from toys import shipped
 
 from methods.core import registry
+from workflow import merging
 from workflow.common.chosen_on import HELD_OUT
-from workflow.tune import rows, trials
+from workflow.common.files import read_csv
+from workflow.tune import choose, rows, trials
 from workflow.tune.search import Book
+from workflow.tune.trials import REFUSED, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "results/reference/tuning").glob("*/trials.csv"))
@@ -56,3 +61,16 @@ def test_a_row_that_nothing_was_chosen_for_has_the_settings_that_it_had(committe
     for run in untouched.values():
         place = run.datasets[0]
         assert registry.hyper(run.method, run.hyper[place]) == registry.hyper(run.method, before[run.name].hyper[place])
+
+
+def test_the_settings_and_costs_of_a_preset_are_those_that_choose_writes_from_its_trials(committed):
+    book, tried = committed
+    name, results = book.path.parent.name, merged([book.results])
+    config = rows.load(name)
+    chosen = {row.run.name: choose.chosen(config, row, results) for row in tried
+              if not choose.unsettled(config, row, [results])}  # fmt: skip
+    assert choose.tuned(config, chosen) == merging.mapping(merging.FOLDER / merging.TUNED / f"{name}.yaml")
+    # Privacy is charged for every run of a private row, of those too that its time did not count.
+    private = [one for one in results if math.isfinite(one.epsilon) and one.outcome != REFUSED]
+    counted = {(one["run"], one["dataset"]): int(one["runs"]) for one in read_csv(book.path.with_name("costs.csv"))}
+    assert counted == Counter((one.run, one.dataset) for one in private)

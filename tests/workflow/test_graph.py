@@ -98,6 +98,16 @@ def test_changing_one_runs_settings_reruns_only_it(finished: Project):
     assert not any("critics" in path for path in planned)
 
 
+def test_what_a_row_is_tuned_to_reruns_the_rows_that_take_it_alone(finished: Project):
+    tuned = finished.folder / "workflow/config/tuned/quick.yaml"
+    tuned.parent.mkdir()
+    by = "{trials: 3, core_minutes: 40, commit: abc}"
+    tuned.write_text(f"methods: {{beta: {{steps: 4, chosen_on: [mnist_val], chosen_by: {by}}}}}\n")
+    assert runs_touched(finished.planned()) == {"beta"}, "beta_short says its steps itself"
+    tuned.write_text("runs: {gone: {steps: 4}}\n")
+    assert runs_touched(finished.planned()) == set()
+
+
 def test_changing_the_protocol_trains_nothing(finished: Project):
     planned = finished.planned("--config", "protocol={batch_size: 64}")
     assert not any(path.endswith("run.json") for path in planned)

@@ -408,6 +408,27 @@ def test_what_equal_tuning_chose_is_no_change_of_the_user_s(alpha, tmp_path):
     assert alpha({"methods": {"alpha": {"steps": 5}}}).chosen_on == ()
 
 
+def test_what_no_trial_of_equal_tuning_chose_is_still_said_of_a_changed_row(load):
+    by = {"trials": 3, "core_minutes": 4, "commit": "abc"}
+    tuned = {"steps": 5, "chosen_on": ["mnist_val"], "chosen_by": by, "chosen_note": "at first on the test split."}
+    chosen = {**CHOSEN, "methods": {**CHOSEN["methods"], "alpha": tuned}}
+    assert load({"methods": {"alpha": {"steps": 6}}}, **chosen).runs["alpha"].chosen_note == (
+        "settings were changed: steps by --config; the others were chosen by equal tuning; at first on the test split."
+    )
+
+
+def test_a_row_that_the_preset_has_no_more_is_not_made_anew_by_what_it_was_tuned_to(load, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    tuned = "{methods: {alpha: {steps: 7}}, runs: {other: {steps: 8}, gone: {steps: 9}}}"
+    (tmp_path / "tuned/tiny.yaml").write_text(tuned)
+    runs = load(**CHOSEN).runs
+    assert set(runs) == set(CHOSEN["runs"])
+    assert [runs[name].hyper["mnist"]["steps"] for name in ("alpha", "other")] == [7, 8]
+    assert set(load({"runs": ["alpha"]}, **CHOSEN).runs) == {"alpha"}
+    own = load({"extends": "tiny", "preset": "mine", "runs": {"theirs": {"method": "alpha"}}}, **CHOSEN).runs
+    assert set(own) == {*CHOSEN["runs"], "theirs"} and own["theirs"].hyper["mnist"]["steps"] == 7
+
+
 def test_that_the_other_settings_were_chosen_on_a_test_split_is_still_said(load):
     note = load({"methods": {"alpha": {"steps": 6}}}, **CHOSEN).runs["alpha"].chosen_note
     assert note == ("settings were changed: steps by --config; the others were chosen by scores on the test split of"

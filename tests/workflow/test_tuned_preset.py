@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from tuned_results import CELLS, result, row, whole
+import yaml
+from tuned_results import CELLS, CONFIG, result, row, whole
 
 from methods.core import registry
 from workflow import merging, presets
@@ -108,6 +109,38 @@ def test_what_a_method_is_tuned_to_stays_out_of_rows_with_settings_of_their_own(
         assert after["dpac_wo_g2r"].hyper["mnist"]["clip"] == after["dpac"].hyper["mnist"]["clip"] == 0.25
         assert after["dpac_sound"].hyper["mnist"] | {"steps": 0} == before | {"steps": 0}
         assert after["dpac_sound"].hyper["mnist"]["steps"] == (200 if too else before["steps"])
+
+
+def test_a_row_keeps_nothing_apart_of_a_method_that_a_later_search_leaves_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    before = dict(row("dpac").before)
+    for changed, kept in (({"clip": 0.25}, {"dpac_sound": {"clip": 0.5}}), ({}, {})):
+        found = whole(0, [0.5] * 4, run="dpac", method="dpac", settings=before | changed, seconds=600.0)
+        assert chosen(tmp_path, found) == 0
+        assert merging.mapping(tmp_path / "config/tuned/quick.yaml").get("runs", {}) == kept
+
+
+def test_a_row_with_settings_of_its_own_keeps_those_that_its_method_has_on_one_data_set(tmp_path, monkeypatch):
+    text = (merging.FOLDER / "quick.yaml").read_text(encoding="utf-8")
+    last = "    fakes_per_class: 5\n"
+    text = text.replace(last, f"{last}    per_dataset: {{celeba: {{clip: 0.125}}}}\n", 1)
+    for name, content in {"quick": text, "schema": (merging.FOLDER / "schema.yaml").read_text()}.items():
+        write_text(tmp_path / f"config/{name}.yaml", content)
+    monkeypatch.setattr(merging, "FOLDER", tmp_path / "config")
+    options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "folder": tmp_path / "config"}
+    before = presets.load({"datasets": ["mnist_val", "celeba"]}, **options)
+    written = choose.tuned(before, {"dpac": {"clip": 0.25, "steps": 300}})
+    assert written["runs"] == {"dpac_sound": {"clip": 0.5, "per_dataset": {"celeba": {"clip": 0.125}}}}
+    write_text(tmp_path / "config/tuned/quick.yaml", yaml.safe_dump(written))
+    after = presets.load({"datasets": ["mnist_val", "celeba"]}, **options)
+    for dataset in ("mnist_val", "celeba", "celeba10k"):
+        now, then = (registry.hyper("dpac", one.runs["dpac_sound"].hyper[dataset]) for one in (after, before))
+        assert now == then
+
+
+def test_a_row_says_nothing_of_what_its_method_is_tuned_to_where_that_is_no_change_or_it_says_so_itself():
+    written = choose.tuned(CONFIG, {"dpac": {"clip": 0.5, "critic_weight": 0.9, "steps": 300}, "gone": {"steps": 3}})
+    assert written == {"methods": {"dpac": {"clip": 0.5, "critic_weight": 0.9, "steps": 300}}}
 
 
 def test_what_tuning_would_have_cost_is_counted_for_the_trials_together(tmp_path):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +21,9 @@ from workflow.common.readers.zip_file import check_directory, leaves, read_membe
 from workflow.datasets import downloads
 from workflow.datasets.sources import CELEBA_SIZES, ENVIRONMENT, celeba_folders, celeba_problem
 from workflow.datasets.store import Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIDE = 32
 ATTRIBUTE = "Male"
@@ -148,12 +152,19 @@ def decode(names: list[str], read: Callable[[str], bytes], title: str) -> np.nda
 
     images = np.empty((len(names), 3, SIDE, SIDE), np.uint8)
     for row, name in enumerate(tqdm(names, desc=title, unit="image", disable=None)):
-        try:
-            with Image.open(io.BytesIO(read(name)), formats=("JPEG", "PNG")) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError(f"it has {image.width}x{image.height} pixels; CelebA's have 178x218")
-                small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        except Exception as error:
-            raise UserError(f"{title}: image {name} is missing or damaged: {reason(error)}; fetch it again") from None
+        small = read_face(name, read, title).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         images[row] = np.asarray(small).transpose(2, 0, 1)
     return images
+
+
+def read_face(name: str, read: Callable[[str], bytes], title: str) -> Image.Image:
+    """Returns one face in RGB at its own size. Raises UserError, which `title` begins, if it is missing or broken."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read(name)), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels; CelebA's have 178x218")
+            return image.convert("RGB")
+    except Exception as error:
+        raise UserError(f"{title}: image {name} is missing or damaged: {reason(error)}; fetch it again") from None

@@ -157,11 +157,20 @@ def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept(config: Config, run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's settings before the search, of those that its method is tuned to and it says nothing of."""
-    before = registry.hyper(run.method, run.hyper[config.tuning["datasets"][0]])
-    said = merging.mapping(merging.FOLDER / f"{config.preset}.yaml")["runs"][run.name]
-    taken = {name: getattr(before, name) for name in base if hasattr(before, name) and name not in said}
-    return {name: value for name, value in taken.items() if value != base[name]}
+    """Returns a run's settings before the search, of those that its method is tuned to and it says nothing of.
+
+    They stand above what the method says per data set, which is said again where it differs.
+    """
+    said = merging.mapping(merging.FOLDER / f"{config.preset}.yaml")["runs"][run.name] or {}
+    before = {name: registry.hyper(run.method, hyper) for name, hyper in run.hyper.items()}
+    first = before[config.tuning["datasets"][0]]
+    names = [name for name in base if hasattr(first, name) and name not in said]
+    kept = {name: getattr(first, name) for name in names if getattr(first, name) != base[name]}
+    elsewhere = {
+        dataset: found for dataset, settings in before.items()
+        if (found := {name: getattr(settings, name) for name in kept if getattr(settings, name) != kept[name]})
+    }  # fmt: skip
+    return {**kept, "per_dataset": elsewhere} if elsewhere else kept
 
 
 def read(paths: Iterable[Path]) -> list[list[Result]]:
