@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-import io
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from workflow.common.errors import UserError, command
 from workflow.common.options import Parser, whole
-from workflow.datasets.celeba import opener, read_attribute
+from workflow.datasets.celeba import opener, read_attribute, read_face
 
 COLOURS = {"black": "Black_Hair", "blond": "Blond_Hair", "brown": "Brown_Hair"}
 SCALES = (0.8, 1.5)
@@ -37,15 +37,21 @@ def one_colour(attributes: Path) -> dict[str, str]:
 def write_faces(
     names: Sequence[str], colours: dict[str, str], read: Callable[[str], bytes], folder: Path, rng: np.random.Generator
 ) -> None:  # fmt: skip
-    """Writes the named faces into `folder`, one folder per colour; the formats take turns, the sizes are drawn."""
+    """Writes the named faces into `folder`, one folder per colour; the formats take turns, the sizes are drawn.
+
+    Raises UserError naming a face that is missing or broken, and where nothing can be written there.
+    """
     for number, name in enumerate(names):
         suffix, options = (("jpg", {"quality": 95}), ("png", {}))[number % 2]
         path = folder / colours[name] / f"{number:05}.{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(io.BytesIO(read(name))) as image:
-            scale = rng.uniform(*SCALES)
-            size = round(image.width * scale), round(image.height * scale)
-            image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(path, **options)
+        image, scale = read_face(name, read, folder.name), rng.uniform(*SCALES)
+        face = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            face.save(path, **options)
+        except OSError as error:
+            # Else it would be blamed on the file that `read` reads.
+            raise UserError(f"cannot write {path}: {error.strerror or error}; name another --out") from None
 
 
 @command
@@ -69,9 +75,14 @@ def main(argv: list[str] | None = None) -> None:
             f" {options.tests} needs {options.count + options.tests}: lower one of them"
         )
     parts = {"pictures": names[: options.count], "test": names[options.count :][: options.tests]}
-    with opener(options.celeba) as read:
-        for part, chosen in parts.items():
-            write_faces(chosen, colours, read, options.out / part, rng)
+    try:
+        with opener(options.celeba) as read:
+            for part, chosen in parts.items():
+                write_faces(chosen, colours, read, options.out / part, rng)
+    except BaseException:
+        # A part of the faces would look like all, and be in the way of the next call.
+        shutil.rmtree(options.out, ignore_errors=True)
+        raise
 
 
 if __name__ == "__main__":

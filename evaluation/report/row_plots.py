@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from evaluation.intervals import interval
 from evaluation.report.layout import Layout, PlotSpec
-from evaluation.report.plot_parts import MARKS, SMALL, WORDS, axis_name, plain_label, with_legend
+from evaluation.report.plot_parts import MARKS, SMALL, WORDS, axis_name, with_legend
 from evaluation.report.saved_figures import FAINT, message, text_width
 from evaluation.standings import NO_SOUND_COUNT, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
@@ -28,7 +29,7 @@ _ALL_WORDS = {**WORDS, REFERENCE: "without privacy"}
 
 
 def by_run(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
-    """Returns metrics by run: a row of panels for each data set, in it a panel for each metric, a line for each run.
+    """Returns metrics by run: a panel for each data set with a private run and each metric, in it a line for each run.
 
     Runs stand by their mean of the first metric that was measured, the best at the top and references last. One that
     lacks a metric has an empty line there; without any measured run the figure is a sentence.
@@ -67,10 +68,14 @@ def _best_first(ones: Sequence[Contender], metrics: Sequence[str]) -> list[Conte
 
 
 def _labels(layout: Layout, ones: Sequence[Contender]) -> list[str]:
-    """Returns each run's label, with its budget where the private ones have several."""
+    """Returns each run's label, with its budget where the private ones or its own lines have several."""
     several = len({one.epsilon for one in ones if one.bar != REFERENCE}) > 1
-    budgets = [f", ε {format_epsilon(one.epsilon)}" if several and one.bar != REFERENCE else "" for one in ones]
-    return [plain_label(layout, one.method) + budget for one, budget in zip(ones, budgets, strict=True)]
+    lines = Counter(one.method for one in ones)
+    told = [lines[one.method] > 1 or (several and one.bar != REFERENCE) for one in ones]
+    return [
+        layout.run_label(one.method) + (f", ε {format_epsilon(one.epsilon)}" if budget else "")
+        for one, budget in zip(ones, told, strict=True)
+    ]
 
 
 def _panel(axes: Axes, ones: Sequence[Contender], metric: str) -> None:

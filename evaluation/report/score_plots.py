@@ -27,7 +27,7 @@ from evaluation.report.saved_figures import FAINT, STYLE, message, save
 from evaluation.scores import Score, measured
 from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
-from workflow.common.errors import command
+from workflow.common.errors import command, unknown
 from workflow.common.options import Parser
 
 WIDTH, HEIGHT, NARROWEST = 3.4, 2.6, 5.2  # inches: a panel, as wide as a column of a paper, and a whole figure
@@ -188,6 +188,8 @@ def _name(axes: Axes, levels: Sequence[tuple[str, float]]) -> None:
     levels = sorted(levels, key=lambda level: level[1])
     for _, y in levels:
         axes.axhline(y, color="0.5", lw=0.7, ls="--", zorder=0)
+    # A line that is already in view widens no axis, and may lie on its very edge.
+    axes.autoscale_view(scalex=False)
     wanted = [_points(axes, y) for _, y in levels]
     for (name, y), want, at in zip(levels, wanted, spread(wanted, 2 * _STEP, _TALL), strict=True):
         axes.annotate(textwrap.fill(name, 16), (1, y), (3, at - want), xycoords=("axes fraction", "data"),
@@ -254,8 +256,11 @@ def main(argv: list[str] | None = None) -> None:
     add_layout(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the plots' png and pdf")
     options = parser.parse_args(argv)
-    layout = layout_of(options)
-    write_plots(layout, measured(options.scores, "plot"), options.out, options.datasets or ())
+    layout, scores = layout_of(options), measured(options.scores, "plot")
+    known = {score.dataset for score in scores}
+    if options.datasets and not known & set(options.datasets):
+        raise unknown("data set", options.datasets[0], known, f"those with scores in {options.scores}")
+    write_plots(layout, scores, options.out, options.datasets or ())
 
 
 if __name__ == "__main__":

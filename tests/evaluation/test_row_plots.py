@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from report_pages import scores
 
-from evaluation.report.layout import load_layout
+from evaluation.report.layout import PlotSpec, load_layout
 from evaluation.report.plot_parts import contenders
 from evaluation.report.row_plots import by_run
 from evaluation.scores import Score
@@ -68,6 +69,67 @@ def test_a_run_over_its_budget_and_a_claim_have_marks_and_words_of_their_own():
 def test_each_budget_of_a_run_has_a_line_and_its_epsilon_beside_the_name():
     figure = drawn([*run("dpac", 0.8), *run("dpac", 0.5, epsilon=1), *reference(0.97)])
     assert names(figure.axes[0]) == ["DP-GAN-DPAC, ε 10", "DP-GAN-DPAC, ε 1", "Real data"]
+
+
+def test_a_run_that_was_trained_without_privacy_too_says_which_line_is_which():
+    figure = drawn([*run("dpac", 0.8), *run("dp_merf", 0.7), *run("dpac", 0.9, epsilon=math.inf)])
+    assert names(figure.axes[0]) == ["DP-GAN-DPAC, ε 10", "DP-MERF", "DP-GAN-DPAC, ε inf"]
+
+
+def test_a_name_with_a_dollar_sign_is_shown_as_it_is():
+    figure = drawn([*run("cost_$5_$6", 0.8), *run("dp_merf", 0.7)])
+    assert names(figure.axes[0]) == ["cost_$5_$6", "DP-MERF"]
+    assert not figure.axes[0].get_yticklabels()[0].get_parse_math()
+
+
+def test_of_a_metric_where_lower_is_better_the_lowest_is_at_the_top_and_who_lacks_it_follows():
+    rows = [*run("dp_ntk", 0.4), *run("dpac", 0.8), *run("dp_merf", 0.7)]
+    found = {"dpac": 30.0, "dp_merf": 20.0}
+    rows = [one for one in rows if one.metric != "fid_classifier"] + [
+        replace(one, metric="fid_classifier", value=found[one.method])
+        for one in rows if one.metric == "g2r_cnn" and one.method in found
+    ]  # fmt: skip
+    spec = PlotSpec("t", "run", ["fid_classifier", "g2r_cnn"])
+    distance, gen2real = by_run(spec, DEFAULT, contenders([*rows, *reference(0.97)], DEFAULT)).axes
+    assert names(distance) == ["DP-MERF", "DP-GAN-DPAC", "DP-NTK", "Real data"]
+    assert means(distance) == {0: 20.0, 1: 30.0, 3: 1.0} and means(gen2real) == {0: 0.7, 1: 0.8, 2: 0.4, 3: 0.97}
+    assert distance.get_xlabel() == "FID (classifier) ↓"
+
+
+def test_a_run_without_any_of_the_metrics_has_no_line():
+    distances = [one for one in run("dp_ntk", 0.6) if one.metric not in SPEC.metrics]
+    assert names(drawn([*run("dpac", 0.8), *distances]).axes[0]) == ["DP-GAN-DPAC"]
+
+
+def test_what_was_trained_by_two_counts_has_two_lines():
+    figure = drawn([*run("dpac", 0.8, accounting="published", sound=50.0), *run("dpac", 0.6)])
+    assert means(figure.axes[0]) == {0: 0.8, 1: 0.6}
+
+
+def test_a_legend_of_several_lines_takes_no_room_from_the_runs():
+    kept = drawn([one for name in ("dpac", "dp_merf", "dp_ntk", "dpgan") for one in run(name, 0.8)])
+    claimed = [one for one in run("theirs", 0.6, accounting="claimed") if not one.metric.startswith("eps_")]
+    every = drawn([*run("dpac", 0.8), *run("dp_merf", 0.7, sound=20.0), *claimed, *reference(0.97)])
+    high = []
+    for figure in (kept, every):
+        figure.draw_without_rendering()
+        high.append(figure.axes[0].get_position().height * figure.get_figheight())
+    assert every.get_figheight() > kept.get_figheight() and high[0] == pytest.approx(high[1], abs=0.03)
+
+
+def test_a_data_set_without_a_private_run_has_no_panel():
+    elsewhere = [replace(one, dataset="celeba") for one in reference(0.97)]
+    assert [axes.get_title(loc="left") for axes in drawn([*run("dpac", 0.8), *elsewhere]).axes] == ["MNIST", ""]
+
+
+def test_marks_are_hollow_where_nothing_shows_that_the_budget_is_kept():
+    uncounted = [one for one in run("gs_wgan", 0.5) if one.metric != "eps_sound"]
+    claimed = [one for one in run("theirs", 0.6, accounting="claimed") if not one.metric.startswith("eps_")]
+    figure = drawn([*run("dpac", 0.8), *run("dp_merf", 0.7, sound=20.0), *claimed, *uncounted, *reference(0.97)])
+    marks = [line for line in figure.axes[0].lines if line.get_markersize() == 4.5]
+    assert [(one.get_marker(), one.get_markerfacecolor() == "white") for one in marks] == [
+        ("o", False), ("^", False), ("D", True), ("X", True), ("s", True),
+    ]  # fmt: skip
 
 
 def test_seeds_and_their_interval_lie_on_the_line_and_the_axis_ends_where_the_metric_does():

@@ -145,6 +145,13 @@ def test_a_number_hides_no_mark_and_no_level_s_line_crosses_it():
     assert all(text.get_bbox_patch().get_facecolor() == (1, 1, 1, 1) and text.get_zorder() > level for text in numbers)
 
 
+def test_a_level_just_above_the_best_mark_lies_within_the_axes():
+    rows = [*run("pate_gan", 10, 0.13), *run("dp_gauss", 10, 0.952), *reference(0.992)]
+    axes = drawn(against_spent, SPENT, rows).axes[0]
+    low, high = axes.get_ylim()
+    assert high - 0.992 > 0.02 * (high - low)
+
+
 @pytest.mark.parametrize(
     ("wanted", "stand"),
     [([5, 50], [5, 50]), ([10, 10], [6, 14]), ([0, 0, 90], [4, 12, 90]), ([98, 99, 100], [80, 88, 96]),
@@ -169,6 +176,15 @@ def test_the_command_writes_the_same_bytes_each_time(tmp_path):
     plots = ("epsilon_sweep", "runs", "utility_epsilon")
     assert names == [f"{name}.{kind}" for name in plots for kind in ("pdf", "png")]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_data_sets_of_which_none_was_measured_are_bad_input(tmp_path, capsys):
+    write(tmp_path, run("dpac", 10, 0.8))
+    common = ["--scores", str(tmp_path / "scores.csv"), "--layout", LAYOUT, "--out", str(tmp_path / "out")]
+    assert main([*common, "--datasets", "mnits"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown data set 'mnits'; did you mean 'mnist'? valid: mnist (")
+    assert not (tmp_path / "out").exists()
+    assert main([*common, "--datasets", "celeba", "mnist"]) == 0
 
 
 def test_a_layout_with_an_axis_that_is_none_is_bad_input(tmp_path, capsys):

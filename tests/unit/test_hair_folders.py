@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,30 @@ def test_too_few_faces_and_a_folder_that_exists_are_told(celeba, tmp_path, capsy
     assert main(["--celeba", str(celeba), "--out", str(tmp_path)]) == 2
     assert "exists: name a new folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_out_below_a_file_is_told_and_not_blamed_on_celeba(celeba, tmp_path, capsys):
+    zipped = tmp_path / "celeba"
+    zipped.mkdir()
+    shutil.copy(celeba / "list_attr_celeba.txt", zipped)
+    shutil.make_archive(str(zipped / "img_align_celeba"), "zip", celeba, "img_align_celeba")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    assert main(["--celeba", str(zipped), "--count", "3", "--tests", "3", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write {out / 'pictures'}")
+
+
+def test_a_damaged_face_is_named_and_leaves_no_folder_behind(celeba, tmp_path, capsys):
+    shutil.copytree(celeba, tmp_path / "celeba")
+    (tmp_path / "celeba/img_align_celeba/000007.jpg").write_bytes(b"no picture")
+    command = ["--celeba", str(tmp_path / "celeba"), "--count", "12", "--tests", "18", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "image 000007.jpg is missing or damaged: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_test_faces_leave_those_before_as_they_were(celeba, tmp_path):
+    for name, tests in (("few", "6"), ("more", "12")):
+        command = ["--celeba", str(celeba), "--count", "6", "--tests", tests, "--out", str(tmp_path / name)]
+        assert main(command) == 0
+    assert files(tmp_path / "few").items() < files(tmp_path / "more").items()
