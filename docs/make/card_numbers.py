@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from docs.make.references import DISOWNED, Key, Reference, number, read_reference, table, with_interval
+from docs.make.references import Key, Reference, number, read_reference, table, with_interval
 from evaluation.report import frontier, published_costs
 from evaluation.report.csv_rows import read_rows
 from evaluation.report.frontier import Result
@@ -19,7 +19,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
-REFERENCES = ("quick", "quick_seeds", "quick_sound", "sound_shards", "long", "long_scatter", "long_teachers",
+REFERENCES = ("quick", "quick_seeds", "published_seeds", "sound_shards", "long", "long_scatter", "long_teachers",
               "celeba10k")  # fmt: skip
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
@@ -71,9 +71,7 @@ def read(root: Path) -> Numbers:
 
 
 def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
-    found = [
-        (key, one) for one in numbers.references for key in one.keys(method) if (one.name, key[2]) not in DISOWNED
-    ]  # fmt: skip
+    found = [(key, one) for one in numbers.references for key in one.keys(method)]
     told = {key for key, metric in numbers.published if key[2] == method and metric in SHOWN}
     pairs: list[tuple[Key, Reference | None]] = [*found, *((key, None) for key in told - {key for key, _ in found})]
     datasets = list(layout.datasets)

@@ -9,7 +9,11 @@ from typing import Any
 
 from docs.make.references import number, table
 from evaluation.scores import Score
-from workflow.common.files import read_csv, read_lines
+from workflow.common.errors import UserError, unknown
+from workflow.common.files import read_csv
+
+# Of a benchmark's csv, as benchmarks/ writes it.
+COLUMNS = ("case", "at", "quantity", "value", "unit", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,16 @@ class Timings:
     columns: Mapping[str, Mapping[str, Any]]
 
     def markdown(self, paper: Iterable[Score]) -> str:
-        """Returns the table's lines; `paper` has no part in it. Raises UserError for a file that is missing."""
-        measured = read_lines(self.path, ("case", "at", "quantity", "value"), "a command of benchmarks/").values()
+        """Returns the table's lines; `paper` has no part in it.
+
+        Raises UserError for a file or column that is missing, and a case, size or quantity that no line has.
+        """
+        measured = read_csv(self.path, COLUMNS, "a command of benchmarks/")
         found = {(one["case"], one["at"], one["quantity"]): one for one in measured}
+        for key, said in (("case", self.rows), ("at", self.rows), ("quantity", self.columns)):
+            for entry in said.values():
+                if str(entry[key]) not in (held := {one[key] for one in measured}):
+                    raise unknown(f"{key} of a table", str(entry[key]), held, where=f"of {self.path.name}")
         rows = [
             [label, *(self._cell(found.get((row["case"], str(row["at"]), column["quantity"])), column)
                       for column in self.columns.values())]
@@ -45,17 +56,22 @@ class Timings:
 
 @dataclass(frozen=True)
 class Rows:
-    """Every line of a csv, some of its columns: each column's `key`, and in how many `digits`, None for a text."""
+    """Every line of a csv, some of its columns: each one's `key`, and in how many `digits`, none for a text.
+
+    A text is shown as it is, one that is `code` in backticks.
+    """
 
     path: Path
     columns: Mapping[str, Mapping[str, Any]]
 
     def markdown(self, paper: Iterable[Score]) -> str:
-        """Returns the table's lines; `paper` has no part in it. Raises UserError for a missing file or column."""
-        keys = [column["key"] for column in self.columns.values()]
-        digits = [column.get("digits") for column in self.columns.values()]
-        lines = read_csv(self.path, keys, "a command of benchmarks/")
-        rows = [[_shown(line[key], count) for key, count in zip(keys, digits, strict=True)] for line in lines]
+        """Returns the table's lines; `paper` has no part in it.
+
+        Raises UserError for a missing file or column, and a text where `digits` asks for a number.
+        """
+        columns = list(self.columns.values())
+        lines = read_csv(self.path, [column["key"] for column in columns], "a command of benchmarks/")
+        rows = [[_shown(line[column["key"]], column) for column in columns] for line in lines]
         return table(list(self.columns), rows)
 
 
@@ -77,5 +93,10 @@ class TuningCosts:
         return table(["row", "tuned on", "runs", "sum of their ε", "ε of all together", "at δ"], rows)
 
 
-def _shown(text: str, digits: int | None) -> str:
-    return f"`{text}`" if digits is None else f"{float(text):,.{digits}f}"
+def _shown(text: str, column: Mapping[str, Any]) -> str:
+    if (digits := column.get("digits")) is not None:
+        try:
+            return f"{float(text):,.{digits}f}"
+        except ValueError:
+            raise UserError(f"column {column['key']} holds {text!r}, no number; show it without digits") from None
+    return f"`{text}`" if column.get("code") else text

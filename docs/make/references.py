@@ -14,8 +14,6 @@ from workflow.common.chosen_on import brief
 from workflow.common.files import read_object
 
 Key = tuple[str, float, str]  # data set, epsilon, run
-# Runs of a loop whose draws the sound count does not cover: their sound epsilon is none (docs/results.md).
-DISOWNED = {("quick_sound", run) for run in ("gs_wgan_sound", "dpac_sound")}
 
 
 @dataclass(frozen=True)
@@ -53,24 +51,24 @@ def read_reference(folder: Path) -> Reference:
 
 
 def owners(references: Sequence[Reference]) -> dict[Key, Reference]:
-    """Returns for each row the first reference that has it, so that none mixes runs of two; disowned rows have none."""
+    """Returns for each row the first reference that has it, so that none mixes runs of two."""
     found: dict[Key, Reference] = {}
     for reference in references:
         for s in reference.scores:
-            if (reference.name, s.method) not in DISOWNED:
-                found.setdefault((s.dataset, s.epsilon, s.method), reference)
+            found.setdefault((s.dataset, s.epsilon, s.method), reference)
     return found
 
 
 def pooled(references: Sequence[Reference]) -> Reference:
     """Returns one reference of all rows, each from its owner; it has no stages of its own.
 
-    Where a row's settings were chosen is what the first reference has that says so.
+    Where the settings of a run were chosen is what the owner of its rows says, the first one of several: another's run
+    of the same name may have other settings.
     """
     owner = owners(references)
     scores = [s for one in references for s in one.scores if owner.get((s.dataset, s.epsilon, s.method)) is one]
     methods = {run: method for one in reversed(references) for run, method in one.method_of.items()}
-    chosen = {run: said for one in reversed(references) for run, said in one.chosen.items() if said}
+    chosen = {run: one.chosen.get(run, "") for (*_, run), one in reversed(owner.items())}
     return Reference(", ".join(one.name for one in references), methods, scores, {}, chosen=chosen)
 
 

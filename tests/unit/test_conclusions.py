@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -50,11 +51,14 @@ def test_a_row_is_the_first_reference_s_that_has_it_and_mixes_no_two():
     assert len(scores) == 3 + 3 + 1
 
 
-def test_rows_whose_count_does_not_hold_are_nobody_s():
-    disowned = reference("quick_sound", dpac_sound=(0.5,), dpac=(0.4,))
-    assert {run for *_, run in owners([disowned])} == {"dpac"}
-    again = reference("sound_shards", dpac_sound=(0.3,))
-    assert [s.value for s in pooled([disowned, again]).scores if s.method == "dpac_sound"] == [0.3]
+def test_where_settings_were_chosen_is_said_by_the_reference_that_a_row_is_of():
+    first, second = (
+        replace(reference(name, **runs), chosen=dict.fromkeys(runs, f"as {name} says"))
+        for name, runs in (("first", {"foo": (0.5,)}), ("second", {"foo": (0.4,), "bar": (0.3,)}))
+    )
+    assert pooled([first, second]).chosen == {"foo": "as first says", "bar": "as second says"}
+    # What another run of the same name was tuned to says nothing of this one.
+    assert pooled([replace(first, chosen={}), second]).chosen["foo"] == ""
 
 
 def test_sentences_and_claims_say_the_verdicts():

@@ -72,20 +72,31 @@ def test_stages_are_shown_from_the_longest_with_their_shares():
 def test_timings_show_a_median_and_for_ratios_the_lowest_and_highest(tmp_path):
     path = tmp_path / "toy.csv"
     path.write_text("part,case,at,quantity,value,unit,low,high\np,foo,16,ours,0.05,s,0.04,0.06\np,foo,16,ratio,2,x,1.5,3\n")
+    with path.open("a") as handle:
+        handle.write("p,bar,32,other,0.05,s,0.04,0.06\n")
     columns = {
         "ms": {"quantity": "ours", "digits": 0, "times": 1000}, "times": {"quantity": "ratio", "digits": 1},
         "none": {"quantity": "other", "digits": 1},
     }  # fmt: skip
     made = Timings(path, "width", {"16": {"case": "foo", "at": 16}}, columns).markdown([])
     assert made.splitlines()[::2] == ["| width | ms | times | none |", "| 16 | 50 | 2.0 (1.5 to 3.0) | - |"]
+    # A dash is what a case lacks, not what a table misspells.
+    for key, row, quantity in (("case", {"case": "fo", "at": 16}, "ours"), ("at", {"case": "foo", "at": 1}, "ours"),
+                               ("quantity", {"case": "foo", "at": 16}, "our")):  # fmt: skip
+        with pytest.raises(UserError, match=f"unknown {key} of a table"):
+            Timings(path, "width", {"16": row}, {"ms": {"quantity": quantity, "digits": 0}}).markdown([])
 
 
 def test_a_csv_is_shown_line_by_line_in_the_columns_that_are_named(tmp_path):
     path = tmp_path / "toy.csv"
     path.write_text("run,jobs,seconds,note\nfoo,6243,12.149,x\nbar,180,3.05,y\n")
-    columns = {"row": {"key": "run"}, "s": {"key": "seconds", "digits": 1}, "steps": {"key": "jobs", "digits": 0}}
-    lines = Rows(path, columns).markdown([]).splitlines()
-    assert lines == ["| row | s | steps |", "| --- | --- | --- |", "| `foo` | 12.1 | 6,243 |", "| `bar` | 3.0 | 180 |"]
+    columns = {"row": {"key": "run", "code": True}, "s": {"key": "seconds", "digits": 1},
+               "steps": {"key": "jobs", "digits": 0}, "as": {"key": "note"}}  # fmt: skip
+    head, _, *lines = Rows(path, columns).markdown([]).splitlines()
+    assert head == "| row | s | steps | as |"
+    assert lines == ["| `foo` | 12.1 | 6,243 | x |", "| `bar` | 3.0 | 180 | y |"]
+    with pytest.raises(UserError, match="column note holds 'x', no number; show it without digits"):
+        Rows(path, {"as": {"key": "note", "digits": 1}}).markdown([])
     with pytest.raises(UserError, match="memory"):
         Rows(path, {"memory": {"key": "memory"}}).markdown([])
 
