@@ -37,17 +37,20 @@ def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] 
 
 
 def in_order(layout: Layout, runs: Iterable[str]) -> list[str]:
+    """Returns runs as the layout orders them, those that it does not know after these, by name."""
     order = list(layout.runs)
     return sorted(runs, key=lambda run: (order.index(run) if run in order else len(order), run))
 
 
 def axis_name(metric: str) -> str:
+    """Returns a metric's label, with an arrow to its better end where it has one."""
     known = METRICS[metric]
     arrow = (" ↑" if known.higher_is_better else " ↓") if known.arrow else ""
     return known.label + arrow
 
 
 def plain_label(layout: Layout, run: str) -> str:
+    """Returns a run's label for a text of matplotlib that reads formulas, so that a `$` begins none."""
     return layout.run_label(run).replace("$", r"\$")
 
 

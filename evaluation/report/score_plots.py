@@ -37,7 +37,7 @@ DASHES = ("-", "--", ":", "-.")
 # Points: between numbers, how near in x they are in each other's way, and about the height of a plot.
 _STEP, _NEAR, _TALL = 8.5, 16.0, 72 * (HEIGHT - 0.9)
 # Above grid and levels, below what is measured.
-_UNDERMARKS = 1.9
+_UNDER_MARKS = 1.9
 
 
 def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
@@ -208,7 +208,7 @@ def _number(axes: Axes, marks: Sequence[tuple[float, float, str]]) -> None:
         for place, at in zip(column, spread([places[place][1] for place in column], _STEP, _TALL), strict=True):
             x, y, text = marks[place]
             axes.annotate(text, (x, y), (10, at - places[place][1]), textcoords="offset points", size=6, va="center",
-                          arrowprops=line, bbox=behind, zorder=_UNDERMARKS)  # fmt: skip
+                          arrowprops=line, bbox=behind, zorder=_UNDER_MARKS)  # fmt: skip
 
 
 def _columns(xs: Sequence[float]) -> list[list[int]]:

@@ -405,6 +405,13 @@ class Labels:
                     self.seen.append(last.argmax(1).cpu())
 
 
+# Of these the labels are seen; dp_gauss has no network, and a method added later may have labels in another form.
+LABELLED = {
+    "datalens", "dp_cgan", "dp_merf", "dp_ntk", "dp_sinkhorn", "dpac", "dpac_scatter", "dpgan", "g_pate", "gs_wgan",
+    "nonprivate", "pate_gan",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "overrides"), [*((name, {}) for name in registry.names()), ("dpac", harness.SOUND)])
 def test_generated_images_have_uniform_labels(name: str, overrides: dict, tmp_path: Path) -> None:
     fields = {field.name for field in dataclasses.fields(registry.load(name).Hyper)}
@@ -417,6 +424,7 @@ def test_generated_images_have_uniform_labels(name: str, overrides: dict, tmp_pa
     finally:
         handle.remove()
     if not labels.seen:
+        assert name not in LABELLED
         pytest.skip("no network of this method is given labels in a form known here")
     counts = torch.bincount(torch.cat(labels.seen), minlength=SPEC.num_classes)
     assert counts.sum() >= 100
