@@ -23,6 +23,8 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "paper": ("paper", ("dpac", "gs_wgan", "dpac_scatter", "dpac_sound")),
     "teachers": ("long", _TEACHERS),
 }
+# Memory that a card has; the processor would draw noise for nine gigabytes of rounding in every round.
+_OF_A_CARD = {"teacher_memory": "fp32"}
 _DATASETS = ("mnist", "fashion_mnist")
 _EPSILON, _SEED = 10.0, 0
 
@@ -41,7 +43,7 @@ def _line(config: Config, job: Job) -> str:
     options = ["--run", job.run, "--epsilon", f"{job.epsilon:g}", "--delta", f"{config.delta:g}", "--seed", job.seed]
     options += ["--accounting", job.accounting, *(["--paper"] if job.paper else [])]
     options += ["--over-budget"] if job.over_budget else []
-    for key, value in job.hyper.items():
+    for key, value in (job.hyper | {key: own for key, own in _OF_A_CARD.items() if key in job.hyper}).items():
         options += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     return f"{job.folder(config.preset)}\t{job.dataset}\t{shlex.join(map(str, [job.method, *options]))}"
 

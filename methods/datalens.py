@@ -10,6 +10,7 @@ import torch
 
 from methods.core.privacy.grant import Grant
 from methods.core.release import PublicSpec, Release
+from methods.core.speed.transfers import sent
 from methods.core.teachers.gan import NORMED, Round, SharingHyper, TeacherGAN, vote_release
 from workflow.common.errors import UserError
 from workflow.common.search_space import choice, linear, times
@@ -98,7 +99,7 @@ class DataLens(TeacherGAN):
     def _signs(self, current: Round) -> Iterator[torch.Tensor]:
         """Yields rows [n, B * C * H * W] in {-1, 0, 1}; each teacher has coins of its own."""
         key = derive(self.context.seed, self.NAME, "signs", current.number)
-        rng = torch.Generator(self.device).manual_seed(key)
+        rng = torch.Generator().manual_seed(key)
         for gradients in self._teachers.gradients(current.images, current.labels):
             yield stochastic_signs(gradients, self.hp.top_k, self.hp.max_gradient, rng).flatten(1)
 
@@ -112,11 +113,11 @@ def stochastic_signs(gradients: torch.Tensor, k: int, largest: float, rng: torch
     """Returns signs [n, B, D] in {-1, 0, 1} of the k largest entries in size of each of gradients [n, B, D].
 
     An entry g is +1 with probability 1/2 + g / (2 b), b the smaller of `largest` and the image's largest entry in size,
-    or the latter alone if `largest` is 0. A non-finite entry counts as 0.
+    or the latter alone if `largest` is 0. A non-finite entry counts as 0. `rng` is the processor's.
     """
     gradients = gradients.nan_to_num(0.0, 0.0, 0.0)
     sizes, places = gradients.abs().topk(k, dim=2, sorted=False)
     bound = sizes.amax(dim=2, keepdim=True).clamp(min=1e-30, max=largest or None)
     chance = 0.5 + gradients.gather(2, places) / (2 * bound)
-    coins = torch.rand(chance.shape, generator=rng, device=chance.device)
+    coins = sent(torch.rand(chance.shape, generator=rng), chance.device)
     return torch.zeros_like(gradients).scatter_(2, places, 2.0 * (coins < chance) - 1)

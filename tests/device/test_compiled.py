@@ -56,6 +56,18 @@ def test_choices_are_turned_on_and_off_by_name() -> None:
     assert Choices(stacks=False, written_pixel_norm=False) == CHOICES
 
 
+def test_what_a_stack_calls_with_weights_of_its_own_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of throw-away generators of a warm start, one after the other, each a new set of weights."""
+    monkeypatch.setattr(CHOICES, "compiled", True)
+    seen: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **named: seen.append(network))
+    hp, context = registry.hyper("gs_wgan", TINY_GAN), Context(TOY, (), 0, CPU)
+    build_generator(hp, context, 4, "warm start generator", plain=True)
+    assert not seen
+    build_generator(hp, context, 4, "generator")
+    assert len(seen) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dcgan", "resnet"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

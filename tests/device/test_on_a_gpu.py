@@ -1,4 +1,4 @@
-"""What needs a card: `python -m pytest -m gpu tests/device`. Nobody has run it yet where the results here were made."""
+"""What needs a card: `python -m pytest -m gpu tests/device`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def test_a_step_waits_for_the_card_as_often_as_is_listed(row: str, card: torch.d
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [str(each.message) for each in seen if "synchroniz" in str(each.message)]
-    assert len(waits) <= sum(listed.values()), waits
+    # A card waits twice in one bincount: for the smallest value and for the largest.
+    most = sum(count * (1 + (operation == "bincount")) for (operation, _), count in listed.items())
+    assert len(waits) <= most, waits
 
 
 def test_the_noise_is_the_processor_s_to_the_last_bit(card: torch.device) -> None:

@@ -196,14 +196,18 @@ GENERATORS = ("resnet", "dcgan")
 
 
 def build_generator(hp: Any, context: Context, width: int, *names: object, plain: bool = False) -> nn.Module:
-    """Returns a generator on the context's device, its weights drawn from the named rng; `plain`: without norm."""
+    """Returns a generator on the context's device, its weights drawn from the named rng.
+
+    `plain`: without norm, and never compiled: a stack calls it with weights of its own.
+    """
     shape, classes = context.public.image_shape, context.public.num_classes
     with seeded(context.seed, *names):
         if hp.generator == "dcgan":
             network = DCGANGenerator(shape, classes, width)
         else:
             network = ResNetGenerator(shape, classes, width, hp.spectral_norm and not plain)
-    return compiled(laid_out(network.to(context.device)))
+    network = laid_out(network.to(context.device))
+    return network if plain else compiled(network)
 
 
 def build_critic(hp: Any, context: Context, plain: bool = False) -> nn.Module:

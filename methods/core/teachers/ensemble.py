@@ -187,7 +187,8 @@ class Teachers:
         )  # fmt: skip
 
     def _begun(self, kept: torch.dtype) -> dict[str, Any]:
-        rng = torch.Generator(self._device).manual_seed(derive(self._seed, "teachers"))
+        # The processor's, as every draw is: a card's would begin with other teachers.
+        rng = torch.Generator().manual_seed(derive(self._seed, "teachers"))
         moments = self._slots or len(self)
         weights = {name: self._initial(shape, rng, kept) for name, shape in self._shapes.items()}
         first, second = (
@@ -200,15 +201,14 @@ class Teachers:
         return {"weights": weights, "first": first, "second": second, "steps": 0}
 
     def _initial(self, shape: torch.Size, rng: torch.Generator, kept: torch.dtype) -> torch.Tensor:
+        if len(shape) > 1 and kept == torch.float32 and not self._slots:
+            return torch.empty(len(self), *shape).normal_(generator=rng).mul_(_INITIAL).to(self._device)
         weights = torch.zeros(len(self), *shape, dtype=kept, device=self._device)
         if len(shape) < 2:
             return weights
-        if kept == torch.float32 and not self._slots:
-            return weights.normal_(generator=rng).mul_(_INITIAL)
         # In parts: all of them in 32 bits may be more than there is room for.
         for part in split(self._slots or len(self), 64):
-            drawn = torch.randn(part.stop - part.start, *shape, generator=rng, device=self._device) * _INITIAL
-            weights[part] = drawn
+            weights[part] = (torch.randn(part.stop - part.start, *shape, generator=rng) * _INITIAL).to(self._device)
         for group in range(1, len(self) // (self._slots or len(self))):
             weights[group * self._slots : (group + 1) * self._slots] = weights[: self._slots]
         return weights
