@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
         try:
-            _make(begun.plan, arguments, card["class_names"], data, digest, place, device)
+            _make(begun.plan, arguments, card, data, digest, place, device)
             spent.mark_published(arguments.data, begun.id)
             place.remove()
         except OSError as error:
@@ -192,7 +192,7 @@ def _entry(begun: Begun, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _make(
-    plan: Plan, arguments: argparse.Namespace, names: list[str], data: PrivateData, digest: str, place: Workplace,
+    plan: Plan, arguments: argparse.Namespace, card: dict[str, Any], data: PrivateData, digest: str, place: Workplace,
     device: torch.device,
 ) -> None:  # fmt: skip
     """Trains where that is not done, draws the images, and publishes the folder."""
@@ -205,7 +205,8 @@ def _make(
     count = arguments.num or math.ceil(plan.public.num_train / classes) * classes
     state = generator.load(place.folder)
     images, labels = draw(plan, state, count, device)
-    write(place.partial(), plan, names, images, labels, state, parquet=arguments.parquet)
+    names, deduced = card["class_names"], card.get("deduced", ())
+    write(place.partial(), plan, names, images, labels, state, parquet=arguments.parquet, deduced=deduced)
     place.publish()
 
 

@@ -505,11 +505,20 @@ def test_raw_pictures_in_place_of_data_are_told_apart(tmp_path, data, capsys):
     assert call(data, "out") == 2 and "workflow.datasets" in error(capsys)
 
 
-def test_what_was_deduced_from_the_pictures_is_said_before_it_is_given_away(data, capsys):
+def test_what_was_deduced_from_the_pictures_is_said_before_it_is_given_away(tmp_path, data, capsys):
     stored = load_images(data / "train.npz")
     records(data, stored.images, stored.labels, deduced=["size", "mode"])
     call(data, "out")
     assert "size and mode of the images were deduced" in capsys.readouterr().err
+    # Whoever receives the folder sees no terminal.
+    told = "The size and the mode of the images were not stated beforehand but deduced from the training pictures, and"
+    for name in ("privacy.json", "DATASHEET.md"):
+        assert told in " ".join((tmp_path / "out" / name).read_text().split())
+
+
+def test_what_was_stated_beforehand_is_not_called_deduced(tmp_path, data):
+    call(data, "out")
+    assert all("deduced" not in (tmp_path / "out" / name).read_text() for name in ("privacy.json", "DATASHEET.md"))
 
 
 def test_a_configuration_of_ones_own_states_the_budget(tmp_path, data):

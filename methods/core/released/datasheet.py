@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 
 from methods.core.released import privacy_facts
 from methods.core.released.mechanism import in_words
@@ -86,8 +87,8 @@ images, labels = sample.draw(plan, load_file("generator.safetensors"), 100, torc
 {parquet}"""
 
 
-def datasheet(plan: Plan, parquet: bool) -> str:
-    """Returns the Markdown text; `parquet` says whether the release holds a Parquet file."""
+def datasheet(plan: Plan, parquet: bool, deduced: Sequence[str] = ()) -> str:
+    """Returns the Markdown text; `parquet`: there is a Parquet file; `deduced` as in `privacy_facts`."""
     channels, height, width = plan.public.image_shape
     text = _TEXT.format(
         records=plan.public.num_train,
@@ -107,7 +108,7 @@ def datasheet(plan: Plan, parquet: bool) -> str:
         mechanism=_points([in_words(release) for release in plan.releases]),
         noise=privacy_facts.NOISE,
         code=_code(),
-        assumed=_points(privacy_facts.assumed(plan)),
+        assumed=_points(privacy_facts.assumed(plan, deduced)),
         not_covered=_points(privacy_facts.NOT_COVERED),
         channels=channels,
         height=height,

@@ -44,8 +44,11 @@ NOT_COVERED = (
 )  # fmt: skip
 
 
-def privacy_facts(plan: Plan, class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns the content of privacy.json: JSON values, without seed, times, counts of classes, or paths."""
+def privacy_facts(plan: Plan, class_names: Sequence[str], deduced: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the content of privacy.json: JSON values, without seed, times, counts of classes, or paths.
+
+    `deduced` names what of the images' form was taken from the pictures, as a data set's card does.
+    """
     return {
         "epsilon": plan.costs["sound"],
         "epsilon_asked_for": plan.budget.epsilon,
@@ -56,7 +59,7 @@ def privacy_facts(plan: Plan, class_names: Sequence[str]) -> dict[str, Any]:
         "method": plan.method,
         "sources": list(plan.method_class.SOURCES),
         "mechanism": [in_words(release) for release in plan.releases],
-        "assumed": assumed(plan),
+        "assumed": assumed(plan, deduced),
         "noise": NOISE,
         "not_covered": list(NOT_COVERED),
         "code": code_version(),
@@ -70,8 +73,8 @@ def adjacencies(plan: Plan) -> list[str]:
     return sorted({release.adjacency for release in plan.releases})
 
 
-def assumed(plan: Plan) -> list[str]:
-    """Returns in words what the promise rests on."""
+def assumed(plan: Plan, deduced: Sequence[str] = ()) -> list[str]:
+    """Returns in words what the promise rests on; `deduced` as in `privacy_facts`."""
     public = plan.public
     channels, height, width = public.image_shape
     colour = "grey" if channels == 1 else "colour"
@@ -79,9 +82,19 @@ def assumed(plan: Plan) -> list[str]:
         f"These are public: the number of training pictures ({public.num_train}), the size of the images"
         f" ({height} x {width}, {colour}) and how pictures became such images (crop or padding, window, background),"
         f" the number of classes ({public.num_classes}), their names and that of the data set.",
+        *_taken(deduced),
         "The method, its settings, epsilon and delta were chosen without looking at these pictures. If they were not,"
         " that choice is not counted.",
         "Nobody read the key of the noise from the memory of the training program.",
+    ]
+
+
+def _taken(deduced: Sequence[str]) -> list[str]:
+    if not deduced:
+        return []
+    return [
+        f"The {' and the '.join(deduced)} of the images were not stated beforehand but deduced from the training"
+        " pictures, and are given as they are: what they tell of these pictures is not counted."
     ]
 
 

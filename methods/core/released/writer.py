@@ -31,6 +31,7 @@ def write(
     labels: np.ndarray,
     state: Mapping[str, torch.Tensor],
     parquet: bool,
+    deduced: Sequence[str] = (),
 ) -> None:
     """Writes a release into `folder`, which is empty or not there yet; equal arguments give equal bytes.
 
@@ -44,6 +45,7 @@ def write(
         images: uint8 [N, C, H, W], C 1 or 3, of the plan's shape.
         labels: int64 [N] in 0 .. num_classes - 1.
         state: the tensors of the method's `public_state`.
+        deduced: what of the images' form was taken from the pictures ("size", "mode"), which the release then says.
 
     Raises:
         UserError: the folder holds something, the plan's budget is not sound, or names or arrays do not fit the plan.
@@ -59,8 +61,8 @@ def write(
     (folder / "generator.safetensors").write_bytes(save(tensors))
     if parquet:
         parquet_file.write_parquet(folder / parquet_file.FILE, folder / "images", names, labels, class_names)
-    write_json(folder / "privacy.json", privacy_facts(plan, class_names))
-    write_text(folder / "DATASHEET.md", datasheet(plan, parquet))
+    write_json(folder / "privacy.json", privacy_facts(plan, class_names, deduced))
+    write_text(folder / "DATASHEET.md", datasheet(plan, parquet, deduced))
     _level(folder)
 
 
