@@ -194,9 +194,10 @@ def _made_here(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 
 
 class _Generator(torch.Generator):
-    """Draws on the processor, whatever device it is asked for. A class, as torch's annotations name it as one."""
+    """Refuses to draw on a card, which would begin otherwise. A class, as torch's annotations name it as one."""
 
     def __new__(cls, device: Any = "cpu") -> Any:
+        assert torch.device(device).type == "cpu", f"draws are the processor's on every device, not those of {device}"
         return super().__new__(cls, "cpu")
 
 
