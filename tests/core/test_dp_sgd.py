@@ -88,6 +88,33 @@ def test_released_sum_clips_each_whole_gradient_once_however_the_rows_are_cut(tm
     torch.testing.assert_close(released, clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
 
 
+def test_many_rows_are_all_summed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dp_sgd, "_MOST_SUMMED", 3)
+    batch = torch.randn(11, 6, generator=named_rng(0, "x"))
+    for chunk in (0, 2, 8):
+        (folder := tmp_path / str(chunk)).mkdir()
+        released = Setup(folder, chunk=chunk).released(batch)
+        torch.testing.assert_close(released, clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [600, 20_000])
+def test_of_equal_records_one_moves_the_sum_by_no_more_than_the_clip_however_many_they_are(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums: list[torch.Tensor] = []
+    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
+    setup = Setup(tmp_path)
+    with seeded(0, "wide"):
+        model = nn.Linear(784, 1)
+    setup.optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters()), setup.release, 1)
+    for number in range(6):
+        record = torch.rand(1, 784, generator=named_rng(number, "record")) if number % 2 else torch.full((1, 784), 0.9)
+        for rows in (count, count - 1):
+            setup.released(record.expand(rows, 784))
+    moved = [float((with_it - without).norm()) for with_it, without in zip(sums[::2], sums[1::2], strict=True)]
+    assert CLIP * (1 - 4e-4) < min(moved) <= max(moved) <= CLIP
+
+
 class Convolutions(nn.Module):
     """Layers whose per-example gradients are kept (many places, few weights) or not (the third), one without a bias."""
 

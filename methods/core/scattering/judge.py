@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch.nn import functional
@@ -14,6 +14,8 @@ from methods.core.release import PublicSpec, Release
 _MOMENTUM = 0.9
 # A hair below the bound, so that rounding of a norm cannot end above it.
 _HAIR = 1 - 1e-5
+# Rows in double precision that a processor's cache holds.
+_AT_ONCE = 64
 
 
 def gradient_release(
@@ -50,17 +52,19 @@ class Judge:
         read lazily. A record whose residual is not finite, as weights that ran away make it, counts as zero. Raises
         UnaccountedAccess unless the grant is open.
         """
-        total = torch.zeros_like(self.weights)
-        for features, labels in batch:
-            rows = _with_constant(features)
-            residuals = (rows @ self.weights.T).softmax(1) - functional.one_hot(labels, len(self.weights))
+        # In 32 bits rounding grows with the records, and depends on who stands beside whom: a record then moves the sum
+        # by as much more than its gradient.
+        weights = self.weights.double()
+        total = torch.zeros_like(weights)
+        for rows, labels in _doubled(batch):
+            residuals = (rows @ weights.T).softmax(1) - functional.one_hot(labels, len(self.weights))
             if grant.release.kind != "none":
                 residuals = torch.where(
                     residuals.isfinite().all(1, keepdim=True),
                     residuals * _factors(residuals, rows, grant.release.clip), 0.0,
                 )  # fmt: skip
             total += residuals.T @ rows
-        self._velocity = _MOMENTUM * self._velocity + grant.noise(total) / expected
+        self._velocity = _MOMENTUM * self._velocity + grant.noise(total).to(self.weights) / expected
         self.weights = self.weights - learning_rate * self._velocity
 
     def scores(self, features: torch.Tensor) -> torch.Tensor:
@@ -81,8 +85,15 @@ def _with_constant(features: torch.Tensor) -> torch.Tensor:
     return functional.pad(features, (0, 1), value=1.0)
 
 
+def _doubled(batch: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields rows float64 [R, size + 1] and labels [R] of a batch's features, few at once on a processor."""
+    for features, labels in batch:
+        most = _AT_ONCE if features.device.type == "cpu" else max(1, len(features))
+        for part, of in zip(features.split(most), labels.split(most), strict=True):
+            yield _with_constant(part).double(), of
+
+
 def _factors(residuals: torch.Tensor, rows: torch.Tensor, clip: float) -> torch.Tensor:
     """Returns by what residuals [B, classes] are multiplied, so that no gradient is longer than the clip, [B, 1]."""
-    one, other = (torch.linalg.vector_norm(part, dim=1, keepdim=True, dtype=torch.float64) for part in
-                  (residuals, rows))  # fmt: skip
-    return (_HAIR * clip / (one * other).clamp_min(clip)).to(residuals.dtype)
+    one, other = (torch.linalg.vector_norm(part, dim=1, keepdim=True) for part in (residuals, rows))
+    return _HAIR * clip / (one * other).clamp_min(clip)
