@@ -10,7 +10,7 @@ import torch
 from methods.core.optimisers import adam
 from methods.core.sharded.losses import critic_loss, image_gradients, score_loss
 from methods.core.sharded.nets import Classifier, Critic
-from methods.core.sharded.stacks import NetworkBatch, NetworkStore, at_once
+from methods.core.sharded.stacks import NetworkBatch, NetworkStore, StackedStore, at_once
 from methods.core.speed.choices import CHOICES
 
 SHAPE, CLASSES, RATE = (1, 28, 28), 10, 1e-3
@@ -134,8 +134,27 @@ def test_a_stack_is_restored_from_its_state():
                 assert torch.equal(getattr(restored, kind)[name], value)
 
 
-@pytest.mark.parametrize("count", [0, 1, 16, 40])
-def test_parts_in_work_together_cover_everything_once(count):
-    parts = list(at_once(torch.arange(count), torch.device("cpu")))
-    assert [shard for part in parts for shard in part.tolist()] == list(range(count))
-    assert all(len(part) for part in parts)
+@pytest.mark.parametrize("which", [[], [0], [3, 4, 7, 8], list(range(0, 40, 3)), list(range(40))])
+def test_stacks_cover_everything_once_and_each_network_has_its_place(which):
+    made = list(at_once(torch.tensor(which, dtype=torch.int64), torch.device("cpu")))
+    assert sorted(number for one in made for number in one.numbers[one.places].tolist()) == which
+    (size,) = {len(one.numbers) for one in made} or {0}
+    for one in made:
+        assert one.places.tolist() == [number % size for number in one.numbers[one.places].tolist()]
+        # What fills a stack up is in it already, so that no other's records are read.
+        assert set(one.numbers.tolist()) == set(one.numbers[one.places].tolist())
+
+
+def test_of_a_stack_what_fills_it_up_is_let_go():
+    stored = StackedStore(lambda: Critic(SHAPE, CLASSES, 8, spectral=False), 6, RATE)
+    (stack,) = at_once(torch.tensor([1, 4]), torch.device("cpu"))
+    networks = stored.take(stack)
+    networks.updates = torch.arange(1.0, 1 + len(stack.numbers))
+    networks.weights = {name: value + networks.updates.view(-1, *[1] * (value.ndim - 1))
+                        for name, value in networks.weights.items()}  # fmt: skip
+    before = {name: value.clone() for name, value in stored.state()["weights"].items()}
+    stored.put(stack, networks)
+    # Shard 4 stands at the first place, shard 1 at the second one.
+    assert stored.state()["updates"].tolist() == [0, 2, 0, 0, 1, 0]
+    for name, value in stored.state()["weights"].items():
+        torch.testing.assert_close((value - before[name]).flatten(1).mean(1), torch.tensor([0.0, 2, 0, 0, 1, 0]))

@@ -101,6 +101,16 @@ def test_a_row_whose_squares_overflow_is_scaled_and_not_dropped():
     assert torch.allclose(rows, torch.tensor([[0.6, 0.8]]), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
+@pytest.mark.parametrize("clip", [1.0, 1e-3, 1e-5, 1e-9])
+def test_no_row_ends_above_its_clip_however_near_it_is_to_the_largest_float(clip, kind):
+    """Single precision has few digits for the factors of such rows, and none for those of the longest."""
+    rows = torch.logspace(20, 38.5, 800, dtype=torch.float64).float()[:, None].expand(-1, 784)
+    clipped = clip_rows(rows, clip, kind)
+    longest = max(norm(row, kind) for row in clipped)
+    assert clip * (1 - 1e-5) < longest <= clip
+
+
 @pytest.mark.parametrize("kind, law", [("gaussian", stats.norm), ("laplace", stats.laplace)])
 @pytest.mark.parametrize("bounded, adjacency, sensitivity", [
     ("function", "replace_one", 1.4), ("sum", "replace_one", 1.4), ("sum", "add_or_remove", 0.7),

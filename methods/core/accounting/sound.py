@@ -95,8 +95,8 @@ def query(release: Release) -> Query:
       state remembers that shard alone.
     - poisson, add-or-remove: the Poisson-subsampled Gaussian pair of dp_accounting.
     - poisson, sum, replace-one ("substitution"): the undrawn record adds nothing, so both drawn answers lie within half
-      the sensitivity of the undrawn one; the ends of a diameter are the worst of these (proof: docs/privacy.md). Holds
-      with hidden state too if each unit remembers only its own draws.
+      the sensitivity of the undrawn one, and the ends of a diameter are the worst (proof: docs/privacy.md). Holds with
+      hidden state too if each unit remembers only its own draws.
     - poisson, function, replace-one: the undrawn answer is only known to lie in the same ball: "one_draw".
     - poisson, function, hidden state: the state may carry any record into any answer, so the draw counts for nothing.
 

@@ -15,17 +15,21 @@ def clip_rows(rows: torch.Tensor, clip: float, kind: str) -> torch.Tensor:
     """Returns rows [R, D], float32 or float64, each of norm at most `clip` (L2 for gaussian, L1 for laplace).
 
     A row with an inf or a NaN, or with a norm beyond float64, becomes zero: scaling it would release its direction at
-    no bound or poison a sum. The norm is taken in float64, so that 1e30 in float32 does not overflow.
+    no bound or poison a sum. So does a row for whose factor its own precision has few digits: in float32, one more than
+    8e37 times as long as the clip. The norm is taken in float64, so that 1e30 in float32 does not overflow.
     """
     rows = rows.detach()
     if rows.dtype not in (torch.float32, torch.float64):
         rows = rows.float()
     norms = torch.linalg.vector_norm(rows, ord=_NORM[kind], dim=1, dtype=torch.float64)
-    finite = torch.isfinite(norms)
     # A hair below the clip, so that rounding in the rows' own precision cannot end above it.
     limit = clip * (1 - 1e-6)
-    factors = torch.where(finite, limit / norms.clamp_min(limit), 0.0).to(rows.dtype)
-    return torch.where(finite[:, None], rows * factors[:, None], 0.0)
+    factors = limit / norms.clamp_min(limit)
+    # A subnormal factor has few digits: rounded to them, it would leave a row of up to twice the clip. An infinite norm
+    # has the factor 0, and one that is no number has none.
+    kept = factors >= torch.finfo(rows.dtype).tiny
+    factors = torch.where(kept, factors, 0.0).to(rows.dtype)
+    return torch.where(kept[:, None], rows * factors[:, None], 0.0)
 
 
 class NoiseSource:

@@ -1,8 +1,8 @@
 """The sound mechanism: shards are drawn each on its own, and the sum of their gradients is clipped and noised once.
 
 A record sits in one shard, so it can move one row alone, and a shard's networks remember its own draws only: the case
-that the sound count of a Poisson "sum" covers with hidden state (docs/privacy.md). The drawn shards' networks train as
-one batch.
+that the sound count of a Poisson "sum" covers with hidden state (docs/privacy.md). The drawn shards' networks train in
+stacks in which each has its own place, so that nothing of a row follows from which other shards are drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Release
 from methods.core.rng import named_rng
 from methods.core.sharded.interface import RELEASE, Mechanism, Players
-from methods.core.sharded.stacks import NetworkBatch, NetworkStore, at_once
+from methods.core.sharded.stacks import NetworkBatch, Stack, StackedStore, at_once
 from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
 
@@ -59,8 +59,8 @@ class PoissonShards(Mechanism):
             state="hidden",
         )  # fmt: skip
 
-    def networks(self, build: Callable[[], nn.Module], warm_start: Path | None = None) -> NetworkStore:
-        return NetworkStore(build, self.hp.num_shards, self.hp.critic_learning_rate)
+    def networks(self, build: Callable[[], nn.Module], warm_start: Path | None = None) -> StackedStore:
+        return StackedStore(build, self.hp.num_shards, self.hp.critic_learning_rate)
 
     def new(self, build: Callable[[], nn.Module]) -> NetworkBatch:
         return NetworkBatch.copies(build(), 1, self.hp.critic_learning_rate)
@@ -76,11 +76,13 @@ class PoissonShards(Mechanism):
         shared = players.public_phase(t, grant.release.name, named_rng(rng.initial_seed(), "shared phase"))
 
         def rows() -> Iterator[torch.Tensor]:
-            for shards in at_once(drawn, self.device):
-                rngs = [shard_rng(rng, shard) for shard in shards.tolist()]
-                step = PoissonStep(sent(shards, self.device), self.shards[shards], data, grant, rngs, pool, shared)
+            for stack in at_once(drawn, self.device):
+                rngs = [shard_rng(rng, shard) for shard in stack.numbers.tolist()]
+                records, shards = self.shards[stack.numbers], stack.to(self.device)
+                step = PoissonStep(shards, records, data, grant, rngs, pool, shared)
                 critics = players.train_critics(step)
-                yield players.shard_gradients(t, critics, fakes.detach(), labels, step).flatten(1)
+                gradients = players.shard_gradients(t, critics, fakes.detach(), labels, step)
+                yield gradients[shards.places].flatten(1)
 
         total = grant.sum(rows(), fakes.numel(), self.device)
         # By the expected number: the one that was drawn is a secret.
@@ -98,14 +100,14 @@ def shard_rng(rng: torch.Generator, shard: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class PoissonStep:
-    """What one step may do with some of the shards that it drew; see `interface.ShardStep`.
+    """What one step may do with a stack of the M shards that it drew; see `interface.ShardStep`.
 
-    `shards` int64 [M] are their numbers, on the device, `records` int64 [M, size] their records, on the CPU, `rngs` a
-    generator for each of them, of `shard_rng`; `fakes` [classes * FAKES_PER_CLASS, C, H, W] are current fakes whose
+    `shards` are their numbers, on the device, `records` int64 [M, size] their records, on the CPU, `rngs` a generator
+    for each of them, of `shard_rng`; `fakes` [classes * FAKES_PER_CLASS, C, H, W] are current fakes whose
     labels are 0 .. classes - 1, again and again.
     """
 
-    shards: torch.Tensor
+    shards: Stack
     records: torch.Tensor
     data: PrivateData
     grant: Grant
@@ -144,4 +146,4 @@ class PoissonStep:
 
     def copies(self, networks: NetworkBatch) -> NetworkBatch:
         """Returns a copy of the one network for each shard."""
-        return networks.repeated(len(self.shards))
+        return networks.repeated(len(self.records))

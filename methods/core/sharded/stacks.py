@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,14 @@ from torch.func import functional_call, vmap
 
 from methods.core.optimisers import BETAS
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.transfers import sent
 from methods.core.speed.written_gradients import Parts
 
 _EPSILON = 1e-8
 # How torch's parametrisation names what it keeps of a layer.
 _RAW, _U, _V = (f".parametrizations.weight.{name}" for name in ("original", "0._u", "0._v"))
-# Networks in work at a time: more do not run faster on a processor, and a GPU's memory bounds them.
-_AT_ONCE = {"cpu": 16, "cuda": 128}
+# Networks of a stack: more do not run faster on a processor, and leave more places empty.
+_AT_ONCE = {"cpu": 4, "cuda": 16}
 # Generators of a stack by convolutions in groups, or one by one, which a processor does faster.
 _GROUPED = {"cpu": False, "cuda": True}
 
@@ -201,12 +202,13 @@ class NetworkStore:
         parts = ({name: value[which] for name, value in values.items()} for values in self._all.values())
         return NetworkBatch(self._network, *parts, self._updates[which], self._learning_rate)
 
-    def put(self, which: torch.Tensor, networks: NetworkBatch) -> None:
-        """Stores `networks` as the networks `which` int64 [M]."""
+    def put(self, which: torch.Tensor, networks: NetworkBatch, places: torch.Tensor | None = None) -> None:
+        """Stores `networks` as the networks `which` int64 [M]; `places` int64 [M]: of more of them, those there."""
+        chosen = slice(None) if places is None else places
         for kind, values in self._all.items():
             for name, value in values.items():
-                value[which] = getattr(networks, kind)[name].detach()
-        self._updates[which] = networks.updates
+                value[which] = getattr(networks, kind)[name].detach()[chosen]
+        self._updates[which] = networks.updates[chosen]
 
     def state(self) -> dict[str, Any]:
         """Returns all weights and Adam states, for a checkpoint."""
@@ -218,7 +220,46 @@ class NetworkStore:
         self._updates = state["updates"]
 
 
-def at_once(which: torch.Tensor, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yields the parts of `which` int64 [M] that fit in work together on `device`; none for an empty one."""
-    if len(which):
-        yield from which.split(_AT_ONCE[device.type])
+class Stack(NamedTuple):
+    """Which of N networks work together.
+
+    Attributes:
+        numbers: int64 [S], the network at each place.
+        places: int64 [n], n from 1 to S: those of distinct networks. At the others one of these works as well, to fill
+            the stack up, and what becomes of it is let go.
+    """
+
+    numbers: torch.Tensor
+    places: torch.Tensor
+
+    def to(self, device: torch.device) -> Stack:
+        """Returns the same on a device."""
+        return Stack(*(sent(part, device) for part in self))
+
+
+class StackedStore(NetworkStore):
+    """The same for networks that are taken by `at_once`."""
+
+    def take(self, which: Stack) -> NetworkBatch:
+        """Returns copies of the stack's networks, one for each place."""
+        return super().take(which.numbers)
+
+    def put(self, which: Stack, networks: NetworkBatch) -> None:
+        """Stores the networks at the stack's places that count."""
+        super().put(which.numbers[which.places], networks, which.places)
+
+
+def at_once(which: torch.Tensor, device: torch.device) -> Iterator[Stack]:
+    """Yields the networks `which` int64 [M], distinct, in stacks that suit the device; none where there are none.
+
+    All stacks have one size S, and network i stands at place i mod S: the last bits of what a network computes follow
+    from size and place, and learning makes much of last bits. So they do not follow from which others are there.
+    """
+    size = _AT_ONCE[device.type]
+    waiting = [which[which % size == place].tolist() for place in range(size)]
+    while any(waiting):
+        places = [place for place in range(size) if waiting[place]]
+        taken = torch.tensor([waiting[place].pop(0) for place in places])
+        numbers = taken[:1].repeat(size)
+        numbers[places] = taken
+        yield Stack(numbers, torch.tensor(places))
