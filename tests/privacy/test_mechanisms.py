@@ -68,11 +68,14 @@ def test_the_declared_sensitivity_is_reached():
     assert float((rows[0] - rows[1]).norm()) == pytest.approx(a_release().sensitivity, rel=1e-5)
 
 
-@pytest.mark.parametrize(("count", "width"), [(60_000, 40), (1_000_000, 5)])
-def test_one_of_many_records_moves_a_sum_of_all_by_the_sensitivity_and_no_rounding_more(count, width, monkeypatch):
+@pytest.mark.parametrize(
+    ("count", "width", "draws"),
+    [(60_000, 40, {}), (1_000_000, 5, {}), (3_000, 784, dict(sampling="poisson", rate=0.5))], ids=str
+)  # fmt: skip
+def test_one_of_many_records_moves_a_sum_by_the_sensitivity_and_no_rounding_more(count, width, draws, monkeypatch):
     sums = []
     monkeypatch.setattr(Grant, "_noisy", lambda grant, total: sums.append(total.double()) or total)
-    release = a_release(bounded="sum", rows=count)
+    release = a_release(bounded="sum", rows=count, **draws)
     rows = torch.randn(1, width, generator=torch.Generator().manual_seed(1))
     for record in (rows, -rows):
         chunks = [record, *rows.expand(count - 1, width).split(997)]

@@ -94,7 +94,7 @@ class Grant:
         Raises as `rows` does.
         """
         release = self._claim("sum")
-        total = None if width is None else torch.zeros(width, device=device)
+        total = None if width is None else torch.zeros(width, dtype=torch.float64, device=device)
         count, precision = 0, torch.float32
         for rows in chunks:
             count += len(rows)
@@ -103,7 +103,7 @@ class Grant:
             precision = clipped.dtype
             # Rounding grows with the rows, and there may be millions where all records are summed: in 32 bits one
             # record then moves the sum by more than the sensitivity.
-            part = clipped.sum(0, dtype=torch.float64 if release.sampling == "all" else None)
+            part = clipped.sum(0, dtype=torch.float64)
             total = part if total is None else total + part
         if total is None:
             raise ValueError(f"release {release.name}: an empty sum needs its width")
