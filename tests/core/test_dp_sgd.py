@@ -168,6 +168,14 @@ def test_in_half_precision_what_is_summed_is_what_was_clipped() -> None:
         assert float(released.double().norm()) == pytest.approx(BOUND, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [2, 9, 33])
+def test_in_half_precision_a_record_moves_the_sum_by_its_own_row_alone(size: int) -> None:
+    """Kernels are chosen by the size of a batch: were the others' digits to follow from it, they would move as well."""
+    batch = torch.randn(size, 160, generator=named_rng(0, "x")) * 10
+    sums = [convolutions_released(rows, autocast_losses, True)[1] for rows in (batch, batch[1:], batch[:1])]
+    torch.testing.assert_close(sums[0] - sums[1], sums[2], rtol=0, atol=1e-4 * CLIP)
+
+
 def test_the_norm_of_a_convolution_holds_where_its_terms_cancel() -> None:
     # Few places, so that Gram matrices are the cheaper form; equal patches, and deltas whose sum is nearly nothing.
     layer = nn.Conv2d(64, 128, 3)

@@ -38,8 +38,9 @@ NOT_COVERED = (
     "What the training machine shows of itself, such as running time, memory and power, and anyone who watched it or"
     " has access to it.",
     "Scores or statistics of the original pictures that are published elsewhere.",
-    "Floating point: noise is a normal number rounded to a public grid, not an exact discrete Gaussian. The difference"
-    " is about 2^-38 of epsilon for each coordinate of each answer (docs/privacy.md, \"What no count covers\").",
+    "Floating point: noise is a normal or Laplace number rounded to a public grid, not one of an exact discrete law."
+    " The difference is about 2^-38 of epsilon for each coordinate of each Gaussian answer, and up to 2^-41 of delta"
+    " for each Laplace one (docs/privacy.md, \"What no count covers\").",
     "Errors in the code: it is tested and audited, not verified.",
 )  # fmt: skip
 
