@@ -90,6 +90,9 @@ def test_the_runs_are_those_of_the_presets_in_the_order_of_the_session(capsys: p
     assert len({folder for folder in folders if folder.startswith("long/")}) == 8
     assert all("--paper" in arguments for folder, _, arguments in rows if folder.split("/")[3] in ("dpac", "gs_wgan"))
     assert all("--over-budget" in arguments for folder, _, arguments in rows if "as_released" in folder)
+    # A card has room for teachers in 32 bits; the processor would draw the rounding of 16.
+    assert all("teacher_memory=fp32" in arguments for folder, _, arguments in rows if folder.startswith("long/"))
+    assert not any("teacher_memory" in arguments for folder, _, arguments in rows if folder.startswith("paper/"))
 
 
 def test_another_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
