@@ -32,7 +32,7 @@ from workflow.common.handover import BEGUN, ENDED, LENGTH, THREADS, VARIABLE
 # What the commands of a package import that takes long. Training has a server of its own, for the memory that a run
 # reports is that of its process: it must not hold what only scores need.
 LIBRARIES: Mapping[str, Sequence[str]] = {
-    "methods": ("torch", "torch._dynamo", "yaml"),
+    "methods": ("torch", "torch._dynamo", "yaml", "dp_accounting"),
     "evaluation": (
         *("torch", "torch._dynamo", "yaml", "pandas", "scipy.linalg", "scipy.stats", "sklearn.neural_network"),
         "torch_fidelity",

@@ -202,12 +202,17 @@ def test_a_row_whose_command_broke_does_not_end_the_others(tmp_path, monkeypatch
 def test_a_search_from_the_command_line_writes_its_results_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search, "prepare", lambda *_: None)
     place, limits = always(500), set()
-    monkeypatch.setattr(Place, "run", lambda self, *others: limits.add(self.limit) or place.run(*others))
+
+    def kept(self: Place, *others) -> Outcome:
+        limits.add((self.limit, self.train_limit))
+        return place.run(*others)
+
+    monkeypatch.setattr(Place, "run", kept)
     arguments = ["search", "--rows", "dp_ntk,dp_gauss", "--cores", "2", "--out", str(tmp_path)]
     assert tune.main(arguments) == 0
     # 40 minutes are 2,400 s: one trial of four runs is 2,000 of them.
     assert len(place.tried) == 8 and len(trials.read(tmp_path / "trials.csv")) == 8
-    assert limits == {60 * CONFIG.tuning["run_minutes"]}
+    assert limits == {(60 * CONFIG.tuning["run_minutes"], CONFIG.tuning["train_seconds"])}
     assert tune.main(arguments) == 0 and len(place.tried) == 8
     assert tune.main([*arguments, "--minutes", "67"]) == 0 and len(place.tried) == 16
     with locked(tmp_path):
@@ -310,6 +315,15 @@ def test_each_command_has_what_those_before_it_left_and_a_warm_start_an_hour(tmp
         ("plan", 90), ("warm-start", 3600), ("train", 80), ("sample", 70), ("evaluation.utility", 60)
     ]  # fmt: skip
     assert found == Outcome(SCORED, 50, 0.75)
+
+
+def test_a_training_has_seconds_of_its_own_that_no_other_command_is_held_to(tmp_path):
+    gan, timed = row("gs_wgan"), Timed(30)
+    found = Place(tmp_path, CONFIG, 200, 0, train_limit=40).run(gan, 0, CELLS[0], gan.before, timed)
+    assert dict(timed.run)["train"] == 40 and {name for name, limit in timed.run if limit <= 40} == {"train"}
+    assert found.outcome == SCORED
+    found = Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 0, CELLS[0], gan.before, Timed(30))
+    assert found == Outcome(OVER_TIME, 90, None)
 
 
 def test_a_run_that_had_more_than_its_seconds_when_it_ended_is_out(tmp_path):

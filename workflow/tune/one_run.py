@@ -30,8 +30,9 @@ SCORE = "g2r_cnn"
 # Before it replaces the shell: a command that has had its seconds of a core is ended by the system.
 _LIMITED = 'ulimit -t "$1" && shift && exec "$@"'
 _MISUSE = 2
+TRAINING = ["methods", "train"]
 # The commands that say no to settings which do not go together, or with the machine's memory.
-REFUSING = (["methods", "plan"], ["methods", "train"])
+REFUSING = (["methods", "plan"], TRAINING)
 # Made once for all trials of a row, and in the preset for several rows: it counts as a row's time, not as a run's.
 SHARED, LONGEST = ["methods", "warm-start"], 3600.0
 RUNS = "runs"
@@ -91,7 +92,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a search works, on which protocol, and for how many seconds of a core at most on one run.
+    """Where a search works, on which protocol, and for how many seconds of a core at most on one run and its training.
 
     A warm start is no part of these: it is there before all runs that begin with it.
     """
@@ -100,6 +101,7 @@ class Place:
     config: Config
     limit: float
     seed: int
+    train_limit: float = math.inf
 
     def data(self, dataset: str) -> Path:
         """Returns the folder of a prepared data set."""
@@ -119,15 +121,14 @@ class Place:
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out / RUNS))
         taken = shared = 0.0
         for arguments in self._commands(row, cell, settings, folder):
-            shares = arguments[:2] == SHARED
-            limit = LONGEST if shares else self.limit - (taken - shared)
+            limit = self._limit(arguments, taken - shared)
             code, seconds = commands.seconds(arguments, log, limit)
             taken += seconds
-            if shares:
+            if arguments[:2] == SHARED:
                 shared += seconds
-            if code == 0 and taken - shared <= self.limit:
+            if code == 0 and seconds <= limit:
                 continue
-            if taken - shared >= self.limit - 1 or (shares and seconds >= limit - 1):
+            if seconds >= limit - 1:
                 return self._ended(folder, OVER_TIME, taken)
             # The first trial's settings are the preset's: refused, they tell of the machine or the data.
             if trial and code == _MISUSE and arguments[:2] in REFUSING:
@@ -135,6 +136,13 @@ class Place:
             raise Failed(f"{name}: python -m {arguments[0]} ended with code {code}; see {log}")
         score = read_object(folder / "utility.json", "utility.json").get(SCORE)
         return self._ended(folder, SCORED, taken, score)
+
+    def _limit(self, arguments: list[str], taken: float) -> float:
+        """Returns the seconds of a core that a command of a run may have, after others that took so many."""
+        if arguments[:2] == SHARED:
+            return LONGEST
+        left = self.limit - taken
+        return min(left, self.train_limit) if arguments[:2] == TRAINING else left
 
     def _ended(self, folder: Path, outcome: str, seconds: float, score: float | None = None) -> Outcome:
         shutil.rmtree(folder)

@@ -162,7 +162,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"no row of {arguments.rows or arguments.preset} is tried on {arguments.cells}")
     budget = 60 * (arguments.minutes or config.tuning["core_minutes"])
     out = arguments.out or Path("results", f"tuning-{arguments.preset}")
-    place = Place(out, config, 60 * config.tuning["run_minutes"], arguments.seed)
+    longest = 60 * config.tuning["run_minutes"]
+    place = Place(out, config, longest, arguments.seed, config.tuning["train_seconds"])
     with locked(out):
         book = Book(out / "trials.csv", tried, cells, budget, arguments.seed)
         book.cores = arguments.cores
