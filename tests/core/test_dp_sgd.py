@@ -295,6 +295,23 @@ def test_gradients_beyond_the_clip_end_at_it_on_average_to_seven_digits(tmp_path
 
 
 @pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("clip", [0.5, 1e-5, 1e-9])
+def test_no_row_ends_above_the_clip_however_near_it_is_to_the_largest_float(clip: float) -> None:
+    """Single precision has few digits for the factors of such rows, and none for those of the longest."""
+    with seeded(0, "few places"):
+        # Norms of so few places come from Gram matrices, in double precision, and do not overflow.
+        model = nn.Sequential(nn.Conv2d(64, 128, 3, bias=False), nn.Flatten())
+    declared = dataclasses.replace(release(0.0), clip=clip)
+    optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters(), lr=1.0), declared, 1)
+    optimizer._optimizer.original_optimizer.step = lambda: norms.append(float(model[0].weight.grad.double().norm()))
+    image, norms = torch.rand(1, 64, 4, 4, generator=named_rng(0, "x")), []
+    for size in torch.logspace(10, 35, 60):
+        grant = Grant(declared, NoiseSource(b"0"), 1)
+        optimizer.step(grant, lambda network, rows: network(rows).sum(1), image * size)
+    assert clip * (1 - 1e-3) < max(norms) <= clip
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("seed", range(8))
 def test_no_row_of_any_size_ends_above_the_clip(half: bool, seed: int) -> None:

@@ -26,6 +26,8 @@ with warnings.catch_warnings():
 _GRAM_COST = 4
 # Gradients that a processor's cache holds.
 _AT_ONCE = 32
+# A smaller factor, or its product with a derivative, may have few digits, and a row clipped by it end above its clip.
+_LEAST_FACTOR = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
 
 
 class OneBackwardPass(GradSampleModuleFastGradientClipping):
@@ -43,23 +45,25 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
     ) -> None:
         """Adds each row's gradient, clipped and times `weight`, to the parameters' `grad`; non-finite ones are zero.
 
-        Raises ValueError for a layer that was not called exactly once.
+        So are those more than 1e31 times as long as the clip. Raises ValueError for a layer that was not called exactly
+        once.
         """
         while len(batch):
             values, gradients = self._gradients(losses, batch)
             factors = self.get_clipping_coef()
             finite = torch.isfinite(self.per_sample_gradient_norms) & torch.isfinite(values)
+            kept = finite & ~(factors < _LEAST_FACTOR)
             if batch.device.type != "cpu":
                 # To ask whether any is not would wait for the device, and emptying rows takes it next to no time.
                 for gradient in gradients:
-                    gradient.without(~finite).add_sum(weight * factors.where(finite, 0.0))
+                    gradient.without(~kept).add_sum(weight * factors.where(kept, 0.0))
                 return
-            if finite.all():
+            if kept.all():
                 for gradient in gradients:
                     gradient.add_sum(weight * factors)
                 return
             # A factor of 0 would not do: 0 times inf is not zero in the sum.
-            batch = batch[finite]
+            batch = batch[kept]
 
     def add_hooks(self, **_: Any) -> None:
         """Hooks every layer with parameters."""
