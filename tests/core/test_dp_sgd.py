@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,25 @@ def test_of_equal_records_one_moves_the_sum_by_no_more_than_the_clip_however_man
         for rows in (count, count - 1):
             setup.released(record.expand(rows, 784))
     moved = [float((with_it - without).norm()) for with_it, without in zip(sums[::2], sums[1::2], strict=True)]
+    assert CLIP * (1 - 4e-4) < min(moved) <= max(moved) <= CLIP
+
+
+@pytest.mark.parametrize("chunk", [0, 8])
+def test_units_that_stand_at_zero_do_not_switch_by_how_many_records_there_are(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were last digits to follow from the number of rows, one record would move the others' gradients."""
+    sums: list[torch.Tensor] = []
+    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
+    setup, record = Setup(tmp_path), torch.rand(1, 784, generator=named_rng(0, "record"))
+    with seeded(0, "wide"):
+        model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 1))
+    with torch.no_grad():
+        model[0].bias -= model[0](record.repeat(chunk or 64, 1))[0]
+    setup.optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters()), setup.release, 1, chunk)
+    for rows in range(1, 34):
+        setup.released(record.repeat(rows, 1), lambda network, rows: 1e4 * network(rows).squeeze(1))
+    moved = [float((after - before).norm()) for before, after in itertools.pairwise(sums)]
     assert CLIP * (1 - 4e-4) < min(moved) <= max(moved) <= CLIP
 
 
