@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,25 @@ def test_of_equal_records_one_moves_the_sum_by_no_more_than_the_clip_however_man
         for rows in (count, count - 1):
             setup.released(record.expand(rows, 784))
     moved = [float((with_it - without).norm()) for with_it, without in zip(sums[::2], sums[1::2], strict=True)]
+    assert CLIP * (1 - 4e-4) < min(moved) <= max(moved) <= CLIP
+
+
+@pytest.mark.parametrize("chunk", [0, 8])
+def test_units_that_stand_at_zero_do_not_switch_by_how_many_records_there_are(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were last digits to follow from the number of rows, one record would move the others' gradients."""
+    sums: list[torch.Tensor] = []
+    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
+    setup, record = Setup(tmp_path), torch.rand(1, 784, generator=named_rng(0, "record"))
+    with seeded(0, "wide"):
+        model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 1))
+    with torch.no_grad():
+        model[0].bias -= model[0](record.repeat(chunk or 64, 1))[0]
+    setup.optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters()), setup.release, 1, chunk)
+    for rows in range(1, 34):
+        setup.released(record.repeat(rows, 1), lambda network, rows: 1e4 * network(rows).squeeze(1))
+    moved = [float((after - before).norm()) for before, after in itertools.pairwise(sums)]
     assert CLIP * (1 - 4e-4) < min(moved) <= max(moved) <= CLIP
 
 
@@ -292,6 +312,23 @@ def test_gradients_beyond_the_clip_end_at_it_on_average_to_seven_digits(tmp_path
     # A single one is rounded in its seventh digit; twice a clip's 1e-6 would show in the mean.
     assert sum(norms) / len(norms) == pytest.approx(1.0, abs=1e-7)
     assert max(norms) < 1 + 5e-7
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("clip", [0.5, 1e-5, 1e-9])
+def test_no_row_ends_above_the_clip_however_near_it_is_to_the_largest_float(clip: float) -> None:
+    """Single precision has few digits for the factors of such rows, and none for those of the longest."""
+    with seeded(0, "few places"):
+        # Norms of so few places come from Gram matrices, in double precision, and do not overflow.
+        model = nn.Sequential(nn.Conv2d(64, 128, 3, bias=False), nn.Flatten())
+    declared = dataclasses.replace(release(0.0), clip=clip)
+    optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters(), lr=1.0), declared, 1)
+    optimizer._optimizer.original_optimizer.step = lambda: norms.append(float(model[0].weight.grad.double().norm()))
+    image, norms = torch.rand(1, 64, 4, 4, generator=named_rng(0, "x")), []
+    for size in torch.logspace(10, 35, 60):
+        grant = Grant(declared, NoiseSource(b"0"), 1)
+        optimizer.step(grant, lambda network, rows: network(rows).sum(1), image * size)
+    assert clip * (1 - 1e-3) < max(norms) <= clip
 
 
 @pytest.mark.usefixtures("either_way")

@@ -26,6 +26,8 @@ with warnings.catch_warnings():
 _GRAM_COST = 4
 # Gradients that a processor's cache holds.
 _AT_ONCE = 32
+# A smaller factor, or its product with a derivative, may have few digits, and a row clipped by it end above its clip.
+_LEAST_FACTOR = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
 
 
 class OneBackwardPass(GradSampleModuleFastGradientClipping):
@@ -39,27 +41,34 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
         self.disable_hooks()
 
     def add_clipped(
-        self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor, weight: float
+        self,
+        losses: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        batch: torch.Tensor,
+        weight: float,
+        fewest: int = 1,
     ) -> None:
         """Adds each row's gradient, clipped and times `weight`, to the parameters' `grad`; non-finite ones are zero.
 
-        Raises ValueError for a layer that was not called exactly once.
+        So are those more than 1e31 times as long as the clip. At least `fewest` rows pass the network: copies of the
+        first, which count as nothing, fill up what is missing. Raises ValueError for a layer that was not called
+        exactly once.
         """
         while len(batch):
-            values, gradients = self._gradients(losses, batch)
+            values, gradients = self._gradients(losses, batch, fewest)
             factors = self.get_clipping_coef()
             finite = torch.isfinite(self.per_sample_gradient_norms) & torch.isfinite(values)
+            kept = finite & ~(factors < _LEAST_FACTOR)
             if batch.device.type != "cpu":
                 # To ask whether any is not would wait for the device, and emptying rows takes it next to no time.
                 for gradient in gradients:
-                    gradient.without(~finite).add_sum(weight * factors.where(finite, 0.0))
+                    gradient.without(~kept).add_sum(weight * factors.where(kept, 0.0))
                 return
-            if finite.all():
+            if kept.all():
                 for gradient in gradients:
                     gradient.add_sum(weight * factors)
                 return
             # A factor of 0 would not do: 0 times inf is not zero in the sum.
-            batch = batch[finite]
+            batch = batch[kept]
 
     def add_hooks(self, **_: Any) -> None:
         """Hooks every layer with parameters."""
@@ -75,12 +84,13 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
             self._calls.append((layer, inputs[0].detach(), output))
 
     def _gradients(
-        self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor
+        self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor, fewest: int
     ) -> tuple[torch.Tensor, list[LayerGradients]]:
         """Returns the losses [B] and each layer's per-example gradients; their norms are for `get_clipping_coef`."""
+        rows = len(batch)
         self.enable_hooks()
         try:
-            values = losses(self, batch)
+            values = losses(self, _filled_up(batch, fewest))
         finally:
             self.disable_hooks()
             calls, self._calls = self._calls, []
@@ -90,10 +100,11 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
         # Of the outputs alone: with a bias, torch computes the sum of its weight's gradients, which nobody reads.
         derivatives = torch.autograd.grad(values.sum(), outputs)
         with torch.no_grad():
-            gradients = [LayerGradients(*call) for call in zip(layers, inputs, derivatives, strict=True)]
+            calls = zip(layers, inputs, derivatives, strict=True)
+            gradients = [LayerGradients(layer, seen[:rows], by_output[:rows]) for layer, seen, by_output in calls]
             for of_layer in gradients:
                 of_layer.store_norms()
-        return values.detach(), gradients
+        return values.detach()[:rows], gradients
 
 
 class LayerGradients:
@@ -172,6 +183,12 @@ class LayerGradients:
         if self._folding:
             return folded_norms(*self._folding)
         return gram_norms(self._patches, self._deltas)
+
+
+def _filled_up(batch: torch.Tensor, fewest: int) -> torch.Tensor:
+    """Returns `fewest` rows or more: those of a batch [B, ...], B above 0, and then copies of the first."""
+    missing = fewest - len(batch)
+    return torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing > 0 else batch
 
 
 def owns_parameters(layer: nn.Module) -> bool:
