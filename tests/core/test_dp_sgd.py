@@ -98,13 +98,18 @@ def test_many_rows_are_all_summed_once(tmp_path: Path, monkeypatch: pytest.Monke
         torch.testing.assert_close(released, clipped_by_hand(batch), rtol=1e-4, atol=1e-6)
 
 
+def noiseless_sums(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Returns a list to which each sum that a grant is asked to noise is added, in double precision."""
+    sums: list[torch.Tensor] = []
+    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
+    return sums
+
+
 @pytest.mark.parametrize("count", [600, 20_000])
 def test_of_equal_records_one_moves_the_sum_by_no_more_than_the_clip_however_many_they_are(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sums: list[torch.Tensor] = []
-    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
-    setup = Setup(tmp_path)
+    sums, setup = noiseless_sums(monkeypatch), Setup(tmp_path)
     with seeded(0, "wide"):
         model = nn.Linear(784, 1)
     setup.optimizer = dp_sgd.PrivateOptimizer(model, torch.optim.SGD(model.parameters()), setup.release, 1)
@@ -121,9 +126,8 @@ def test_units_that_stand_at_zero_do_not_switch_by_how_many_records_there_are(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were last digits to follow from the number of rows, one record would move the others' gradients."""
-    sums: list[torch.Tensor] = []
-    monkeypatch.setattr(Grant, "noise", lambda grant, total: sums.append(total.double()) or 0 * total)
-    setup, record = Setup(tmp_path), torch.rand(1, 784, generator=named_rng(0, "record"))
+    sums, setup = noiseless_sums(monkeypatch), Setup(tmp_path)
+    record = torch.rand(1, 784, generator=named_rng(0, "record"))
     with seeded(0, "wide"):
         model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 1))
     with torch.no_grad():
