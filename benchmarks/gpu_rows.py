@@ -21,7 +21,7 @@ _TEACHERS = ("datalens_paper", "g_pate_paper", "datalens_as_released", "g_pate_a
 # Part: its preset, and its runs in their order, first on one data set, then on the other.
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "paper": ("paper", ("dpac", "gs_wgan", "dpac_scatter", "dpac_sound")),
-    "teachers": ("long", _TEACHERS),
+    "teachers": ("teachers", _TEACHERS),
 }
 # Memory that a card has; the processor would draw noise for nine gigabytes of rounding in every round.
 _OF_A_CARD = {"teacher_memory": "fp32"}

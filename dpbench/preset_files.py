@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name in names:
             print(", ".join(filter(None, [f"{name}: {_file(name)}", about(_text(name))])))
     elif arguments.preset in names:
-        content = merging.mapping(_file(arguments.preset))
+        content = merging.shipped_content(arguments.preset)
         for run, entry in content["runs"].items():
             print(f"{run}: method {(entry or {}).get('method', run)}")
     else:

@@ -120,7 +120,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.preset not in merging.names():
         raise unknown("preset", arguments.preset, merging.names(), merging.PRESET_HINT)
-    stated = merging.mapping(merging.FOLDER / f"{arguments.preset}.yaml")["protocol"]
+    stated = merging.shipped_content(arguments.preset)["protocol"]
     shared = {key: value for key, value in stated.items() if key != "per_dataset"}
     return {**shared, **(json_or_path(arguments.protocol, "--protocol") if arguments.protocol else {})}
 

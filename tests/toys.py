@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from evaluation.protocol import Protocol
 from methods.commands import release
@@ -19,7 +18,7 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec
 from methods.core.runs import train
-from workflow import datasets, presets
+from workflow import datasets, merging, presets
 from workflow.common.contracts import LabelledImages
 from workflow.grid import Config
 
@@ -114,6 +113,6 @@ def copied_sources(folder: Path) -> Path:
 def shipped(preset: str) -> Config:
     """Returns the configuration of a preset as it is shipped; one without data sets gets a set of pictures."""
     keys = [field.name for field in dataclasses.fields(Protocol)]
-    held = yaml.safe_load((presets.FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"))["datasets"]
+    held = merging.shipped_content(preset)["datasets"]
     own = {} if held else {"datasets": {"pictures": {"folder": "pictures"}}}
     return presets.load({"preset": preset, **own}, datasets=datasets.NAMES, methods=registry, protocol_keys=keys)

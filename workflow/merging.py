@@ -65,42 +65,70 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     """
     datasets = list(datasets)
     name, extends, source = _names(layers, folder)
-    path = folder / f"{extends or name}.yaml"
-    preset = mapping(path)
-    chosen = folder / TUNED / path.name
-    if tuned and chosen.exists():
-        layers = [Layer(f"{TUNED}/{path.name}", _of_rows(mapping(chosen), preset)), *layers]
-    for layer in [Layer(path.name, preset), *layers]:
+    preset, *above = shipped_layers(extends or name, folder, tuned)
+    for layer in layers:
         check_keys(layer.values, layer.source)
-    layers = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
-    weakest = Layer(path.name, {key: value for key, value in preset.items() if key != "datasets" or not _given(layers)})
+    given = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
+    replaced = {"datasets"} if any("datasets" in layer.values for layer in given) else set()
+    weakest = Layer(preset.source, {key: value for key, value in preset.values.items() if key not in replaced})
 
     def origin(*keys: Any) -> str:
-        return nearest_origin(keys, [weakest, *layers], source)
+        return nearest_origin(keys, [weakest, *above, *given], source)
 
-    content = settled(override(preset, layers, datasets) | {"preset": name}, origin)
+    content = settled(override(preset.values, [*above, *given], datasets) | {"preset": name}, origin)
     _check_schema(content, origin)
     pinned = reproducible_layer(content, origin)
-    content, layers = override(content, [pinned], datasets), [*layers, pinned]
+    content = override(content, [pinned], datasets)
     entries, own = read_datasets(content["datasets"], datasets, origin)
-    if own and extends is None and preset.get("datasets"):
+    if own and extends is None and preset.values.get("datasets"):
         raise UserError(
             f"data sets of your own ({', '.join(own)}) would mix with preset {name}'s results; write extends: {name} in"
             f" place of preset: {name} and give the configuration a name by preset: NAME"
         )
     content["datasets"] = entries
-    return Merged(name, extends, source, (Layer(f"preset {path.stem}", preset), *layers), content, own, origin)
+    merged = (*map(_listed, [preset, *above]), *given, pinned)
+    return Merged(name, extends, source, merged, content, own, origin)
+
+
+def shipped_layers(name: str, folder: Path = FOLDER, tuned: bool = True) -> list[Layer]:
+    """Returns what a preset is made of, from weak to strong, each called after its file.
+
+    These are the layers of the preset that it extends, if it does, as equal tuning left it; its own file; and what
+    equal tuning chose for it, unless `tuned` is false. The first layer alone says `preset`, by the name asked for.
+
+    Raises UserError for a file that is missing, not YAML, or no mapping of keys that are text.
+    """
+    path = folder / f"{name}.yaml"
+    found = mapping(path)
+    check_keys(found, path.name)
+    below = shipped_layers(found["extends"], folder) if "extends" in found else []
+    own = {key: value for key, value in found.items() if key not in ("extends", "preset")}
+    first, *others = [*below, Layer(path.name, own)]
+    first = Layer(first.source, {**first.values, "preset": name})
+    chosen = folder / TUNED / path.name
+    if tuned and chosen.exists():
+        found = mapping(chosen)
+        source = f"{TUNED}/{path.name}"
+        check_keys(found, source)
+        others.append(Layer(source, _of_rows(found, override(first.values, others, ()))))
+    return [first, *others]
+
+
+def shipped_content(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Returns a preset's content by key, before equal tuning. Raises UserError as `shipped_layers` does."""
+    first, *others = shipped_layers(name, folder, tuned=False)
+    return override(first.values, others, ())
+
+
+def _listed(layer: Layer) -> Layer:
+    """Returns a preset's layer as it is called where settings are listed: by the preset, or by what was tuned."""
+    return layer if layer.source.startswith(TUNED) else Layer(f"preset {Path(layer.source).stem}", layer.values)
 
 
 def _of_rows(chosen: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what equal tuning chose without the rows that the preset has no more, which it would make anew."""
     held = {name: entry for name, entry in (chosen.get("runs") or {}).items() if name in (preset.get("runs") or {})}
     return {**chosen, "runs": held} if "runs" in chosen else dict(chosen)
-
-
-def _given(layers: Iterable[Layer]) -> bool:
-    """Returns whether any layer replaces the preset's data sets."""
-    return any("datasets" in layer.values for layer in layers)
 
 
 def _names(layers: Sequence[Layer], folder: Path) -> tuple[str, str | None, str]:
@@ -139,8 +167,6 @@ def mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of keys, got {type(content).__name__}")
     return content
-
-
 
 
 def _key_path(parts: Iterable[Any]) -> str:

@@ -87,11 +87,11 @@ def test_the_runs_are_those_of_the_presets_in_the_order_of_the_session(capsys: p
     folders = [folder for folder, _, _ in rows]
     assert folders[:3] == [f"paper/runs/mnist/{run}/eps10/seed0" for run in ("dpac", "gs_wgan", "dpac_scatter")]
     assert [folder.split("/")[2] for folder in folders] == (["mnist"] * 4 + ["fashion_mnist"] * 4) * 2
-    assert len({folder for folder in folders if folder.startswith("long/")}) == 8
+    assert len({folder for folder in folders if folder.startswith("teachers/")}) == 8
     assert all("--paper" in arguments for folder, _, arguments in rows if folder.split("/")[3] in ("dpac", "gs_wgan"))
     assert all("--over-budget" in arguments for folder, _, arguments in rows if "as_released" in folder)
     # A card has room for teachers in 32 bits; the processor would draw the rounding of 16.
-    assert all("teacher_memory=fp32" in arguments for folder, _, arguments in rows if folder.startswith("long/"))
+    assert all("teacher_memory=fp32" in arguments for folder, _, arguments in rows if folder.startswith("teachers/"))
     assert not any("teacher_memory" in arguments for folder, _, arguments in rows if folder.startswith("paper/"))
 
 

@@ -191,6 +191,23 @@ def test_each_setting_says_where_it_came_from(folder):
     assert shown["extends"] == "tiny" and shown["methods"]["alpha"]["per_dataset"] == {"celeba": {"width": 2}}
 
 
+def test_every_value_of_a_preset_that_extends_another_is_listed_with_whose_it_is(folder):
+    (folder / "big.yaml").write_text("preset: big\nextends: tiny\nseeds: [5]\nmethods: {alpha: {steps: 50}}\n")
+    merged = merging.read([Layer("--config", {"preset": "big", "epsilons": 3})], SHIPPED, folder)
+    lines = {tuple(part.strip() for part in line.split("#")) for line in with_origins(merged, {}).splitlines()}
+    assert lines >= {
+        ("preset: big", "--config"), ("seeds: [5]", "preset big"), ("steps: 50", "preset big"),
+        ("epsilons: [3]", "--config"), ("num_samples: 100", "preset tiny"),
+    }  # fmt: skip
+    assert merged.extends is None and not [line for line in lines if line[0].startswith("extends")]
+
+
+def test_a_wrong_value_of_a_preset_that_extends_another_is_said_of_its_file(folder):
+    (folder / "big.yaml").write_text("preset: big\nextends: tiny\ndelta: 2\n")
+    with pytest.raises(UserError, match=r"^big\.yaml: delta"):
+        merging.read([Layer("--config", {"preset": "big"})], SHIPPED, folder)
+
+
 def test_one_line_warns_of_own_pictures_that_are_not_public(load):
     loaded = load({"datasets": {**LESIONS, "toys": {"folder": "t", "public": True}, "mnist": {}}})
     warning = unprotected(loaded.own, loaded.datasets)

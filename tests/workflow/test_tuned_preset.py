@@ -245,6 +245,21 @@ def test_what_was_chosen_is_not_where_the_next_search_begins(tmp_path):
     assert presets.load({}, **folder, tuned=False).runs["dp_merf"].hyper["mnist"]["steps"] == 1500
 
 
+def test_a_preset_that_extends_another_has_what_was_chosen_for_that_one_and_may_be_tuned_itself(tmp_path):
+    def steps(**options: bool) -> dict[str, int]:
+        folder = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "folder": tmp_path / "config"}
+        runs = presets.load({"preset": "longer"}, **folder, **options).runs
+        return {name: runs[name].hyper["mnist"]["steps"] for name in ("dp_merf", "dpgan")}
+
+    write_text(tmp_path / "config/tuned/quick.yaml", "methods: {dp_merf: {steps: 7}, dpgan: {steps: 8}}")
+    write_text(tmp_path / "config/longer.yaml", "preset: longer\nextends: quick\nmethods: {dpgan: {steps: 80}}")
+    tuned(tmp_path)
+    assert steps() == {"dp_merf": 7, "dpgan": 80}
+    write_text(tmp_path / "config/tuned/longer.yaml", "methods: {dp_merf: {steps: 70}}\nruns: {gone: {method: dpac}}")
+    assert steps() == {"dp_merf": 70, "dpgan": 80}
+    assert steps(tuned=False) == {"dp_merf": 7, "dpgan": 80}
+
+
 def test_who_runs_it_has_the_last_word_on_what_was_chosen(tmp_path):
     write_text(tmp_path / "config/tuned/quick.yaml", "methods: {dp_merf: {steps: 7}}")
     tuned(tmp_path)

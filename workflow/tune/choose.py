@@ -161,7 +161,7 @@ def _kept(config: Config, run: Run, base: Mapping[str, Any]) -> dict[str, Any]:
 
     They stand above what the method says per data set, which is said again where it differs.
     """
-    said = merging.mapping(merging.FOLDER / f"{config.preset}.yaml")["runs"][run.name] or {}
+    said = merging.shipped_content(config.preset)["runs"][run.name] or {}
     before = {name: registry.hyper(run.method, hyper) for name, hyper in run.hyper.items()}
     first = before[config.tuning["datasets"][0]]
     names = [name for name in base if hasattr(first, name) and name not in said]

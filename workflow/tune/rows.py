@@ -61,7 +61,7 @@ def load(preset: str) -> Config:
 
     Raises UserError for an unknown preset, or one whose file says nothing of tuning.
     """
-    having = [name for name in presets.names() if merging.mapping(presets.FOLDER / f"{name}.yaml").get("tuning")]
+    having = [name for name in presets.names() if merging.shipped_content(name).get("tuning")]
     if preset not in having:
         raise unknown("preset to tune", preset, having, hint="any other that says in its file, under tuning, how")
     options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
