@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from methods.core.runs import finished, generator, outputs, parts, warm_start
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
+from workflow.common import process
 from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
@@ -65,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_seed(parser)
     add_num(parser, "images to draw (default 60000)", 60_000)
-    parser.add_argument("--minutes", type=minutes, help="stop after so long, at exit code 75; the same call continues")
+    stops = "stop after so long, at the end of a step, with exit code 75; the same call continues"
+    parser.add_argument("--minutes", type=minutes, help=stops)
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     add_secret_noise(parser)
     add_machine(parser)
@@ -80,15 +82,18 @@ def run(arguments: argparse.Namespace) -> None:
     device = use_machine(arguments)
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)
-    with _within(arguments.minutes, arguments.out):
-        outputs.restore(arguments.out, plan)
-        if not outputs.is_whole(arguments.out):
+    outputs.restore(arguments.out, plan)
+    if outputs.is_whole(arguments.out):
+        finished.check_record(arguments.out)
+        # However long that takes: they are drawn as a whole, and the next call would be no further.
+        _samples(plan, arguments, device)
+    else:
+        with _within(arguments.minutes, arguments.out) as stop_anywhere:
             digest = read_json(arguments.data / "card.json")["splits"]["train"].get("sha256")
             critics = warm_start.prepared(plan, data, device, arguments.out, digest)
             train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)
-        else:
-            finished.check_record(arguments.out)
-        _samples(plan, arguments, device)
+            stop_anywhere()
+            _samples(plan, arguments, device)
     spent = ", ".join(f"epsilon {cost:.4g} by the {count} count" for count, cost in plan.costs.items()) or "no privacy"
     print(f"{arguments.out}: trained with {spent}; {arguments.num} images, which `join` puts into one file")
 
@@ -117,26 +122,33 @@ def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) ->
 
 
 @contextmanager
-def _within(minutes: float | None, folder: Path) -> Iterator[None]:
-    """Lets training end at a step's end, with a checkpoint, when time is up; a warm start keeps its finished files."""
+def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]:
+    """Ends a block when time is up: at the end of a step, and once what it yields was called, anywhere.
+
+    However short the time, a step of warm start or training is done and kept, so that every call gets on.
+    """
     if minutes is None:
-        yield
+        yield lambda: None
         return
 
     def stop(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    try:
-        timer.start()
-        yield
-    except SystemExit as end:
-        if end.code != 128 + signal.SIGTERM:
-            raise
-        print(f"not finished after {minutes:g} min: the same command continues from {folder}", file=sys.stderr)
-        raise SystemExit(NOT_FINISHED) from None
-    finally:
-        timer.cancel()
-        signal.signal(signal.SIGTERM, before)
+    with process.Signals(signal.SIGTERM) as signals:
+
+        def stop_anywhere() -> None:
+            signal.signal(signal.SIGTERM, stop)
+            signals.stop("")
+
+        timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        try:
+            timer.start()
+            yield stop_anywhere
+        except SystemExit as end:
+            if end.code != 128 + signal.SIGTERM:
+                raise
+            print(f"not finished after {minutes:g} min: the same command continues from {folder}", file=sys.stderr)
+            raise SystemExit(NOT_FINISHED) from None
+        finally:
+            timer.cancel()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 from toys import CPU, TINY_GAN, TOY, toy_records
 
 from methods.core import registry
@@ -13,6 +17,7 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.release import NO_BUDGET
 from methods.core.runs import warm_start
 from methods.core.sharded import half_done, pretraining
+from workflow.common import process
 from workflow.common.errors import UserError
 
 HP = registry.hyper(
@@ -86,6 +91,33 @@ def test_what_is_half_done_from_other_records_is_not_gone_on_from(straight, tmp_
     steps, whole = [], pretraining._train_generators
     monkeypatch.setattr(pretraining, "_train_generators", lambda *given: steps.append(1) or whole(*given))
     assert critics(folder, "other records") == straight
+    assert len(steps) == 8
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_that_is_told_to_end_keeps_every_step_that_it_did(threads, straight, tmp_path, monkeypatch) -> None:
+    steps, whole, before = [], pretraining._train_generators, torch.get_num_threads()
+    note, noted = process.Signals._note, threading.Event()
+
+    def step(*given) -> None:
+        whole(*given)
+        steps.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert noted.wait(60)
+
+    monkeypatch.setattr(pretraining, "_train_generators", step)
+    monkeypatch.setattr(process.Signals, "_note", lambda *given: note(*given) or noted.set())
+    torch.set_num_threads(threads)
+    try:
+        while len(steps) < 8:
+            done = len(steps)
+            noted.clear()
+            with pytest.raises(process.Stopped, match=str(128 + signal.SIGTERM)) as end:
+                critics(tmp_path / "critics")
+            assert len(steps) > done and "keeps what is trained" in end.value.kept
+    finally:
+        torch.set_num_threads(before)
+    assert critics(tmp_path / "critics") == straight
     assert len(steps) == 8
 
 

@@ -130,6 +130,29 @@ def test_a_run_stopped_in_time_goes_on_to_the_same_end(tmp_path, data, monkeypat
     assert ends[0] == ends[1]
 
 
+def test_a_run_whose_time_is_always_up_at_once_gets_on_with_each_call(tmp_path, data, monkeypatch, capsys):
+    settings = {"steps": 3, "warm_start_steps": 2}
+    call(data, tmp_path / "straight", **settings)
+
+    class Timer:
+        def __init__(self, seconds, function, arguments):
+            self.start = lambda: function(*arguments)
+
+        def cancel(self):
+            pass
+
+    monkeypatch.setattr(whole_run.threading, "Timer", Timer)
+    capsys.readouterr()
+    # Two steps of warm start, three of training, what follows the last one, and the samples.
+    for _ in range(6):
+        with pytest.raises(SystemExit, match="75"):
+            call(data, tmp_path / "slots", "--minutes", "0.001", **settings)
+        assert "not finished after 0.001 min: the same command continues" in capsys.readouterr().err
+    assert call(data, tmp_path / "slots", "--minutes", "0.001", **settings) == 0
+    for name in ("generator.safetensors", "samples-000.npz"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "slots" / name).read_bytes()
+
+
 def test_a_finished_run_is_sampled_again_and_never_trained_again(tmp_path, data, monkeypatch):
     call(data, tmp_path / "run")
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,40 @@ VALUES = {
     "tan": (np.tan, [-1.5, 0.3]), "asin": (np.arcsin, [-0.9, 0.3]), "acos": (np.arccos, [-0.9, 0.3]),
     "atan": (np.arctan, [-9.0, 0.3]),
 }  # fmt: skip
+
+
+def matrix() -> torch.Tensor:
+    return torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+
+
+def whole() -> torch.Tensor:
+    return torch.ones(3, dtype=torch.int64)
+
+
+# What is given and what is written into, of all seven functions.
+INTO: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
+    "its own kind": lambda: (matrix(), torch.zeros(2, 3)),
+    "nothing yet": lambda: (matrix(), torch.zeros(0)),
+    "nothing yet, given another order in memory": lambda: (matrix().t(), torch.zeros(0)),
+    "another shape": lambda: (matrix(), torch.zeros(4)),
+    "every other place": lambda: (matrix(), torch.zeros(2, 6)[:, ::2]),
+    "more precise": lambda: (matrix(), torch.zeros(2, 3, dtype=torch.float64)),
+    "less precise": lambda: (matrix().double(), torch.zeros(2, 3, dtype=torch.bfloat16)),
+    "whole numbers": lambda: (matrix(), torch.full((2, 3), 7)),
+    "whole numbers of another shape": lambda: (matrix(), torch.full((4,), 7)),
+    "truth values": lambda: (matrix(), torch.ones(2, 3, dtype=torch.bool)),
+    "whole numbers, given whole numbers": lambda: (whole(), torch.full((3,), 7)),
+    "numbers, given whole numbers": lambda: (whole(), torch.zeros(3, dtype=torch.float64)),
+    "real numbers, given complex ones": lambda: (matrix() + 0j, torch.full((2, 3), 7.0)),
+    "complex numbers, given real ones": lambda: (matrix(), torch.zeros(2, 3, dtype=torch.complex64)),
+    "one place for all": lambda: (matrix(), torch.zeros(1, 1).expand(2, 3)),
+    "one place for all, itself": lambda: (given := torch.full((1, 1), 0.5).expand(2, 3), given),
+    "itself": lambda: (given := matrix(), given),
+    "whole numbers, itself": lambda: (given := whole(), given),
+    "a part of itself": lambda: ((memory := matrix().flatten())[:3], memory[1:4]),
+    "given a kind without such functions": lambda: (matrix().to(torch.float8_e5m2), torch.zeros(2, 3)),
+    "given what learns": lambda: (matrix().requires_grad_(), torch.zeros(2, 3)),
+}
 
 
 def pinned_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -125,6 +162,37 @@ def test_its_gradients_batches_and_kinds_of_numbers_are_torchs(pinned) -> None:
     conjugate = torch.tensor([3 - 4j]).conj()
     assert torch.sqrt(conjugate).tolist() == [2 + 1j] and torch.sqrt(conjugate.imag).tolist() == [2.0]
     assert torch.sqrt(torch.tensor([-1.0])).isnan().all() and torch.log(torch.tensor(0.0)).item() == -np.inf
+
+
+def written(call: Callable[[], torch.Tensor], into: torch.Tensor) -> tuple[list[object], torch.Tensor]:
+    """Returns how a call that writes into a tensor ends and what it warns of, and what the tensor holds then."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            end: object = call() is into
+        except Exception as error:
+            end = f"{type(error).__name__}: {error}"
+    told = [str(one.message).partition("(Triggered")[0] for one in warned]
+    return [end, into.dtype, into.shape, into.stride(), *told], into.detach().clone()
+
+
+def written_by_all(into: str) -> list[tuple[list[object], torch.Tensor]]:
+    """Returns how all functions end that write into another tensor, and into the given one."""
+    found = []
+    for name in torch_threads.ESTIMATED:
+        (x, out), (itself, _) = INTO[into](), INTO[into]()
+        found.append(written(partial(getattr(torch, name), x, out=out), out))
+        found.append(written(getattr(itself, f"{name}_"), itself))
+    return found
+
+
+@pytest.mark.parametrize("into", INTO)
+def test_what_may_be_written_into_and_how_is_torchs(into: str, request: pytest.FixtureRequest) -> None:
+    plain = written_by_all(into)
+    request.getfixturevalue("pinned")
+    for (end, values), (expected_end, expected) in zip(written_by_all(into), plain, strict=True):
+        assert end == expected_end
+        torch.testing.assert_close(values.to(torch.complex128), expected.to(torch.complex128), equal_nan=True)
 
 
 def test_afterwards_torch_computes_by_itself_again() -> None:

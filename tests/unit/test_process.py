@@ -82,6 +82,47 @@ def test_training_that_ctrl_c_ends_at_a_checkpoint_says_so_too(capsys):
     assert end.value.code == 130 and capsys.readouterr().err == f"{process.LINE}\n"
 
 
+@pytest.fixture
+def heard():
+    """What SIGTERM has done outside of any block that notes it, in this order."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    yield came
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_noted_signal_ends_a_block_where_it_asks_for_it_and_says_what_is_kept(heard):
+    with pytest.raises(process.Stopped) as end, process.Signals() as signals:
+        signals.stop("nothing came")
+        signal.raise_signal(signal.SIGTERM)
+        signals.stop("a checkpoint")
+    assert (end.value.code, end.value.kept, heard) == (128 + signal.SIGTERM, "a checkpoint", [])
+
+
+def test_a_signal_that_a_block_does_not_end_by_is_passed_on(heard):
+    with process.Signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert not heard
+    assert heard == [signal.SIGTERM]
+
+
+def test_an_inner_block_knows_what_came_before_it_and_an_outer_one_what_came_in_it(heard):
+    with process.Signals(signal.SIGTERM) as outer:
+        with process.Signals() as inner:
+            signal.raise_signal(signal.SIGTERM)
+        assert inner.received == outer.received == signal.SIGTERM
+        with process.Signals() as inner:
+            assert inner.received == signal.SIGTERM
+    assert heard == [signal.SIGTERM]
+
+
+def test_what_is_ignored_stays_ignored(heard):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with process.Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+    assert not signals.received
+
+
 @pytest.mark.parametrize(
     ("arguments", "stream"),
     [

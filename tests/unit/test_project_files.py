@@ -42,6 +42,12 @@ def test_one_version_and_one_name_everywhere() -> None:
     assert CITATION["title"].startswith(PROJECT["name"])
 
 
+def test_a_version_tells_of_a_subject_in_one_place() -> None:
+    for version in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
+        subjects = re.findall(r"^### (.+)$", version, flags=re.MULTILINE)
+        assert sorted(set(subjects)) == sorted(subjects)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:setuptools.*")
 def test_the_metadata_are_whole_and_valid_and_the_packages_say_that_they_are_typed() -> None:
     found = read_configuration(ROOT / "pyproject.toml", expand=False)

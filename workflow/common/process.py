@@ -32,6 +32,45 @@ class Stopped(SystemExit):
         self.kept = kept
 
 
+class Signals:
+    """Notes signals for a block, in place of what they do elsewhere, so that it ends where it can be gone on from.
+
+    What a block around this one has noted is noted here from the beginning. A block that ends as if no signal had come
+    passes it on: what the signal does elsewhere happens then. What is ignored stays ignored, as in a background job.
+
+    Args:
+        numbers: of the signals; none given: SIGTERM and SIGINT.
+
+    Attributes:
+        received: the number of the last one that came; 0: none did.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers, self.received = numbers or (signal.SIGTERM, signal.SIGINT), 0
+
+    def stop(self, kept: str) -> None:
+        """Raises Stopped, with what is said to be kept, if a signal came."""
+        if self.received:
+            raise Stopped(self.received, kept)
+
+    def _note(self, number: int, _: Any) -> None:
+        self.received = number
+
+    def __enter__(self) -> Signals:
+        heard = (number for number in self._numbers if signal.getsignal(number) is not signal.SIG_IGN)
+        self._before = {number: signal.signal(number, self._note) for number in heard}
+        for around in (getattr(handler, "__self__", None) for handler in self._before.values()):
+            if isinstance(around, Signals):
+                self.received = self.received or around.received
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.received and kind is None:
+            signal.raise_signal(self.received)
+
+
 def interrupted_line(kept: str = "") -> str:
     """Returns the one line with which Ctrl-C ends a command, in place of one that is half drawn on the terminal."""
     line = f"interrupted: {kept}" if kept else LINE

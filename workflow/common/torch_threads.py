@@ -49,8 +49,9 @@ def _pin() -> None:
             warnings.filterwarnings("ignore", message="Warning only once for all operators")
             for name, function in ESTIMATED.items():
                 library.impl(name, functools.partial(_computed, function), "CPU")
-                library.impl(f"{name}_", functools.partial(_in_place, function), "CPU")
-                library.impl(f"{name}.out", functools.partial(_into, function), "CPU")
+                for written in (f"{name}_", f"{name}.out"):
+                    kernel = torch.library.get_kernel(f"aten::{written}", "CPU")
+                    library.impl(written, functools.partial(_written, function, kernel), "CPU", with_keyset=True)
         _overrides.append(library)
 
 
@@ -65,10 +66,12 @@ def _computed(function: Callable[..., Any], x: torch.Tensor) -> torch.Tensor:
     return found.to(kind)
 
 
-def _in_place(function: Callable[..., Any], x: torch.Tensor) -> torch.Tensor:
-    return x.copy_(_computed(function, x))
+def _written(
+    function: Callable[..., Any], kernel: Any, keys: Any, x: torch.Tensor, **out: torch.Tensor
+) -> torch.Tensor:
+    """Writes NumPy's `function` of a tensor over what torch's own kernel wrote, into the tensor itself or into `out`.
 
-
-def _into(function: Callable[..., Any], x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    found = _computed(function, x)
-    return out.resize_(found.shape).copy_(found)
+    So torch decides what may be written where, with its own errors and warnings, and how `out` is resized.
+    """
+    given = x.clone()
+    return kernel.call_boxed(keys, x, **out).copy_(_computed(function, given))

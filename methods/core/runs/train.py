@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -106,7 +105,7 @@ def train(
                 begins_to_charge()
             method = plan.build(device)
             loop = TrainingLoop(plan, method, folder, begins, kept, checkpoint_seconds)
-            with _Signals() as signals:
+            with process.Signals() as signals:
                 if stored is None:
                     loop.prepare(data, ledger, warm_start)
                 else:
@@ -206,7 +205,7 @@ class TrainingLoop:
         self.live_log.show(self.log)
         print(f"continuing after step {self.step} of {self.method.num_steps}", file=sys.stderr)
 
-    def run(self, data: PrivateData, ledger: Ledger, signals: _Signals) -> None:
+    def run(self, data: PrivateData, ledger: Ledger, signals: process.Signals) -> None:
         """Trains to the last step or the end of the budget."""
         total = self.method.num_steps
         every = max(1, total // LOG_ROWS)
@@ -230,8 +229,7 @@ class TrainingLoop:
                 if signals.received or self.step == total or self._is_due(ledger):
                     self._save(ledger)
                     line.saved()
-                if signals.received:
-                    raise process.Stopped(signals.received, self._kept(total))
+                signals.stop(self._kept(total))
 
     def _kept(self, total: int) -> str:
         what = "everything" if self.step == total else f"a checkpoint after step {self.step} of {total}"
@@ -265,24 +263,6 @@ class TrainingLoop:
         self.storing = self.saved - begun
         self.saved_uses = {release.name: ledger.uses(release.name) for release in self.releases}
         return position
-
-
-class _Signals:
-    """Notes SIGTERM and SIGINT for a block, so that training ends at a step's end with a checkpoint."""
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def _note(self, number: int, _: Any) -> None:
-        self.received = number
-
-    def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 def _finish(

@@ -32,10 +32,9 @@ from methods.core.sharded.one_shard import OneShard
 from methods.core.sharded.poisson_shards import PoissonShards
 from methods.core.speed.layout import map_parts
 from methods.core.speed.transfers import sent
-from workflow.common import settings
 from workflow.common.errors import UserError
 from workflow.common.search_space import Space, choice, times
-from workflow.common.settings import setting
+from workflow.common.settings import parse, setting
 
 SAMPLE_BATCH = 500
 
@@ -150,15 +149,15 @@ class ShardedGAN(Method):
         return {name: getattr(hp, name) for name in shared}
 
     @classmethod
-    def check_warm_start(cls, settings_: Mapping[str, Any], public: PublicSpec) -> None:
-        ShardedGAN.check(settings.parse(ShardedHyper, settings_, "warm-start setting"), public)
+    def check_warm_start(cls, settings: Mapping[str, Any], public: PublicSpec) -> None:
+        ShardedGAN.check(parse(ShardedHyper, settings, "warm-start setting"), public)
 
     @classmethod
     def make_warm_start(
-        cls, settings_: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
+        cls, settings: Mapping[str, Any], context: Context, data: PrivateData, ledger: Ledger, out: Path
     ) -> None:
         """Trains every critic on its own shard against its own throw-away generator, as both papers do off-line."""
-        hp = settings.parse(ShardedHyper, settings_, "warm-start setting")
+        hp = parse(ShardedHyper, settings, "warm-start setting")
         ShardedGAN.check(hp, context.public)
         pretraining.pretrain(hp, context, data, ledger, out)
 

@@ -1,4 +1,7 @@
-"""A warm start's critics that are half trained: what goes on from there, so that the end of a slot costs a minute."""
+"""A warm start's critics that are half trained: what goes on from there.
+
+The end of a slot costs nothing, as they are kept then, and a kill a minute.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,12 @@ class HalfDone:
 
     def ended(self, step: int) -> None:
         """Notes that so many steps have ended, and keeps their state if the last one kept is old."""
-        if self._path is None or time.monotonic() - self._kept < SECONDS:
+        if time.monotonic() - self._kept >= SECONDS:
+            self.keep(step)
+
+    def keep(self, step: int) -> None:
+        """Keeps the state after so many steps; it must not change meanwhile."""
+        if self._path is None:
             return
         content = {"source": self._source, "step": step, "batches": self._state()}
         content["rngs"] = [rng.get_state() for rng in self._rngs]

@@ -18,12 +18,11 @@ RELEASE = "image_gradient"
 
 
 class Networks(Protocol):
-    """The network of one shard, or a batch of those of M shards, each with its own optimiser.
+    """The network of one shard, or a batch of those of M shards, each with its own optimiser."""
 
-    `scorer` is what the losses take.
-    """
-
-    scorer: Any
+    @property
+    def scorer(self) -> Any:
+        """What the losses take."""
 
     def descend(self, make_loss: Callable[[Any], torch.Tensor]) -> None:
         """One optimiser step of each network down its own entry of the loss that `make_loss(scorer)` returns."""
@@ -33,13 +32,13 @@ class Networks(Protocol):
 
 
 class Store(Protocol):
-    """A network for every shard."""
+    """A network for every shard; `shards` are a step's in the form of its mechanism, see `ShardStep`."""
 
-    def take(self, shards: Any) -> Networks:
+    def take(self, shards: Any, /) -> Networks:
         """Returns the networks of the shards of a step, to work with."""
 
-    def put(self, shards: Any, networks: Networks) -> None:
-        """Stores them as those of the shards."""
+    def put(self, shards: Any, networks: Any, /) -> None:
+        """Stores what `take` returned as the networks of the shards."""
 
     def state(self) -> dict[str, Any]:
         """Returns all that a checkpoint needs."""
@@ -49,15 +48,19 @@ class Store(Protocol):
 
 
 class ShardStep(Protocol):
-    """What one step may do with the shards that it drew: read them under its grant, with the step's own rng.
+    """What one step may do with the shards that it drew: read them under its grant, with the step's own rng."""
 
-    `shards` is what `Store.take` takes; `release` the name of the release that the step charges; `shared` what
-    `Players.public_phase` returned.
-    """
+    @property
+    def shards(self) -> Any:
+        """What the mechanism's `Store.take` takes."""
 
-    shards: Any
-    release: str
-    shared: Any
+    @property
+    def release(self) -> str:
+        """The name of the release that the step charges."""
+
+    @property
+    def shared(self) -> Any:
+        """What `Players.public_phase` returned."""
 
     def read(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns `size` distinct random records of each shard, or all it has: images in [0, 1], and labels int64.
@@ -68,7 +71,7 @@ class ShardStep(Protocol):
     def critic_batches(self, steps: int, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yields for each critic update: records as `read`, fakes of the same labels, labels, and uniform shares."""
 
-    def copies(self, networks: Networks) -> Networks:
+    def copies(self, networks: Any) -> Networks:
         """Returns a copy, for each shard, of the one network that `Mechanism.new` made."""
 
 

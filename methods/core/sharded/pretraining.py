@@ -27,18 +27,17 @@ from methods.core.sharded.nets import build_critic, build_generator, draw_latent
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed.threads import GoOn, for_each
 from methods.core.speed.transfers import sent
+from workflow.common import process
 from workflow.common.files import atomic, sha256
 from workflow.common.readers.guard import reading
 
 _Files = list[tuple[Path, range]]
 # Files of 8 shards whose critics train as one stack: a processor gains nothing from more. A GPU has room for many, but
-# at the paper's width 8 critics are by their FLOPs a tenth of a second a step, and a slot's end costs what is begun.
+# at the paper's width 8 critics are by their FLOPs a tenth of a second a step.
 _TOGETHER = {"cpu": 1, "cuda": 1}
 # The ledger, and the stream that new networks draw from, are the whole process's.
 _in_turn = threading.Lock()
-
-
-# A killed warm start loses at most this many critics' work for each thread; few, so that threads end together.
+# Few, so that threads end together.
 _FILE = 8
 
 
@@ -90,19 +89,29 @@ def pretrained(folder: Path, shard: int) -> dict[str, torch.Tensor]:
 
 
 def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: Path) -> None:
-    """Writes every shard's critic into files under `out`; those that are there already are kept."""
+    """Writes every shard's critic into files under `out`; those that are there already are kept.
+
+    Raises process.Stopped at the end of a step after SIGTERM or SIGINT, when what is half done is kept; a signal that
+    came before the first step waits for its end.
+    """
     shards = partition(context.public.num_train, hp.num_shards, context.seed)
     source = _source(out)
-    with tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None) as progress:
+    kept = f"{out} keeps what is trained; the same command continues from there"
+    bar = tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None)
+    with bar as progress, process.Signals() as signals:
         missing = []
         for path, block in files(out, hp.num_shards):
             progress.update(len(block) if path.exists() else 0)
             missing += [] if path.exists() else [(path, block)]
 
         def finish(group: _Files, go_on: GoOn) -> None:
+            def go_on_or_stop() -> None:
+                go_on()
+                signals.stop(kept)
+
             blocks = [block for _, block in group]
             half = out / f"half-{blocks[0].start:05d}-{blocks[-1].stop - 1:05d}.pt"
-            stacked = train(hp, context, shards, blocks, data, ledger, go_on, half, source)
+            stacked = train(hp, context, shards, blocks, data, ledger, go_on_or_stop, half, source)
             for (path, block), state in zip(group, _split(stacked, blocks), strict=True):
                 _write(path, state)
                 progress.update(len(block))
@@ -133,8 +142,8 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Returns the state dicts, stacked, of the critics of all shards in `blocks`, trained as one stack.
 
-    `shards` int64 [K, size] are the records of every shard; `go_on` is called before each step and may raise; `half` is
-    the file that keeps what is half done, and from which a call of the same `source` goes on.
+    `shards` int64 [K, size] are the records of every shard; `go_on` is called after each step and may raise; `half` is
+    the file that keeps what is half done, also when `go_on` raises, and from which a call of the same `source` goes on.
     """
     each = [_block(context, shards, block, data, ledger) for block in blocks]
     numbers = [shard for block in blocks for shard in block]
@@ -142,10 +151,14 @@ def train(
         critics, generators = _start(hp, context, numbers)
     kept = HalfDone(half, (critics, generators), [block.rng for block in each], source)
     for step in range(kept.restore(context.device), hp.warm_start_steps):
-        kept.ended(step)
-        go_on()
         _train_critics(hp, critics, generators, each)
         _train_generators(hp, critics, generators, each, context.public.num_classes)
+        try:
+            go_on()
+        except BaseException:
+            kept.keep(step + 1)
+            raise
+        kept.ended(step + 1)
     return critics.state_dict()
 
 

@@ -237,16 +237,27 @@ class Stack(NamedTuple):
         return Stack(*(sent(part, device) for part in self))
 
 
-class StackedStore(NetworkStore):
-    """The same for networks that are taken by `at_once`."""
+class StackedStore:
+    """N networks as a NetworkStore's, which takes the same arguments; taken by the stacks of `at_once`."""
 
-    def take(self, which: Stack) -> NetworkBatch:
+    def __init__(self, build: Callable[[], nn.Module], count: int, learning_rate: float) -> None:
+        self._networks = NetworkStore(build, count, learning_rate)
+
+    def take(self, stack: Stack) -> NetworkBatch:
         """Returns copies of the stack's networks, one for each place."""
-        return super().take(which.numbers)
+        return self._networks.take(stack.numbers)
 
-    def put(self, which: Stack, networks: NetworkBatch) -> None:
+    def put(self, stack: Stack, networks: NetworkBatch) -> None:
         """Stores the networks at the stack's places that count."""
-        super().put(which.numbers[which.places], networks, which.places)
+        self._networks.put(stack.numbers[stack.places], networks, stack.places)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all weights and Adam states, for a checkpoint."""
+        return self._networks.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned."""
+        self._networks.load(state)
 
 
 def at_once(which: torch.Tensor, device: torch.device) -> Iterator[Stack]:
