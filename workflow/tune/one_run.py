@@ -27,8 +27,10 @@ from workflow.tune.trials import OVER_TIME, REFUSED, SCORED, Cell
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORE = "g2r_cnn"
-# Before it replaces the shell: a command that has had its seconds of a core is ended by the system.
-_LIMITED = 'ulimit -t "$1" && shift && exec "$@"'
+# Before it replaces the shell: a command that has had its seconds of a core is ended by the system, by a signal of its
+# own. The system counts by samples, so that the seconds reported at the end are some per cent more or fewer.
+_LIMITED = 'ulimit -c 0 && ulimit -S -t "$1" || exit 125; shift; exec "$@"'
+_HAD_ITS_TIME = -signal.SIGXCPU
 _MISUSE = 2
 TRAINING = ["methods", "train"]
 # The commands that say no to settings which do not go together, or with the machine's memory.
@@ -128,7 +130,7 @@ class Place:
                 shared += seconds
             if code == 0 and seconds <= limit:
                 continue
-            if seconds >= limit - 1:
+            if code == _HAD_ITS_TIME or seconds > limit:
                 return self._ended(folder, OVER_TIME, taken)
             # The first trial's settings are the preset's: refused, they tell of the machine or the data.
             if trial and code == _MISUSE and arguments[:2] in REFUSING:
