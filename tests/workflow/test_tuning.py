@@ -464,6 +464,22 @@ def test_a_trial_that_began_with_other_settings_does_not_go_on(tmp_path):
         search.search(row(), always(1.0), book(tmp_path, 5), Commands())
 
 
+@pytest.mark.parametrize("number", [1, 4], ids=["begun", "ended"])
+def test_a_search_does_not_go_on_with_trials_of_a_preset_that_was_another(tmp_path, monkeypatch, capsys, number):
+    # As those of a row that has been shortened since; with its time used up, they would be all that it has.
+    place, one = always(600.0), row("dp_ntk")
+    older = whole(0, [0.5] * 4, run="dp_ntk", settings={**one.before, "steps": 4000}, seconds=600.0)[:number]
+    trials.write(tmp_path / "trials.csv", older)
+    monkeypatch.setattr(search, "prepare", lambda *_: None)
+    monkeypatch.setattr(Place, "run", lambda self, *others: place.run(*others))
+    assert tune.main(["search", "--rows", "dp_gauss,dp_ntk", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'trials.csv'}: trial 0 of dp_ntk began with other settings than it has")
+    assert "take the lines of dp_ntk out, or give another --out" in said and said.count("\n") == 1
+    # Before any row has taken its time.
+    assert not place.tried
+
+
 def test_a_score_on_what_is_not_searched_chooses_nothing():
     one = row()
     found = [result(trial, cell, score) for trial, score in ((1, 0.6), (2, 0.7)) for cell in CELLS]
