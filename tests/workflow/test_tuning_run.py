@@ -138,6 +138,26 @@ def test_a_warm_start_that_takes_too_long_ends_the_trial_and_its_time_counts(mad
     assert (found.outcome, found.score) == (OVER_TIME, None) and found.seconds >= 0.7
 
 
+@pytest.mark.parametrize("code", [1, -signal.SIGTERM])
+def test_a_warm_start_counts_once_though_the_run_that_made_it_ended_without_a_result(tmp_path, code):
+    gan, place = row("gs_wgan"), Place(tmp_path, CONFIG, 90, 0)
+    for _ in range(2):
+        with pytest.raises(Failed):
+            place.run(gan, 0, CELLS[0], gan.before, Timed(10, train=code))
+    # Three warm starts, of which no run is held to the seconds, and what the run itself took.
+    timed = Timed(10)
+    assert place.run(gan, 0, CELLS[0], gan.before, timed) == Outcome(SCORED, 70, 0.75)
+    assert dict(timed.run)["train"] == 80
+    assert place.run(gan, 0, CELLS[1], gan.before, Timed(10)) == Outcome(SCORED, 50, 0.75)
+
+
+def test_one_row_does_not_pay_for_the_warm_start_of_another(tmp_path):
+    gan, dpac, place = row("gs_wgan"), row("dpac"), Place(tmp_path, CONFIG, 90, 0)
+    with pytest.raises(Failed):
+        place.run(gan, 0, CELLS[0], gan.before, Timed(10, train=1))
+    assert place.run(dpac, 0, CELLS[0], dpac.before, Timed(10)) == Outcome(SCORED, 50, 0.75)
+
+
 def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):
     place = made(60, "raise SystemExit(2)", SCORES)
     with pytest.raises(Failed, match=r"ended with code 2; see .*dp_gauss-trial3-mnist_val-eps10\.log"):
