@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tuned_results import CELLS, CONFIG, result, row, whole
 
+from workflow import merging
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.common.locks import locked
@@ -83,7 +85,33 @@ def test_cells_are_named_by_data_set_and_budget_and_a_test_split_is_none():
 def test_a_preset_without_the_section_names_those_with_one(capsys):
     assert tune.main(["search", "--preset", "smoke"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: unknown preset to tune 'smoke'") and "valid: quick" in said and said.count("\n") == 1
+    assert said.startswith("error: unknown preset to tune 'smoke'") and "valid: long, quick (" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_seconds", 0, "must be above 0, got 0"),
+        ("train_seconds", -1, "must be above 0, got -1"),
+        ("train_seconds", "long", "must be a number, got 'long'"),
+        ("train_seconds", None, "must be a number, got nothing"),
+        ("train_seconds", 301, "must be at most the 300 s of a whole run (run_minutes), got 301"),
+        ("train_seconds", math.inf, "must be at most the 300 s of a whole run (run_minutes), got inf"),
+        ("run_minutes", math.inf, "must be at most 100000, got inf"),
+        ("core_minutes", math.inf, "must be at most 100000, got inf"),
+    ],
+)
+def test_a_limit_that_cannot_be_or_that_no_run_meets_is_refused(monkeypatch, capsys, key, value, message):
+    read = merging.mapping
+    monkeypatch.setattr(merging, "mapping", lambda path: _with(read(path), key, value))
+    for arguments in (["search"], ["choose", "--trials", "none.csv"]):
+        assert tune.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: quick.yaml: tuning.{key}: {message}") and said.count("\n") == 1
+
+
+def _with(content: dict, key: str, value: object) -> dict:
+    return {**content, "tuning": {**content["tuning"], key: value}} if "tuning" in content else content
 
 
 # The same time for each
