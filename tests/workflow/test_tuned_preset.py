@@ -115,8 +115,9 @@ def test_a_row_keeps_nothing_apart_of_a_method_that_a_later_search_leaves_as_it_
     monkeypatch.setattr(price, "of", lambda *_: [])
     before = dict(row("dpac").before)
     for changed, kept in (({"clip": 0.25}, {"dpac_sound": {"clip": 0.5}}), ({}, {})):
-        found = whole(0, [0.5] * 4, run="dpac", method="dpac", settings=before | changed, seconds=600.0)
-        assert chosen(tmp_path, found) == 0
+        facts = {"run": "dpac", "method": "dpac", "seconds": 300.0}
+        later = whole(1, [0.6] * 4, settings=before | changed, **facts)
+        assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings=before, **facts), *later]) == 0
         assert merging.mapping(tmp_path / "config/tuned/quick.yaml").get("runs", {}) == kept
 
 
@@ -169,10 +170,11 @@ def test_what_a_trial_would_have_cost_is_that_of_its_own_settings(tmp_path, monk
 
 def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(tmp_path, capsys):
     endless = [
-        result(0, (name, math.inf), 0.9, run="nonprivate", settings={}, seconds=1200.0)
+        result(0, (name, math.inf), 0.9, run="nonprivate", settings=dict(row("nonprivate").before), seconds=1200.0)
         for name in ("mnist_val", "fashion_mnist_val")
     ]
-    assert chosen(tmp_path, [*endless, result(0, run="dp_ntk", settings={}, seconds=2400.0)]) == 0
+    part = result(0, run="dp_ntk", settings=dict(row("dp_ntk").before), seconds=2400.0)
+    assert chosen(tmp_path, [*endless, part]) == 0
     assert "notice: no trial of dp_ntk has a score everywhere" in capsys.readouterr().err
     assert {one["run"] for one in read_csv(tmp_path / "out/costs.csv", price.COLUMNS)} == {"dp_ntk"}
     assert not tuned(tmp_path).runs["dp_ntk"].chosen_by
@@ -180,7 +182,7 @@ def test_trials_without_privacy_cost_none_and_a_row_without_a_whole_trial_stays(
 
 def test_nothing_is_chosen_for_a_row_that_has_not_had_its_time(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(price, "of", lambda *_: [])
-    early = whole(0, [0.9] * 4, settings={}, run="dp_ntk", seconds=290.0)
+    early = whole(0, [0.9] * 4, settings=dict(row("dp_ntk").before), run="dp_ntk", seconds=290.0)
     assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings={}, seconds=310.0), *early]) == 0
     said = capsys.readouterr()
     assert "notice: the search of dp_ntk has taken 19.3 of 40 minutes of a core, and another trial fits" in said.err
@@ -204,7 +206,7 @@ def test_a_row_for_which_nothing_is_chosen_now_keeps_its_settings_trials_and_cos
     full = {name: whole(0, [0.5] * 4, run=name, settings=dict(row(name).before), seconds=600.0) for name in names}
     assert chosen(tmp_path, [*full["dp_gauss"], *full["dpac_sound"]]) == 0
     # One row is searched anew and has not had its time, another is not in the files at all.
-    early = result(0, run="dp_gauss", settings={"splits": 1})
+    early = result(0, run="dp_gauss", settings=dict(row().before))
     assert chosen(tmp_path, [early, *full["dp_merf"]]) == 0
     assert "notice: the search of dp_gauss has taken 0.5 of 40 minutes" in capsys.readouterr().err
     after = tuned(tmp_path).runs
@@ -213,18 +215,35 @@ def test_a_row_for_which_nothing_is_chosen_now_keeps_its_settings_trials_and_cos
     assert sorted(held, key=str) == sorted((one for found in full.values() for one in found), key=str)
     assert [one["run"] for one in read_csv(tmp_path / "out/costs.csv", price.COLUMNS)] == sorted(names)
     # Once it has its time, its new trials take the place of those before.
-    anew = whole(0, [0.6] * 4, run="dp_gauss", settings={"splits": 1}, seconds=600.0)
+    before = whole(0, [0.5] * 4, run="dp_gauss", settings=dict(row().before), seconds=300.0)
+    anew = [*before, *whole(1, [0.6] * 4, run="dp_gauss", settings={"splits": 1}, seconds=300.0)]
     assert chosen(tmp_path, anew) == 0
     assert tuned(tmp_path).runs["dp_gauss"].hyper["mnist"]["splits"] == 1
     held = [one for one in trials.read(tmp_path / "out/trials.csv") if one.run == "dp_gauss"]
     assert sorted(held, key=str) == sorted(anew, key=str)
 
 
+def test_trials_of_a_preset_that_was_another_choose_nothing(tmp_path, monkeypatch, capsys):
+    # As those from before a limit on training, which some rows keep to by fewer steps.
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    before = dict(row("dp_ntk").before)
+    long = [
+        one for trial, steps in ((0, 4000), (1, 2000))
+        for one in whole(trial, [0.9] * 4, run="dp_ntk", settings=before | {"steps": steps}, seconds=300.0)
+    ]  # fmt: skip
+    assert chosen(tmp_path, [*long, *whole(0, [0.5] * 4, settings={}, seconds=600.0)]) == 0
+    said = "notice: trial 0 of dp_ntk had other settings than the preset has before the search; its settings stay as"
+    assert said in capsys.readouterr().err
+    assert not tuned(tmp_path).runs["dp_ntk"].chosen_by and tuned(tmp_path).runs["dp_gauss"].chosen_by
+    # A search that went on with them would be refused.
+    assert {one.run for one in trials.read(tmp_path / "out/trials.csv")} == {"dp_gauss"}
+
+
 def test_the_trials_of_a_row_that_was_never_tuned_are_those_given_last(tmp_path, monkeypatch):
     monkeypatch.setattr(price, "of", lambda *_: [])
     full = whole(0, [0.5] * 4, settings={}, seconds=600.0)
     for number in (1, 2):
-        under_way = whole(0, [0.5] * 4, run="dp_ntk", settings={})[:number]
+        under_way = whole(0, [0.5] * 4, run="dp_ntk", settings=dict(row("dp_ntk").before))[:number]
         assert chosen(tmp_path, [*full, *under_way]) == 0
         assert len([one for one in trials.read(tmp_path / "out/trials.csv") if one.run == "dp_ntk"]) == number
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
+import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tuned_results import CELLS, CONFIG, result, row, whole
 
+from workflow import merging
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.common.locks import locked
 from workflow.common.search_space import choice
 from workflow.tune import __main__ as tune
-from workflow.tune import choose, one_run, rows, search, trials
+from workflow.tune import choose, rows, search, trials
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
 from workflow.tune.rows import Row
 from workflow.tune.search import Book
@@ -86,7 +85,33 @@ def test_cells_are_named_by_data_set_and_budget_and_a_test_split_is_none():
 def test_a_preset_without_the_section_names_those_with_one(capsys):
     assert tune.main(["search", "--preset", "smoke"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: unknown preset to tune 'smoke'") and "valid: quick" in said and said.count("\n") == 1
+    assert said.startswith("error: unknown preset to tune 'smoke'; valid: long, quick (") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_seconds", 0, "must be above 0, got 0"),
+        ("train_seconds", -1, "must be above 0, got -1"),
+        ("train_seconds", "long", "must be a number, got 'long'"),
+        ("train_seconds", None, "must be a number, got nothing"),
+        ("train_seconds", 301, "must be at most the 300 s of a whole run (run_minutes), got 301"),
+        ("train_seconds", math.inf, "must be at most the 300 s of a whole run (run_minutes), got inf"),
+        ("run_minutes", math.inf, "must be at most 100000, got inf"),
+        ("core_minutes", math.inf, "must be at most 100000, got inf"),
+    ],
+)
+def test_a_limit_that_cannot_be_or_that_no_run_meets_is_refused(monkeypatch, capsys, key, value, message):
+    read = merging.mapping
+    monkeypatch.setattr(merging, "mapping", lambda path: _with(read(path), key, value))
+    for arguments in (["search"], ["choose", "--trials", "none.csv"]):
+        assert tune.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: quick.yaml: tuning.{key}: {message}") and said.count("\n") == 1
+
+
+def _with(content: dict, key: str, value: object) -> dict:
+    return {**content, "tuning": {**content["tuning"], key: value}} if "tuning" in content else content
 
 
 # The same time for each
@@ -225,17 +250,6 @@ def test_a_search_from_the_command_line_writes_its_results_and_goes_on(tmp_path,
     assert not (tmp_path / "other").exists()
 
 
-def test_a_search_begins_with_its_data_sets_and_without_what_a_killed_one_left(tmp_path):
-    place, timed = Place(tmp_path, CONFIG, 60, 0), Timed(10)
-    write_text(tmp_path / "runs/dpac-trial3/samples.npz", "")
-    write_text(tmp_path / "data/mnist_val/card.json", "{}")
-    one_run.prepare(place, timed)
-    assert not (tmp_path / "runs").exists() and timed.run == [("workflow.datasets", 3600)]
-    timed.code = 1
-    with pytest.raises(UserError, match=r"fashion_mnist_val could not be made; see .*data-fashion_mnist_val\.log"):
-        one_run.prepare(place, timed)
-
-
 def test_the_line_of_progress_says_score_cost_and_time_left(tmp_path, capsys):
     kept = book(tmp_path, 5, row("dp_gauss"), row("dp_ntk"))
     kept.cores = 2
@@ -244,147 +258,6 @@ def test_the_line_of_progress_says_score_cost_and_time_left(tmp_path, capsys):
         "progress: dp_gauss trial 0 on mnist_val at epsilon 1: 0.935 in 60 s of a core; 60 s of 5 min;"
         " at most about 4 min left\n"
     )
-
-
-# One run
-
-
-SCORES = """import pathlib, sys
-pathlib.Path(sys.argv[1], "utility.json").write_text('{"g2r_cnn": 0.75}')"""
-
-
-@pytest.fixture
-def made(tmp_path, monkeypatch) -> Callable[..., Place]:
-    """Returns a place whose runs are Python files of the given texts in place of the graph's commands."""
-
-    def make(limit: float, *texts: str) -> Place:
-        for number, text in enumerate(texts):
-            write_text(tmp_path / f"made_{number}.py", text)
-        modules = [f"made_{number}" for number in range(len(texts))]
-        monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([[name, str(of[-1])] for name in modules]))
-        return Place(tmp_path, CONFIG, limit, 0)
-
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return make
-
-
-def tried(place: Place, commands: Commands | None = None) -> Outcome:
-    return place.run(row(), 3, CELLS[0], {}, commands or Commands())
-
-
-def test_a_run_is_its_commands_in_turn_and_costs_what_they_take_together(tmp_path, made):
-    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-    found = tried(made(60, burn, burn, SCORES))
-    assert (found.outcome, found.score) == (SCORED, 0.75) and found.seconds >= 0.6
-    # Nothing of it stays but the log.
-    assert list((tmp_path / "runs").iterdir()) == []
-
-
-def test_a_command_is_ended_when_the_run_has_had_its_seconds_of_a_core(made):
-    found = tried(made(1, "while True: pass", SCORES))
-    assert found.outcome == OVER_TIME and found.score is None and found.seconds >= 0.7
-
-
-def test_a_warm_start_counts_as_the_row_s_time_and_not_as_the_run_s(made, monkeypatch):
-    burn = "import time\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
-    place = made(1, burn, SCORES)
-    assert tried(place).outcome == OVER_TIME
-    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
-    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
-    found = tried(place)
-    assert found.outcome == SCORED and found.seconds >= 1.5
-
-
-class Timed:
-    """Commands that take so many seconds each, and keep what they were and how long each might take."""
-
-    def __init__(self, cost: float) -> None:
-        self.cost, self.run, self.code = cost, [], 0
-
-    def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
-        self.run.append((arguments[1] if arguments[0] == "methods" else arguments[0], limit))
-        if arguments[0] == "evaluation.utility":
-            write_text(arguments[-1], '{"g2r_cnn": 0.75}')
-        return self.code, self.cost
-
-
-def test_each_command_has_what_those_before_it_left_and_a_warm_start_an_hour(tmp_path):
-    gan, place, timed = row("gs_wgan"), Place(tmp_path, CONFIG, 90, 0), Timed(10)
-    found = place.run(gan, 0, CELLS[0], gan.before, timed)
-    assert timed.run == [
-        ("plan", 90), ("warm-start", 3600), ("train", 80), ("sample", 70), ("evaluation.utility", 60)
-    ]  # fmt: skip
-    assert found == Outcome(SCORED, 50, 0.75)
-
-
-def test_a_training_has_seconds_of_its_own_that_no_other_command_is_held_to(tmp_path):
-    gan, timed = row("gs_wgan"), Timed(30)
-    found = Place(tmp_path, CONFIG, 200, 0, train_limit=40).run(gan, 0, CELLS[0], gan.before, timed)
-    assert dict(timed.run)["train"] == 40 and {name for name, limit in timed.run if limit <= 40} == {"train"}
-    assert found.outcome == SCORED
-    found = Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 0, CELLS[0], gan.before, Timed(30))
-    assert found == Outcome(OVER_TIME, 90, None)
-
-
-def test_a_run_that_had_more_than_its_seconds_when_it_ended_is_out(tmp_path):
-    # The system counts whole seconds, so that a command may end well after its time.
-    found = Place(tmp_path, CONFIG, 25, 0).run(row(), 0, CELLS[0], {}, Timed(13))
-    assert found == Outcome(OVER_TIME, 26, None)
-
-
-def test_a_warm_start_that_takes_too_long_ends_the_trial_and_its_time_counts(made, monkeypatch):
-    place = made(60, "while True: pass", SCORES)
-    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
-    monkeypatch.setattr(one_run, "LONGEST", 1)
-    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
-    found = tried(place)
-    assert (found.outcome, found.score) == (OVER_TIME, None) and found.seconds >= 0.7
-
-
-def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):
-    place = made(60, "raise SystemExit(2)", SCORES)
-    with pytest.raises(Failed, match=r"ended with code 2; see .*dp_gauss-trial3-mnist_val-eps10\.log"):
-        tried(place)
-    monkeypatch.setattr(one_run, "REFUSING", (["made_0"],))
-    monkeypatch.setattr(Place, "_commands", lambda *_: iter([["made_0"]]))
-    assert tried(place).outcome == REFUSED
-    # The first trial's are the preset's: its refusal would be followed by that of every other until the time is up.
-    with pytest.raises(Failed, match="ended with code 2"):
-        place.run(row(), 0, CELLS[0], {}, Commands())
-
-
-def test_a_search_that_stops_ends_what_runs_and_begins_nothing(made):
-    place, commands = made(60, "import time\ntime.sleep(60)", SCORES), Commands()
-    with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(tried, place, commands)
-        while not commands.running:
-            time.sleep(0.01)
-        commands.stop()
-        assert isinstance(working.exception(), Stopped)
-    with pytest.raises(Stopped):
-        tried(place, commands)
-
-
-def test_the_commands_are_the_graph_s_and_a_warm_start_is_shared_by_a_row_s_trials(tmp_path):
-    place = Place(tmp_path, CONFIG, 60.0, 0)
-    dpac = row("dpac")
-    first, second = (
-        list(place._commands(dpac, ("mnist_val", 1.0), dpac.settings(trial, 0), tmp_path / "r")) for trial in (0, 5)
-    )
-    assert [command[:2] for command in first[:4]] == [
-        ["methods", verb] for verb in ("plan", "warm-start", "train", "sample")
-    ]
-    assert first[4][0] == "evaluation.utility" and json.loads(first[4][6]) == CONFIG.protocol
-    assert first[0][first[0].index("--accounting") + 1] == "published"
-    assert first[1] == second[1] and first[0] != second[0]
-    assert first[2][first[2].index("--warm-start") + 1] == first[1][-1]
-    others = list(place._commands(row("gs_wgan"), ("mnist_val", 1.0), row("gs_wgan").before, tmp_path / "r"))
-    assert others[1][-1] != first[1][-1]
-    # Each row pays for its own, one of the same method too.
-    other = dataclasses.replace(dpac, run=dataclasses.replace(dpac.run, name="other"))
-    assert list(place._commands(other, ("mnist_val", 1.0), dpac.before, tmp_path / "r"))[1][-1] != first[1][-1]
-    without = list(place._commands(row(), CELLS[0], {}, tmp_path / "r"))
-    assert [command[1] for command in without[:3]] == ["plan", "train", "sample"]
 
 
 # trials.csv
@@ -434,6 +307,22 @@ def test_a_trial_that_began_with_other_settings_does_not_go_on(tmp_path):
     trials.write(tmp_path / "trials.csv", [result(0, settings={"splits": 1})])
     with pytest.raises(UserError, match="trial 0 of dp_gauss began with other settings"):
         search.search(row(), always(1.0), book(tmp_path, 5), Commands())
+
+
+@pytest.mark.parametrize("number", [1, 4], ids=["begun", "ended"])
+def test_a_search_does_not_go_on_with_trials_of_a_preset_that_was_another(tmp_path, monkeypatch, capsys, number):
+    # As those of a row that has been shortened since; with its time used up, they would be all that it has.
+    place, one = always(600.0), row("dp_ntk")
+    older = whole(0, [0.5] * 4, run="dp_ntk", settings={**one.before, "steps": 4000}, seconds=600.0)[:number]
+    trials.write(tmp_path / "trials.csv", older)
+    monkeypatch.setattr(search, "prepare", lambda *_: None)
+    monkeypatch.setattr(Place, "run", lambda self, *others: place.run(*others))
+    assert tune.main(["search", "--rows", "dp_gauss,dp_ntk", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'trials.csv'}: trial 0 of dp_ntk began with other settings than it has")
+    assert "take the lines of dp_ntk out, or give another --out" in said and said.count("\n") == 1
+    # Before any row has taken its time.
+    assert not place.tried
 
 
 def test_a_score_on_what_is_not_searched_chooses_nothing():

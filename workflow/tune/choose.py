@@ -2,9 +2,10 @@
 
 Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
 `tuning`, less the `time_price` there for each doubling of its time, of those that have a score on each. Equal ones: the
-earlier. Trials that began after the time was up do not count. Writes workflow/config/tuned/PRESET.yaml, which the
-preset reads, and into results/reference/tuning/PRESET/ all trials of all machines and costs.csv. Rows that are in none
-of the files keep what these hold of them, as do tuned ones that are searched anew and have not had their time yet.
+earlier. Trials that began after the time was up do not count, nor do those of a row whose first one had other settings
+than the preset has before the search. Writes workflow/config/tuned/PRESET.yaml, which the preset reads, and into
+results/reference/tuning/PRESET/ all trials of all machines and costs.csv. Rows that are in none of the files keep what
+these hold of them, as do those whose trials do not count, and tuned ones that have not had their time anew yet.
 """
 
 from __future__ import annotations
@@ -88,6 +89,12 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
     return "" if over else f"trial {max(one.trial for one in own)} of {name} has not ended"
+
+
+def outdated(row: Row, results: Iterable[Result]) -> str:
+    """Returns why a row's trials are none of the preset as it is, so that the best of them may break its limits."""
+    is_so = rule.is_of_another_preset(of(row, results), row.before)
+    return f"trial 0 of {row.run.name} had other settings than the preset has before the search" if is_so else ""
 
 
 def of(row: Row, results: Iterable[Result]) -> list[Result]:
@@ -196,7 +203,9 @@ def run(arguments: argparse.Namespace) -> None:
     before = Before.read(path, out)
     entries = {}
     for row in rows.rows(config, dict.fromkeys(one.run for one in results)):
-        if why := unsettled(config, row, parts):
+        if old := outdated(row, results):
+            results = [one for one in results if one.run != row.run.name]
+        if why := old or unsettled(config, row, parts):
             print(f"notice: {why}; its settings stay as they are", file=sys.stderr)
         else:
             entries[row.run.name] = chosen(config, row, results)

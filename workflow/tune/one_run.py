@@ -19,7 +19,7 @@ from typing import Any
 from methods.core import registry
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError
-from workflow.common.files import read_object
+from workflow.common.files import read_object, write_json
 from workflow.common.seeds import derive
 from workflow.grid import Config, canonical
 from workflow.tune.rows import Row
@@ -27,8 +27,10 @@ from workflow.tune.trials import OVER_TIME, REFUSED, SCORED, Cell
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORE = "g2r_cnn"
-# Before it replaces the shell: a command that has had its seconds of a core is ended by the system.
-_LIMITED = 'ulimit -t "$1" && shift && exec "$@"'
+# Before it replaces the shell: a command that has had its seconds of a core is ended by the system, by a signal of its
+# own. The system counts by samples, so that the seconds reported at the end are some per cent more or fewer.
+_LIMITED = 'ulimit -c 0 && ulimit -S -t "$1" || exit 125; shift; exec "$@"'
+_HAD_ITS_TIME = -signal.SIGXCPU
 _MISUSE = 2
 TRAINING = ["methods", "train"]
 # The commands that say no to settings which do not go together, or with the machine's memory.
@@ -119,23 +121,25 @@ class Place:
         log.unlink(missing_ok=True)
         # Another folder each time: a command of a search that was killed may still write into its own.
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out / RUNS))
-        taken = shared = 0.0
+        # A run that ended without a result may have made its warm start: this one has the use of that, and pays.
+        taken = shared = self._owed(row)
         for arguments in self._commands(row, cell, settings, folder):
             limit = self._limit(arguments, taken - shared)
             code, seconds = commands.seconds(arguments, log, limit)
             taken += seconds
             if arguments[:2] == SHARED:
                 shared += seconds
+                write_json(self._debt(row), {"seconds": shared})
             if code == 0 and seconds <= limit:
                 continue
-            if seconds >= limit - 1:
-                return self._ended(folder, OVER_TIME, taken)
+            if code == _HAD_ITS_TIME or seconds > limit:
+                return self._ended(row, folder, OVER_TIME, taken)
             # The first trial's settings are the preset's: refused, they tell of the machine or the data.
             if trial and code == _MISUSE and arguments[:2] in REFUSING:
-                return self._ended(folder, REFUSED, taken)
+                return self._ended(row, folder, REFUSED, taken)
             raise Failed(f"{name}: python -m {arguments[0]} ended with code {code}; see {log}")
         score = read_object(folder / "utility.json", "utility.json").get(SCORE)
-        return self._ended(folder, SCORED, taken, score)
+        return self._ended(row, folder, SCORED, taken, score)
 
     def _limit(self, arguments: list[str], taken: float) -> float:
         """Returns the seconds of a core that a command of a run may have, after others that took so many."""
@@ -144,8 +148,17 @@ class Place:
         left = self.limit - taken
         return min(left, self.train_limit) if arguments[:2] == TRAINING else left
 
-    def _ended(self, folder: Path, outcome: str, seconds: float, score: float | None = None) -> Outcome:
+    def _debt(self, row: Row) -> Path:
+        """Returns the file of the seconds that a row's warm starts took and that no result counts yet."""
+        return self.out / "critics" / f"{row.run.name}-owed.json"
+
+    def _owed(self, row: Row) -> float:
+        debt = self._debt(row)
+        return float(read_object(debt).get("seconds", 0.0)) if debt.exists() else 0.0
+
+    def _ended(self, row: Row, folder: Path, outcome: str, seconds: float, score: float | None = None) -> Outcome:
         shutil.rmtree(folder)
+        self._debt(row).unlink(missing_ok=True)
         return Outcome(outcome, seconds, score)
 
     def _commands(self, row: Row, cell: Cell, settings: Mapping[str, Any], folder: Path) -> Iterator[list[str]]:

@@ -59,13 +59,20 @@ class Row:
 def load(preset: str) -> Config:
     """Returns a preset as it is before the search, on the data sets of its `tuning`.
 
-    Raises UserError for an unknown preset, or one whose file says nothing of tuning.
+    Raises UserError for an unknown preset, one whose file says nothing of tuning, or more seconds for a training than
+    for a whole run.
     """
     having = [name for name in presets.names() if merging.shipped_content(name).get("tuning")]
     if preset not in having:
         raise unknown("preset to tune", preset, having, hint="any other that says in its file, under tuning, how")
     options = {"datasets": NAMES, "methods": registry, "protocol_keys": None, "tuned": False}
     tuning = presets.load({"preset": preset}, **options).tuning
+    longest = 60 * tuning["run_minutes"]
+    if tuning["train_seconds"] > longest:
+        raise UserError(
+            f"{preset}.yaml: tuning.train_seconds: must be at most the {longest:g} s of a whole run (run_minutes),"
+            f" got {tuning['train_seconds']:g}"
+        )
     return presets.load({"preset": preset, "datasets": list(tuning["datasets"])}, **options)
 
 

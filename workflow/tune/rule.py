@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, median
+from typing import Any
 
 from workflow.tune.trials import SCORED, Cell, Result
 
@@ -49,6 +50,15 @@ def is_unfinished(results: Sequence[Result], cells: Collection[Cell]) -> bool:
     own = [one for one in results if one.trial == last]
     out = any(one.outcome != SCORED for one in own) or is_behind(results, last, cells)
     return not out and not {one.cell for one in own} >= set(cells)
+
+
+def is_of_another_preset(results: Sequence[Result], before: Mapping[str, Any]) -> bool:
+    """Returns whether a row's first trial had other settings than the preset has before the search.
+
+    They are then trials of another preset, of rows that may have been shortened since to keep to its limit on training:
+    results say what a run took in all, and not whether its training kept to a limit that came later.
+    """
+    return any(one.trial == 0 and one.settings != before for one in results)
 
 
 def within(results: Sequence[Result], budget: float) -> list[Result]:

@@ -93,6 +93,18 @@ class Book:
         """Returns whether what a trial has scored so far leaves no hope for it, beside trials before it."""
         return rule.is_behind(self.of(run), trial, self.cells[run])
 
+    def check(self, row: Row) -> None:
+        """Raises UserError where a row's first trial was not of the preset as it is, and its trials would count."""
+        if rule.is_of_another_preset(self.of(row.run.name), row.before):
+            raise self.other_settings(row.run.name, 0)
+
+    def other_settings(self, run: str, trial: int) -> UserError:
+        """Returns the error of a trial that cannot go on, or count, as its settings are now others."""
+        return UserError(
+            f"{self.path}: trial {trial} of {run} began with other settings than it has now; go on at the commit that"
+            f" began it, take the lines of {run} out, or give another --out"
+        )
+
     def add(self, row: Row, trial: int, cell: Cell, settings: dict[str, Any], found: Outcome) -> None:
         """Writes a result, and the line of progress."""
         one = Result(
@@ -137,10 +149,7 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
                 continue
         settings = row.settings(trial, book.seed)
         if any(one.settings != settings for one in done):
-            raise UserError(
-                f"{book.path}: trial {trial} of {run} began with other settings than it has now; go on at the commit"
-                f" that began it, or give another --out"
-            )
+            raise book.other_settings(run, trial)
         for cell in waiting:
             found = place.run(row, trial, cell, settings, commands)
             book.add(row, trial, cell, settings, found)
@@ -167,6 +176,8 @@ def run(arguments: argparse.Namespace) -> int:
     with locked(out):
         book = Book(out / "trials.csv", tried, cells, budget, arguments.seed)
         book.cores = arguments.cores
+        for row in tried:
+            book.check(row)
         broken = _at_once(tried, place, book, arguments.cores)
     for name, reason in broken.items():
         print(f"row {name} is not finished: {reason}; the same command tries again", file=sys.stderr)

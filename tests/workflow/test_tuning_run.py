@@ -1,0 +1,215 @@
+"""One run of a trial: the graph's commands in turn, each measured in seconds of a core and held to its limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tuned_results import CELLS, CONFIG, row
+
+from workflow.common.errors import UserError
+from workflow.common.files import write_text
+from workflow.tune import one_run
+from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
+from workflow.tune.trials import OVER_TIME, REFUSED, SCORED
+
+SCORES = """import pathlib, sys
+pathlib.Path(sys.argv[1], "utility.json").write_text('{"g2r_cnn": 0.75}')"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch) -> Callable[..., Place]:
+    """Returns a place whose runs are Python files of the given texts in place of the graph's commands."""
+
+    def make(limit: float, *texts: str) -> Place:
+        for number, text in enumerate(texts):
+            write_text(tmp_path / f"made_{number}.py", text)
+        modules = [f"made_{number}" for number in range(len(texts))]
+        monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([[name, str(of[-1])] for name in modules]))
+        return Place(tmp_path, CONFIG, limit, 0)
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return make
+
+
+def tried(place: Place, commands: Commands | None = None) -> Outcome:
+    return place.run(row(), 3, CELLS[0], {}, commands or Commands())
+
+
+def test_a_run_is_its_commands_in_turn_and_costs_what_they_take_together(tmp_path, made):
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    found = tried(made(60, burn, burn, SCORES))
+    assert (found.outcome, found.score) == (SCORED, 0.75) and found.seconds >= 0.6
+    # Nothing of it stays but the log.
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_command_is_ended_when_the_run_has_had_its_seconds_of_a_core(made):
+    found = tried(made(1, "while True: pass", SCORES))
+    assert found.outcome == OVER_TIME and found.score is None and found.seconds >= 0.7
+
+
+def test_a_warm_start_counts_as_the_row_s_time_and_not_as_the_run_s(made, monkeypatch):
+    burn = "import time\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    place = made(1, burn, SCORES)
+    assert tried(place).outcome == OVER_TIME
+    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
+    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
+    found = tried(place)
+    assert found.outcome == SCORED and found.seconds >= 1.5
+
+
+class Timed:
+    """Commands that take so many seconds each, and keep what they were and how long each might take.
+
+    They end with code 0, but for those of the given names.
+    """
+
+    def __init__(self, cost: float, **codes: int) -> None:
+        self.cost, self.run, self.code, self.codes = cost, [], 0, codes
+
+    def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
+        name = arguments[1] if arguments[0] == "methods" else arguments[0]
+        self.run.append((name, limit))
+        if arguments[0] == "evaluation.utility":
+            write_text(arguments[-1], '{"g2r_cnn": 0.75}')
+        return self.codes.get(name, self.code), self.cost
+
+
+def test_each_command_has_what_those_before_it_left_and_a_warm_start_an_hour(tmp_path):
+    gan, place, timed = row("gs_wgan"), Place(tmp_path, CONFIG, 90, 0), Timed(10)
+    found = place.run(gan, 0, CELLS[0], gan.before, timed)
+    assert timed.run == [
+        ("plan", 90), ("warm-start", 3600), ("train", 80), ("sample", 70), ("evaluation.utility", 60)
+    ]  # fmt: skip
+    assert found == Outcome(SCORED, 50, 0.75)
+
+
+def test_a_training_has_seconds_of_its_own_that_no_other_command_is_held_to(tmp_path):
+    gan, timed = row("gs_wgan"), Timed(30)
+    found = Place(tmp_path, CONFIG, 200, 0, train_limit=40).run(gan, 0, CELLS[0], gan.before, timed)
+    assert dict(timed.run)["train"] == 40 and {name for name, limit in timed.run if limit <= 40} == {"train"}
+    assert found.outcome == SCORED
+    found = Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 0, CELLS[0], gan.before, Timed(30))
+    assert found == Outcome(OVER_TIME, 90, None)
+
+
+def test_a_run_that_had_more_than_its_seconds_when_it_ended_is_out(tmp_path):
+    # The system counts whole seconds, so that a command may end well after its time.
+    found = Place(tmp_path, CONFIG, 25, 0).run(row(), 0, CELLS[0], {}, Timed(13))
+    assert found == Outcome(OVER_TIME, 26, None)
+
+
+def test_a_training_that_the_system_ended_for_its_time_is_over_time_though_it_reports_fewer_seconds(tmp_path):
+    # Of a core that others use too, the samples by which the system counts were 2 to 4% off.
+    timed = Timed(80.5, train=-signal.SIGXCPU)
+    found = Place(tmp_path, CONFIG, 300, 0, train_limit=85).run(row(), 0, CELLS[0], {}, timed)
+    assert found == Outcome(OVER_TIME, 161.0, None) and list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [1, -signal.SIGKILL, -signal.SIGTERM])
+def test_a_training_that_broke_just_before_its_time_is_not_over_time(tmp_path, code):
+    with pytest.raises(Failed, match=f"ended with code {code}; see"):
+        Place(tmp_path, CONFIG, 300, 0, train_limit=85).run(row(), 1, CELLS[0], {}, Timed(84.9, train=code))
+
+
+def test_where_a_command_may_not_be_given_its_seconds_it_broke_and_no_settings_were_refused(made, monkeypatch):
+    # As in a shell whose own limit is lower.
+    monkeypatch.setattr(one_run, "_LIMITED", f"ulimit -t 5; {one_run._LIMITED}")
+    monkeypatch.setattr(one_run, "REFUSING", (["made_0"],))
+    place = made(60, SCORES)
+    monkeypatch.setattr(Place, "_commands", lambda *_: iter([["made_0"]]))
+    with pytest.raises(Failed, match="ended with code 125; see"):
+        tried(place)
+
+
+def test_a_warm_start_that_takes_too_long_ends_the_trial_and_its_time_counts(made, monkeypatch):
+    place = made(60, "while True: pass", SCORES)
+    monkeypatch.setattr(one_run, "SHARED", ["made_0"])
+    monkeypatch.setattr(one_run, "LONGEST", 1)
+    monkeypatch.setattr(Place, "_commands", lambda self, *of: iter([["made_0"], ["made_1", str(of[-1])]]))
+    found = tried(place)
+    assert (found.outcome, found.score) == (OVER_TIME, None) and found.seconds >= 0.7
+
+
+@pytest.mark.parametrize("code", [1, -signal.SIGTERM])
+def test_a_warm_start_counts_once_though_the_run_that_made_it_ended_without_a_result(tmp_path, code):
+    gan, place = row("gs_wgan"), Place(tmp_path, CONFIG, 90, 0)
+    for _ in range(2):
+        with pytest.raises(Failed):
+            place.run(gan, 0, CELLS[0], gan.before, Timed(10, train=code))
+    # Three warm starts, of which no run is held to the seconds, and what the run itself took.
+    timed = Timed(10)
+    assert place.run(gan, 0, CELLS[0], gan.before, timed) == Outcome(SCORED, 70, 0.75)
+    assert dict(timed.run)["train"] == 80
+    assert place.run(gan, 0, CELLS[1], gan.before, Timed(10)) == Outcome(SCORED, 50, 0.75)
+
+
+def test_one_row_does_not_pay_for_the_warm_start_of_another(tmp_path):
+    gan, dpac, place = row("gs_wgan"), row("dpac"), Place(tmp_path, CONFIG, 90, 0)
+    with pytest.raises(Failed):
+        place.run(gan, 0, CELLS[0], gan.before, Timed(10, train=1))
+    assert place.run(dpac, 0, CELLS[0], dpac.before, Timed(10)) == Outcome(SCORED, 50, 0.75)
+
+
+def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):
+    place = made(60, "raise SystemExit(2)", SCORES)
+    with pytest.raises(Failed, match=r"ended with code 2; see .*dp_gauss-trial3-mnist_val-eps10\.log"):
+        tried(place)
+    monkeypatch.setattr(one_run, "REFUSING", (["made_0"],))
+    monkeypatch.setattr(Place, "_commands", lambda *_: iter([["made_0"]]))
+    assert tried(place).outcome == REFUSED
+    # The first trial's are the preset's: its refusal would be followed by that of every other until the time is up.
+    with pytest.raises(Failed, match="ended with code 2"):
+        place.run(row(), 0, CELLS[0], {}, Commands())
+
+
+def test_a_search_that_stops_ends_what_runs_and_begins_nothing(made):
+    place, commands = made(60, "import time\ntime.sleep(60)", SCORES), Commands()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(tried, place, commands)
+        while not commands.running:
+            time.sleep(0.01)
+        commands.stop()
+        assert isinstance(working.exception(), Stopped)
+    with pytest.raises(Stopped):
+        tried(place, commands)
+
+
+def test_the_commands_are_the_graph_s_and_a_warm_start_is_shared_by_a_row_s_trials(tmp_path):
+    place = Place(tmp_path, CONFIG, 60.0, 0)
+    dpac = row("dpac")
+    first, second = (
+        list(place._commands(dpac, ("mnist_val", 1.0), dpac.settings(trial, 0), tmp_path / "r")) for trial in (0, 5)
+    )
+    assert [command[:2] for command in first[:4]] == [
+        ["methods", verb] for verb in ("plan", "warm-start", "train", "sample")
+    ]
+    assert first[4][0] == "evaluation.utility" and json.loads(first[4][6]) == CONFIG.protocol
+    assert first[0][first[0].index("--accounting") + 1] == "published"
+    assert first[1] == second[1] and first[0] != second[0]
+    assert first[2][first[2].index("--warm-start") + 1] == first[1][-1]
+    others = list(place._commands(row("gs_wgan"), ("mnist_val", 1.0), row("gs_wgan").before, tmp_path / "r"))
+    assert others[1][-1] != first[1][-1]
+    # Each row pays for its own, one of the same method too.
+    other = dataclasses.replace(dpac, run=dataclasses.replace(dpac.run, name="other"))
+    assert list(place._commands(other, ("mnist_val", 1.0), dpac.before, tmp_path / "r"))[1][-1] != first[1][-1]
+    without = list(place._commands(row(), CELLS[0], {}, tmp_path / "r"))
+    assert [command[1] for command in without[:3]] == ["plan", "train", "sample"]
+
+
+def test_a_search_begins_with_its_data_sets_and_without_what_a_killed_one_left(tmp_path):
+    place, timed = Place(tmp_path, CONFIG, 60, 0), Timed(10)
+    write_text(tmp_path / "runs/dpac-trial3/samples.npz", "")
+    write_text(tmp_path / "data/mnist_val/card.json", "{}")
+    one_run.prepare(place, timed)
+    assert not (tmp_path / "runs").exists() and timed.run == [("workflow.datasets", 3600)]
+    timed.code = 1
+    with pytest.raises(UserError, match=r"fashion_mnist_val could not be made; see .*data-fashion_mnist_val\.log"):
+        one_run.prepare(place, timed)
