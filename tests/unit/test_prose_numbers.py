@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from scipy import stats
 from toys import shipped
 
 from docs.make.older_rows import older
@@ -190,6 +191,66 @@ def test_the_page_says_how_many_rows_of_the_faces_are_older_than_quick_and_how_n
     assert accuracy["nonprivate"] < min(accuracy[run] for run in ("dp_gauss", "dpac_scatter"))
     private = {run: fid for run, fid in faces("fid_classifier").items() if run not in ("real", "nonprivate")}
     assert min(private, key=private.__getitem__) == "dp_merf"
+
+
+def trials(run: str, epsilon: str) -> dict[int, list[float]]:
+    """Returns the scores of each trial at one epsilon."""
+    found: dict[int, list[float]] = {}
+    with (ROOT / "results/reference/tuning/quick/trials.csv").open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            if (row["run"], row["epsilon"]) == (run, epsilon) and row["outcome"] == "scored":
+                found.setdefault(int(row["trial"]), []).append(float(row["score"]))
+    return found
+
+
+def of_trial(run: str, trial: int) -> dict:
+    with (ROOT / "results/reference/tuning/quick/trials.csv").open(newline="") as handle:
+        return next(json.loads(row["settings"]) for row in csv.DictReader(handle)
+                    if (row["run"], row["trial"]) == (run, str(trial)))  # fmt: skip
+
+
+def test_the_page_says_that_epsilon_1_chose_the_settings_of_the_sharded_gans_and_what_others_had_at_10():
+    near_chance = [score for run in ("gs_wgan", "dpac") for scores in trials(run, "1").values() for score in scores]
+    assert f"({min(near_chance):.2f} to {max(near_chance):.2f} of ten classes)" in TUNING
+    said = {}
+    for run in ("gs_wgan", "dpac"):
+        whole = {trial: fmean(scores) for trial, scores in trials(run, "10").items() if len(scores) == len(SETS)}
+        now = dict(shipped("quick").runs[run].hyper["mnist"])
+        chosen = next(trial for trial in sorted(whole) if of_trial(run, trial) == now)
+        said[run] = whole[chosen], max(whole.values()), whole[0]
+    assert "`gs_wgan` has {:.3f} and the highest {:.3f};".format(*said["gs_wgan"]) in TUNING
+    chosen, highest, first = said["dpac"]
+    assert f"`dpac` has {chosen:.3f}, below the {first:.3f} of its first trial and the highest, {highest:.3f}" in TUNING
+    assert chosen < first
+    every = [of_trial("gs_wgan", trial) for trial in trials("gs_wgan", "10")]
+    repeats = sum(one in every[:place] for place, one in enumerate(every))
+    assert (len(every), repeats) == (7, 1) and "One of the seven trials of `gs_wgan` repeats its first." in TUNING
+
+
+def test_the_page_says_how_long_the_rows_that_are_tuned_took():
+    runs = shipped("quick").runs.values()
+    took = sorted({run.chosen_by["core_minutes"] for run in runs if run.chosen_by})
+    assert f"(the rows tuned so far took {took[0]:.0f} to {took[-1]:.0f} minutes)" in TUNING
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_how_inceptions_order_of_the_papers_methods_and_ours_agree_is_what_the_page_says(dataset):
+    published = {
+        one.method: one.value for one in read_scores(ROOT / "results/published/scores.csv")
+        if (one.dataset, one.metric) == (dataset, "fid_inception") and one.method in PAPER
+    }  # fmt: skip
+    assert len(published) == 8 and "over these eight methods" in DISTANCES
+    ours = {run: value("quick", run, dataset, "fid_classifier") for run in published}
+    agreed = stats.spearmanr(list(published.values()), list(ours.values()))
+    assert f"a rank correlation of {agreed.statistic:.2f} on either data set" in DISTANCES and agreed.pvalue > 0.05
+    assert "DP-CGAN, last but one there on MNIST, is second of the eight here" in DISTANCES
+    if dataset == "mnist":
+        assert sorted(published, key=published.__getitem__)[-2] == sorted(ours, key=ours.__getitem__)[1] == "dp_cgan"
+
+
+def test_the_distances_of_dp_merf_and_dp_cgan_are_those_of_quick():
+    far = [value("quick", run, "fashion_mnist", "fwd") for run in ("dp_merf", "dp_cgan")]
+    assert "by `fwd` here ({:.2f} and {:.2f} in `quick`)".format(*far) in DISTANCES and far[0] < far[1]
 
 
 @pytest.mark.parametrize("dataset", SETS)
