@@ -31,7 +31,8 @@ EXPLAINED = (
     "Measured here / published; of several seeds the mean ± half the width of its 95% t interval (seeds). Published "
     "are the numbers of the paper that the suite is built around (results/published/scores.csv), at full training, "
     "where ours are of the presets named. ε sound is the most that any of the seeds spent by the sound count. A dagger "
-    "marks a row that its preset would make otherwise today: with other settings, or scored in another way."
+    "marks a row that its preset would make otherwise today: with other settings, or scored in another way. Seconds "
+    "are means over the seeds, of a machine that did other work at times."
 )
 OLDER = "†"
 ELSEWHERE = "Published elsewhere, each source in its own setting (results/published/frontier.csv):"

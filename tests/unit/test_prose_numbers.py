@@ -60,6 +60,10 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
         run: [f"{then:,}", f"{now:,}"] for run, (then, now) in then_now.items() if then != now
     }
     assert all(then >= now for then, now in then_now.values())
+    ntk, scatter, sound, both = (then_now[run] for run in ("dp_ntk", "dpac_scatter", "gs_wgan_sound", "dpac_sound"))
+    assert f"`dp_ntk` took {ntk[0]:,} steps there (now {ntk[1]:,}), `dpac_scatter` {scatter[0]} (now {scatter[1]}," in RESULTS
+    assert f"{sound[0]} steps, of which `gs_wgan_sound` has {sound[1]} now and `dpac_sound`" in RESULTS
+    assert sound[0] == both[0] and f"with other settings, {both[1]}." in RESULTS
 
 
 def test_at_the_steps_of_now_each_sound_gan_is_below_its_own_at_the_published_count():
@@ -225,6 +229,18 @@ def test_the_page_says_that_epsilon_1_chose_the_settings_of_the_sharded_gans_and
     every = [of_trial("gs_wgan", trial) for trial in trials("gs_wgan", "10")]
     repeats = sum(one in every[:place] for place, one in enumerate(every))
     assert (len(every), repeats) == (7, 1) and "One of the seven trials of `gs_wgan` repeats its first." in TUNING
+
+
+def test_no_attack_reaches_10_and_the_audits_of_two_data_sets_are_one_draw():
+    audit = page("docs/privacy.md")
+    assert "no attack here reaches 10" in audit and "its rows of two data sets are one draw" in audit
+    with (ROOT / "results/reference/quick/tables/table7.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert max(float(row["epsilon_lower_mean"]) for row in rows) < 10
+    of_run: dict[str, set[str]] = {}
+    for row in rows:
+        of_run.setdefault(row["method"], set()).add(row["epsilon_lower_mean"])
+    assert len(rows) > len(of_run) and all(len(found) == 1 for found in of_run.values())
 
 
 def test_the_readme_says_whose_settings_were_chosen_on_a_test_split_before_they_were_tuned():
