@@ -61,7 +61,8 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
     }
     assert all(then >= now for then, now in then_now.values())
     ntk, scatter, sound, both = (then_now[run] for run in ("dp_ntk", "dpac_scatter", "gs_wgan_sound", "dpac_sound"))
-    assert f"`dp_ntk` took {ntk[0]:,} steps there (now {ntk[1]:,}), `dpac_scatter` {scatter[0]} (now {scatter[1]}," in RESULTS
+    assert f"`dp_ntk` took {ntk[0]:,} steps there (now {ntk[1]:,})" in RESULTS
+    assert f"`dpac_scatter` {scatter[0]} (now {scatter[1]}, and other settings)" in RESULTS
     assert f"{sound[0]} steps, of which `gs_wgan_sound` has {sound[1]} now and `dpac_sound`" in RESULTS
     assert sound[0] == both[0] and f"with other settings, {both[1]}." in RESULTS
 
