@@ -1,4 +1,4 @@
-"""The same GAN without clipping, noise or shards: the upper bound a reader compares the private rows with."""
+"""The same GAN without clipping, noise or shards: what its kind of network reaches in the same time without privacy."""
 
 from __future__ import annotations
 

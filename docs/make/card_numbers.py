@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from docs.make.older_rows import older
 from docs.make.references import Key, Reference, number, read_reference, table, with_interval
 from evaluation.report import frontier, published_costs
 from evaluation.report.csv_rows import read_rows
@@ -16,6 +17,7 @@ from evaluation.report.layout import Layout, load_layout
 from evaluation.report.render import Grid, grid_to_markdown
 from evaluation.scores import read_scores
 from workflow.common.contracts import format_epsilon
+from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
@@ -28,20 +30,24 @@ NO_ROW = "No committed reference holds a row of this method yet."
 EXPLAINED = (
     "Measured here / published; of several seeds the mean ± half the width of its 95% t interval (seeds). Published "
     "are the numbers of the paper that the suite is built around (results/published/scores.csv), at full training, "
-    "where ours are of the presets named. ε sound is the most that any of the seeds spent by the sound count."
+    "where ours are of the presets named. ε sound is the most that any of the seeds spent by the sound count. A dagger "
+    "marks a row that its preset would make otherwise today: with other settings, or scored in another way. Seconds "
+    "are means over the seeds, of a machine that did other work at times."
 )
+OLDER = "†"
 ELSEWHERE = "Published elsewhere, each source in its own setting (results/published/frontier.csv):"
 SPENT = "What published settings really spend (Table 5, which explains the columns):"
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Everything that cards take numbers from."""
+    """Everything that cards take numbers from; `older` has rows (run, data set) by the name of their reference."""
 
     references: Sequence[Reference]
     published: Mapping[tuple[Key, str], float]
     elsewhere: Sequence[Result]
     costs: Sequence[dict[str, str]]
+    older: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
 
     def of(self, method: str, layout: Layout) -> list[str]:
         """Returns paragraphs and Markdown tables, in order."""
@@ -58,16 +64,21 @@ class Numbers:
 def read(root: Path) -> Numbers:
     """Returns the numbers of the repository at `root`. Raises UserError for a file that is missing or damaged."""
     results, layout = root / "results", load_layout(str(root / "workflow/config/report.yaml"))
-    references = [read_reference(results / "reference" / name) for name in REFERENCES]
+    folders = {name: results / "reference" / name for name in REFERENCES}
     paper = read_scores(results / "published/scores.csv")
     spec = next(iter(layout.published_costs.values()))
     table5 = results / "reference/quick/tables/table5.csv"
     return Numbers(
-        references,
+        [read_reference(folder) for folder in folders.values()],
         {((s.dataset, s.epsilon, s.method), s.metric): s.value for s in paper},
         frontier.read_frontier(results / "published/frontier.csv"),
         read_rows(table5, spec, published_costs.LEAD, published_costs.MAKER),
+        {name: _older(folder) for name, folder in folders.items()},
     )
+
+
+def _older(folder: Path) -> frozenset[tuple[str, str]]:
+    return older(read_object(folder / "provenance.json", "provenance.json")["settings"])
 
 
 def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
@@ -105,6 +116,8 @@ def _row(numbers: Numbers, reference: Reference | None, key: Key, layout: Layout
     ]  # fmt: skip
     seconds = values("train_seconds")
     folder = f"[{reference.name}](../../results/reference/{reference.name}/scores.csv)" if reference else "not run here"
+    if reference and (key[2], key[0]) in numbers.older.get(reference.name, ()):
+        folder += f" {OLDER}"
     return [
         *_named(key, layout), *cells, with_interval(values("fid_classifier"), 1),
         number(max(values("eps_sound"), default=None), 1), number(fmean(seconds) if seconds else None, 0), folder,

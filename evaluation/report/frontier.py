@@ -1,4 +1,4 @@
-"""Table 8: the best private results published anywhere, beside the best sound rows of this run."""
+"""Table 8: the best private results that we know to be published, beside the best sound rows of this run."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +17,9 @@ from packaging.requirements import Requirement
 from toys import shipped
 
 from docs.make import method_cards
+from docs.make.older_rows import older
 from evaluation.scores import read_scores
+from methods.core import registry
 from workflow.common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +71,33 @@ def test_a_card_has_our_number_beside_the_published_one_and_every_departure(made
     assert "≤ 610.34" in text
     sources = method_cards.registry.load("gs_wgan").SOURCES
     assert text.count("\n- departure") == sum(line.startswith("departure") for line in sources) > 5
+
+
+def test_a_card_marks_each_row_that_its_preset_would_make_otherwise_today(made) -> None:
+    """`quick_seeds` holds DP-Gauss, which has no settings, and DP-NTK with more steps than any preset has."""
+    record = json.loads((ROOT / "results/reference/quick_seeds/provenance.json").read_text())["settings"]["runs"]
+    assert record["dp_gauss"]["hyper"]["mnist"] == {}
+    assert record["dp_ntk"]["hyper"]["mnist"]["steps"] > shipped("quick").runs["dp_ntk"].hyper["mnist"]["steps"]
+    of_seeds = {name: [line for line in made[f"{name}.md"].splitlines() if "[quick_seeds]" in line]
+                for name in ("dp_gauss", "dp_ntk")}  # fmt: skip
+    assert len(of_seeds["dp_gauss"]) == len(of_seeds["dp_ntk"]) == 4
+    assert not any("†" in line for line in of_seeds["dp_gauss"]) and all("†" in line for line in of_seeds["dp_ntk"])
+
+
+def test_a_row_is_older_where_settings_method_or_scoring_differ_but_not_where_a_default_is_spelled_out() -> None:
+    config = shipped("quick")
+    run, now = "dp_merf", config.runs["dp_merf"].hyper["mnist"]
+
+    def found(hyper: dict, run: str = run, method: str = "dp_merf", protocol: dict = config.protocol) -> bool:
+        one = {"method": method, "hyper": {"mnist": hyper}}
+        made = older({"preset": "quick", "protocol": protocol, "runs": {run: one}})
+        return made == {(run, "mnist")}
+
+    whole = dataclasses.asdict(registry.hyper("dp_merf", now))
+    assert not found(dict(now)) and not found(whole)
+    assert found(now | {"steps": now["steps"] + 1}) and found({})
+    assert found(dict(now), run="dp_merf_twice") and found({}, run="dp_merf", method="dp_ntk")
+    assert found(dict(now), protocol=config.protocol | {"num_samples": 60000})
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ LAYERS: dict[str, set[str]] = {
     | {"docs.make", "methods.core.registry", "evaluation.scores", "evaluation.intervals", "evaluation.report"},
     "docs/make/site_links.py": {"mkdocs"},
     "docs/make/chosen_lines.py": {"methods.core.registry", "workflow.presets", "workflow.datasets.sources"},
+    "docs/make/older_rows.py": {
+        "methods.core.registry", "workflow.grid", "workflow.presets", "workflow.datasets.sources"
+    },
     # The one command line: above all stages, which know nothing of it.
     "dpbench": COMMON | {"dpbench", "workflow", "methods", "evaluation", "torch", "shtab"},
     "benchmarks": COMMON | {"benchmarks", "methods", "torch", "matplotlib", "tqdm"},

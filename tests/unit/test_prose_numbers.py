@@ -1,0 +1,297 @@
+"""What pages say in words of results is what the committed runs hold: which is above which, and by how much."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from scipy import stats
+from toys import shipped
+
+from docs.make.older_rows import older
+from evaluation.scores import read_scores
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = ("mnist", "fashion_mnist")
+PAPER = ("pate_gan", "dp_cgan", "g_pate", "datalens", "dp_merf", "gs_wgan", "dp_sinkhorn", "dpac")
+
+
+def page(name: str) -> str:
+    """Returns a page in one line."""
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+README, RESULTS, TUNING, DISTANCES = map(page, ("README.md", "docs/results.md", "docs/tuning.md", "docs/distances.md"))
+
+
+@cache
+def reference(name: str) -> dict[tuple[str, str, float, str], list[float]]:
+    """Returns the values by seed of each (run, data set, epsilon, metric)."""
+    found: dict[tuple[str, str, float, str], list[float]] = {}
+    for one in read_scores(ROOT / "results/reference" / name / "scores.csv"):
+        found.setdefault((one.method, one.dataset, one.epsilon, one.metric), []).append(one.value)
+    return found
+
+
+def value(name: str, run: str, dataset: str, metric: str = "g2r_cnn", epsilon: float = 10) -> float:
+    return fmean(reference(name)[run, dataset, epsilon, metric])
+
+
+def settings(name: str) -> dict:
+    return json.loads((ROOT / "results/reference" / name / "provenance.json").read_text())["settings"]
+
+
+def steps(name: str, run: str) -> int:
+    return settings(name)["runs"][run]["hyper"]["mnist"]["steps"]
+
+
+def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick_has_now():
+    owners = {"dpac_scatter": "quick_seeds", "dp_ntk": "quick_seeds", "gs_wgan_sound": "sound_shards",
+              "dpac_sound": "sound_shards", "dpac": "published_seeds", "gs_wgan": "published_seeds"}  # fmt: skip
+    quick = shipped("quick").runs
+    then_now = {run: (steps(name, run), quick[run].hyper["mnist"]["steps"]) for run, name in owners.items()}
+    said = re.findall(r"`(\w+)` ([\d,]+) \((?:now )?([\d,]+)\)", README)
+    assert {run: pair for run, *pair in said} == {
+        run: [f"{then:,}", f"{now:,}"] for run, (then, now) in then_now.items() if then != now
+    }
+    assert all(then >= now for then, now in then_now.values())
+    ntk, scatter, sound, both = (then_now[run] for run in ("dp_ntk", "dpac_scatter", "gs_wgan_sound", "dpac_sound"))
+    assert f"`dp_ntk` took {ntk[0]:,} steps there (now {ntk[1]:,})" in RESULTS
+    assert f"`dpac_scatter` {scatter[0]} (now {scatter[1]}, and other settings)" in RESULTS
+    assert f"{sound[0]} steps, of which `gs_wgan_sound` has {sound[1]} now and `dpac_sound`" in RESULTS
+    assert sound[0] == both[0] and f"with other settings, {both[1]}." in RESULTS
+
+
+def test_at_the_steps_of_now_each_sound_gan_is_below_its_own_at_the_published_count():
+    """One seed of every row at today's settings: the three seeds of the first tables are of longer trainings."""
+    assert "each sound GAN is below its own at the published count" in README
+    assert "`dp_merf`, `dp_cgan` and `dpgan` are above both" in README
+    assert "there each sound row is below its own of these on both data sets" in RESULTS
+    assert "each of the latter two is below its own at the published count in gen2real on both data sets" in RESULTS
+    for dataset in SETS:
+        sound = {run: value("quick", run, dataset) for run in ("gs_wgan_sound", "dpac_sound")}
+        assert all(sound[run] < value("quick", run.removesuffix("_sound"), dataset) for run in sound)
+        assert all(value("quick", run, dataset) > max(sound.values()) for run in ("dp_merf", "dp_cgan", "dpgan"))
+
+
+def test_the_readme_says_what_is_published_elsewhere_without_public_data():
+    with (ROOT / "results/published/frontier.csv").open(newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if (row["epsilon"], row["metric"]) == ("10", "g2r")]
+    best = [
+        max(float(row["value"]) for row in rows if row["dataset"] == dataset and not row["public_data"])
+        for dataset in SETS
+    ]
+    assert "Elsewhere up to {:.3f} and {:.3f} are published, without public data".format(*best) in README
+    ours = [value("quick_seeds", "dpac_scatter", dataset) for dataset in SETS]
+    assert all(there > here for there, here in zip(best, ours, strict=True))
+
+
+def test_the_readme_says_by_how_much_a_seed_moves_a_sharded_gan():
+    spread = [
+        max(values) - min(values) for (run, *_, metric), values in reference("published_seeds").items()
+        if metric == "g2r_cnn" and run != "real"
+    ]  # fmt: skip
+    assert f"a sharded GAN by up to {100 * max(spread):.0f}." in README
+
+
+def test_in_accuracy_no_method_of_the_papers_tables_beats_dp_gauss_in_quick_and_in_distances_some_do():
+    assert "in accuracy no method of the paper's tables does in `quick`" in RESULTS
+    assert "By FID and recall DP-MERF does on Fashion-MNIST, and by FWD on both data sets" in RESULTS
+    assert "as `dp_cgan` and `dpgan` do" in RESULTS
+
+    def gauss(dataset: str, metric: str) -> float:
+        return value("quick", "dp_gauss", dataset, metric)
+
+    for dataset in SETS:
+        for metric in ("g2r_cnn", "g2r_mlp", "r2g_cnn", "r2g_mlp"):
+            assert max(value("quick", run, dataset, metric) for run in PAPER) < gauss(dataset, metric)
+        for run in ("dp_merf", "dp_cgan", "dpgan"):
+            assert value("quick", run, dataset, "fwd") < gauss(dataset, "fwd")
+    fid, recall = (value("quick", "dp_merf", "fashion_mnist", metric) for metric in ("fid_classifier", "recall"))
+    assert fid < gauss("fashion_mnist", "fid_classifier") and recall > gauss("fashion_mnist", "recall")
+
+
+def test_the_gan_without_noise_is_no_ceiling():
+    """What its card says: private rows of another kind are above it."""
+    assert "no ceiling for private rows of another kind" in page("docs/methods/nonprivate.md")
+    for dataset in SETS:
+        without = value("quick", "nonprivate", dataset, epsilon=float("inf"))
+        assert without < min(value("quick", run, dataset) for run in ("dp_gauss", "dpac_scatter"))
+
+
+def test_what_steps_and_budget_do_to_dpac_scatter_is_what_the_curves_hold():
+    runs = ["dpac_scatter_75", "dpac_scatter_150", "dpac_scatter_300", "dpac_scatter", "dpac_scatter_1200"]
+
+    def over(metric: str, dataset: str) -> list[float]:
+        return [value("scatter_curves", run, dataset, metric) for run in runs]
+
+    assert "Steps move gen2real on MNIST by less than 0.01" in RESULTS
+    assert max(over("g2r_cnn", "mnist")) - min(over("g2r_cnn", "mnist")) < 0.01
+    first = over("g2r_cnn", "fashion_mnist")
+    assert f"On Fashion-MNIST the first 300 add {first[2] - first[0]:.3f}, which is several times" in RESULTS
+    seeds = reference("quick_seeds")["dpac_scatter", "fashion_mnist", 10.0, "g2r_cnn"]
+    assert first[2] - first[0] > 3 * (max(seeds) - min(seeds))
+    there = over("r2g_cnn", "fashion_mnist")
+    assert f"real2gen falls by {there[0] - there[-1]:.3f} over all of them" in RESULTS
+    for dataset in SETS:
+        distances, recalls = over("fid_classifier", dataset), over("recall", dataset)
+        assert distances == sorted(distances, reverse=True) and recalls == sorted(recalls)
+    assert f"(recall on Fashion-MNIST from {recalls[0]:.2f} to {recalls[-1]:.2f})" in RESULTS
+
+    def at(metric: str, dataset: str) -> list[float]:
+        return [value("scatter_curves", "dpac_scatter", dataset, metric, epsilon) for epsilon in (3, 10, 30)]
+
+    for dataset in SETS:
+        assert max(at("g2r_cnn", dataset)) - min(at("g2r_cnn", dataset)) < 0.01
+    fids = at("fid_classifier", "fashion_mnist")
+    assert f"halves from ε 3 to 30 ({fids[0]:.1f} to {fids[-1]:.1f})" in RESULTS and fids[-1] < fids[0] / 2
+
+
+def test_what_the_longer_trainings_tell_is_what_they_hold():
+    def gain(name: str, run: str, dataset: str, metric: str = "g2r_cnn") -> float:
+        return value(name, run, dataset, metric) - value("quick", run, dataset, metric)
+
+    scored = [gain("long_scatter", "dp_gauss", dataset) for dataset in SETS]
+    on_mnist, on_clothes = (f"{one:+.3f}".replace("-", "−") for one in scored)
+    assert f"by {on_mnist} on MNIST and {on_clothes} on Fashion-MNIST in gen2real" in RESULTS
+    then, now = (settings(name)["runs"]["dp_gauss"]["hyper"] for name in ("long_scatter", "quick"))
+    assert then == now
+    assert gain("long_scatter", "dpac_scatter", "mnist") <= scored[0]
+    assert f"and by {gain('long_scatter', 'dpac_scatter', 'fashion_mnist'):.3f} on Fashion-MNIST" in RESULTS
+    rises = {run: gain("long", run, "mnist") for run in ("dpgan", "dp_sinkhorn", "dp_merf")}
+    assert "`dp_sinkhorn` rise most, by {dpgan:.3f} and {dp_sinkhorn:.3f} on MNIST".format(**rises) in RESULTS
+    assert min(rises["dpgan"], rises["dp_sinkhorn"]) > max(rises["dp_merf"], *scored)
+    assert f"with {steps('long', 'dpgan'):,} steps in place of {steps('quick', 'dpgan'):,}" in RESULTS
+    others = [value("long_scatter", run, "mnist", "fid_classifier") for run in ("dpac_scatter", "dp_gauss")]
+    others += [value("long", run, "mnist", "fid_classifier") for run in ("dp_merf", "dp_sinkhorn")]
+    assert value("long", "dpgan", "mnist", "fid_classifier") < min(others)
+
+
+def test_which_rows_of_long_have_other_steps_than_eight_times_quicks():
+    """The page names them: DataLens, G-PATE and the sound GANs."""
+    assert "eight times the steps of `quick`, but for DataLens, G-PATE and the sound GANs" in RESULTS
+    quick, long = shipped("quick").runs, shipped("long").runs
+    others = {
+        run for run in quick.keys() & long.keys() if "steps" in quick[run].hyper["mnist"]
+        and long[run].hyper["mnist"]["steps"] != 8 * quick[run].hyper["mnist"]["steps"]
+    }  # fmt: skip
+    assert others == {"datalens", "g_pate", "gs_wgan_sound", "dpac_sound"}
+
+
+def test_the_page_says_how_many_rows_of_the_faces_are_older_than_quick_and_how_near_a_guess_the_gans_are():
+    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+    assert f"{numbers[len(older(settings('celeba10k')))]} rows have other settings than now" in RESULTS
+
+    def faces(metric: str) -> dict[str, float]:
+        return {run: fmean(values) for (run, *_, one), values in reference("celeba10k").items() if one == metric}
+
+    guess, accuracy = float(re.search(r"larger class is right in (0\.\d+)", RESULTS)[1]), faces("g2r_cnn")
+    gans = {"dpac_sound", "datalens", "pate_gan", "dp_cgan", "g_pate", "gs_wgan_sound", "dpgan", "gs_wgan", "dpac"}
+    assert max(accuracy[run] for run in gans) < guess + 0.05 < min(accuracy[run] for run in ("dp_ntk", "dp_merf"))
+    assert accuracy["nonprivate"] < min(accuracy[run] for run in ("dp_gauss", "dpac_scatter"))
+    private = {run: fid for run, fid in faces("fid_classifier").items() if run not in ("real", "nonprivate")}
+    assert min(private, key=private.__getitem__) == "dp_merf"
+
+
+def trials(run: str, epsilon: str) -> dict[int, list[float]]:
+    """Returns the scores of each trial at one epsilon."""
+    found: dict[int, list[float]] = {}
+    with (ROOT / "results/reference/tuning/quick/trials.csv").open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            if (row["run"], row["epsilon"]) == (run, epsilon) and row["outcome"] == "scored":
+                found.setdefault(int(row["trial"]), []).append(float(row["score"]))
+    return found
+
+
+def of_trial(run: str, trial: int) -> dict:
+    with (ROOT / "results/reference/tuning/quick/trials.csv").open(newline="") as handle:
+        return next(json.loads(row["settings"]) for row in csv.DictReader(handle)
+                    if (row["run"], row["trial"]) == (run, str(trial)))  # fmt: skip
+
+
+def test_the_page_says_that_epsilon_1_chose_the_settings_of_the_sharded_gans_and_what_others_had_at_10():
+    near_chance = [score for run in ("gs_wgan", "dpac") for scores in trials(run, "1").values() for score in scores]
+    assert f"({min(near_chance):.2f} to {max(near_chance):.2f} of ten classes)" in TUNING
+    said = {}
+    for run in ("gs_wgan", "dpac"):
+        whole = {trial: fmean(scores) for trial, scores in trials(run, "10").items() if len(scores) == len(SETS)}
+        now = dict(shipped("quick").runs[run].hyper["mnist"])
+        chosen = next(trial for trial in sorted(whole) if of_trial(run, trial) == now)
+        said[run] = whole[chosen], max(whole.values()), whole[0]
+    assert "`gs_wgan` has {:.3f} and the highest {:.3f};".format(*said["gs_wgan"]) in TUNING
+    chosen, highest, first = said["dpac"]
+    assert f"`dpac` has {chosen:.3f}, below the {first:.3f} of its first trial and the highest, {highest:.3f}" in TUNING
+    assert chosen < first
+    every = [of_trial("gs_wgan", trial) for trial in trials("gs_wgan", "10")]
+    repeats = sum(one in every[:place] for place, one in enumerate(every))
+    assert (len(every), repeats) == (7, 1) and "One of the seven trials of `gs_wgan` repeats its first." in TUNING
+
+
+def test_no_attack_reaches_10_and_the_audits_of_two_data_sets_are_one_draw():
+    audit = page("docs/privacy.md")
+    assert "no attack here reaches 10" in audit and "its rows of two data sets are one draw" in audit
+    with (ROOT / "results/reference/quick/tables/table7.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert max(float(row["epsilon_lower_mean"]) for row in rows) < 10
+    of_run: dict[str, set[str]] = {}
+    for row in rows:
+        of_run.setdefault(row["method"], set()).add(row["epsilon_lower_mean"])
+    assert len(rows) > len(of_run) and all(len(found) == 1 for found in of_run.values())
+
+
+def test_the_readme_says_whose_settings_were_chosen_on_a_test_split_before_they_were_tuned():
+    assert "`gs_wgan` has, and `dpac` began with, settings chosen on a test split" in README
+    for run, kept in (("gs_wgan", True), ("dpac", False)):
+        assert "chosen by scores on the test split" in shipped("quick").runs[run].chosen_note
+        assert (of_trial(run, 0) == settings("published_seeds")["runs"][run]["hyper"]["mnist"]) == kept
+
+
+def test_the_page_says_how_long_the_rows_that_are_tuned_took():
+    runs = shipped("quick").runs.values()
+    took = sorted({run.chosen_by["core_minutes"] for run in runs if run.chosen_by})
+    assert f"(the rows tuned so far took {took[0]:.0f} to {took[-1]:.0f} minutes)" in TUNING
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_how_inceptions_order_of_the_papers_methods_and_ours_agree_is_what_the_page_says(dataset):
+    published = {
+        one.method: one.value for one in read_scores(ROOT / "results/published/scores.csv")
+        if (one.dataset, one.metric) == (dataset, "fid_inception") and one.method in PAPER
+    }  # fmt: skip
+    assert len(published) == 8 and "over these eight methods" in DISTANCES
+    ours = {run: value("quick", run, dataset, "fid_classifier") for run in published}
+    agreed = stats.spearmanr(list(published.values()), list(ours.values()))
+    assert f"a rank correlation of {agreed.statistic:.2f} on either data set" in DISTANCES and agreed.pvalue > 0.05
+    assert "DP-CGAN, last but one there on MNIST, is second of the eight here" in DISTANCES
+    if dataset == "mnist":
+        assert sorted(published, key=published.__getitem__)[-2] == sorted(ours, key=ours.__getitem__)[1] == "dp_cgan"
+
+
+def test_the_distances_of_dp_merf_and_dp_cgan_are_those_of_quick():
+    far = [value("quick", run, "fashion_mnist", "fwd") for run in ("dp_merf", "dp_cgan")]
+    assert "by `fwd` here ({:.2f} and {:.2f} in `quick`)".format(*far) in DISTANCES and far[0] < far[1]
+
+
+def test_what_dp_merfs_card_says_of_500_faces_is_what_the_ranking_says():
+    card = page("docs/methods/dp_merf.md")
+    assert "On 500 faces no row is told to be better by FID or recall" in card
+    assert "DP-Gauss and `dpac_scatter` have a higher mean by gen2real" in card
+    ranking = (ROOT / "results/reference/own_faces/tables/rank.md").read_text(encoding="utf-8")
+    lines = [line for line in ranking.splitlines() if "cannot be told apart" in line]
+    bests = {line.removeprefix("| ").split()[0]: line for line in lines}
+    assert "dp_merf" in bests["FID"] and "dp_merf" in bests["recall"]
+    means = {run: fmean(values) for (run, *_, metric), values in reference("own_faces").items() if metric == "g2r_cnn"}
+    assert means["dp_merf"] < min(means["dp_gauss"], means["dpac_scatter"])
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_dp_ntk_is_below_dp_gauss_at_both_epsilons_as_its_card_says(dataset):
+    assert "DP-Gauss is above it in gen2real at both" in page("docs/methods/dp_ntk.md")
+    for epsilon in (10, 1):
+        ntk, gauss = (value("quick_seeds", run, dataset, epsilon=epsilon) for run in ("dp_ntk", "dp_gauss"))
+        assert ntk < gauss
