@@ -172,6 +172,20 @@ def test_what_the_longer_trainings_tell_is_what_they_hold():
     assert value("long", "dpgan", "mnist", "fid_classifier") < min(others)
 
 
+def test_the_way_of_scoring_is_half_of_what_lies_between_datalens_published_and_measured():
+    published = read_scores(ROOT / "results/published/scores.csv")
+    (paper,) = (s.value for s in published if (s.method, s.dataset, s.metric) == ("datalens", "mnist", "g2r_cnn"))
+    gains = []
+    for run in ("datalens_paper", "datalens_as_released"):
+        last, best = (value("long_datalens", run, "mnist", name) for name in ("g2r_cnn", "g2r_cnn_best_on_test"))
+        assert best - last >= (paper - last) / 2
+        gains.append(f"{best - last:.2f}")
+    assert f"is {gains[0]} above the last for `datalens_paper` and {gains[1]} for `datalens_as_released`" in RESULTS
+    assert f"DataLens' {paper} and a LeNet" in RESULTS
+    epochs = settings("long_datalens")["protocol"]["cnn_g2r_epochs"]
+    assert f"among only {epochs} epochs" in RESULTS
+
+
 def test_which_rows_of_long_have_other_steps_than_eight_times_quicks():
     """The page names them: DataLens, G-PATE and the sound GANs."""
     assert "eight times the steps of `quick`, but for DataLens, G-PATE and the sound GANs" in RESULTS
