@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{run}: method {(entry or {}).get('method', run)}")
     else:
         raise unknown("preset", arguments.preset, names)
-    print(f"\n{own_rows()}")
+    print(f"\n{own_rows(arguments.preset or 'quick')}")
 
 
 def _file(name: str) -> Path:

@@ -84,7 +84,11 @@ def scores(
     use_threads(threads)
     key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {seed}".encode()).hexdigest()
     if not _is_of(folder, key):
-        print(f"training the classifiers of {real.wanted.name}: a minute or more", file=sys.stderr)
+        print(
+            f"training the classifiers of {real.wanted.name}: a minute or more of a core; the next call has them too if"
+            " both give --classifiers FOLDER",
+            file=sys.stderr,
+        )
         card = classifiers.train(real.train, real.test, protocol, seed, threads, folder)
         write_json(folder / "classifiers.json", card | {WHAT_FOR: key})
     samples = capped(samples, protocol.num_samples, "samples")

@@ -148,7 +148,8 @@ def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]
         except SystemExit as end:
             if end.code != 128 + signal.SIGTERM:
                 raise
-            print(f"not finished after {minutes:g} min: the same command continues from {folder}", file=sys.stderr)
+            kept = getattr(end, "kept", "") or f"the same command continues from {folder}"
+            print(f"not finished after {minutes:g} min: {kept}", file=sys.stderr)
             raise SystemExit(NOT_FINISHED) from None
         finally:
             timer.cancel()

@@ -144,10 +144,12 @@ def test_a_run_whose_time_is_always_up_at_once_gets_on_with_each_call(tmp_path, 
     monkeypatch.setattr(whole_run.threading, "Timer", Timer)
     capsys.readouterr()
     # Two steps of warm start, three of training, what follows the last one, and the samples.
-    for _ in range(6):
+    kept = ["of the warm start"] * 2 + [f"a checkpoint after step {step} of 3" for step in (1, 2)] + ["everything"]
+    for what in [*kept, "the same command continues from"]:
         with pytest.raises(SystemExit, match="75"):
             call(data, tmp_path / "slots", "--minutes", "0.001", **settings)
-        assert "not finished after 0.001 min: the same command continues" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "not finished after 0.001 min: " in error and what in error and "the same command continues" in error
     assert call(data, tmp_path / "slots", "--minutes", "0.001", **settings) == 0
     for name in ("generator.safetensors", "samples-000.npz"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "slots" / name).read_bytes()

@@ -83,7 +83,7 @@ rule run_lists:
 
 
 # Seconds each: on a cluster they run where the call runs, and wait in no queue.
-localrules: run_lists, collect, scores_tables, published_costs_table, frontier_table, claims_table, audit_table, plots, rank
+localrules: run_lists, collect, scores_tables, claims_table, audit_table, plots, rank
 
 
 rule collect:
@@ -152,6 +152,8 @@ rule published_costs:
 
 if COSTS_TABLES:
 
+    localrules: published_costs_table
+
     rule published_costs_table:
         input:
             costs=f"{OUT}/published_costs.csv",
@@ -171,6 +173,8 @@ if COSTS_TABLES:
 
 
 if FRONTIER_TABLES:
+
+    localrules: frontier_table
 
     rule frontier_table:
         input:

@@ -96,7 +96,6 @@ def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: 
     """
     shards = partition(context.public.num_train, hp.num_shards, context.seed)
     source = _source(out)
-    kept = f"{out} keeps what is trained; the same command continues from there"
     bar = tqdm(total=hp.num_shards, desc="warm start", unit="critic", disable=None)
     with bar as progress, process.Signals() as signals:
         missing = []
@@ -107,7 +106,8 @@ def pretrain(hp: Any, context: Context, data: PrivateData, ledger: Ledger, out: 
         def finish(group: _Files, go_on: GoOn) -> None:
             def go_on_or_stop() -> None:
                 go_on()
-                signals.stop(kept)
+                done = f"{progress.n} of {hp.num_shards} critics of the warm start, and steps of more"
+                signals.stop(f"{out} keeps {done}; the same command continues from there")
 
             blocks = [block for _, block in group]
             half = out / f"half-{blocks[0].start:05d}-{blocks[-1].stop - 1:05d}.pt"
