@@ -114,7 +114,7 @@ def test_one_that_is_told_to_end_keeps_every_step_that_it_did(threads, straight,
             noted.clear()
             with pytest.raises(process.Stopped, match=str(128 + signal.SIGTERM)) as end:
                 critics(tmp_path / "critics")
-            assert len(steps) > done and "keeps what is trained" in end.value.kept
+            assert len(steps) > done and "of 10 critics of the warm start" in end.value.kept
     finally:
         torch.set_num_threads(before)
     assert critics(tmp_path / "critics") == straight
