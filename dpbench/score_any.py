@@ -102,7 +102,7 @@ def beginning(count: int, name: str, preset: str, kept: Kept, parts: Parts) -> s
     else:
         long = f"preset {preset} does not say how long that takes"
     if kept.folder is None:
-        stays = f"--classifiers FOLDER would keep those of {name}, for this command again and for other samples"
+        stays = f"--classifiers FOLDER would keep the classifiers of {name}, for the next call and for a killed one"
     elif kept.is_whole:
         stays = f"the classifiers of {name} are those in {kept.folder}"
     else:

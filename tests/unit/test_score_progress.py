@@ -68,7 +68,7 @@ def test_a_call_says_first_what_it_will_do_and_then_at_each_step_how_far_it_is(c
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == (
         "scoring 90 samples against real in 6 steps: about 31 s of a core by the times of preset smoke, more on a busy"
-        " machine; --classifiers FOLDER would keep those of real, for this command again and for other samples"
+        " machine; --classifiers FOLDER would keep the classifiers of real, for the next call and for a killed one"
     )
     found = [re.fullmatch(STEP, line) for line in lines if line.startswith("progress: ")]
     assert all(found) and {one[2] for one in found} == {"6"}
