@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dpbench.kept_classifiers import CARD, Kept
+from dpbench.parts import Parts
+from evaluation.protocol import Protocol
 from workflow import merging
+from workflow.common import process
 from workflow.common.contracts import CLAIMED, LabelledImages, format_epsilon, parse_epsilon
+from workflow.common.durations import describe
 from workflow.common.errors import UserError, unknown
-from workflow.common.files import read_object, refuse_unwritable, write_json
+from workflow.common.files import refuse_unwritable, write_json
 from workflow.common.metrics import METRICS
 from workflow.common.options import whole
 from workflow.common.run_name import check_run_name
 from workflow.common.seeds import MOST_SEED
 from workflow.datasets.foreign_samples import read_samples
 from workflow.datasets.real_sets import RealSet, read_real
+from workflow.progress import FALLBACK_SECONDS
 
-if TYPE_CHECKING:
-    from evaluation.protocol import Protocol
-
-WHAT_FOR = "made"  # marks a folder of classifiers as whole, and says of what
+# What the steps are called, those of the classifiers by the names of evaluation/classifiers.py.
+CLASSIFIERS = {"features": "feature network", "mlp": "real2gen MLP", "cnn": "real2gen CNN"}
+LOADING, FIDELITY, UTILITY = "library loading", "fidelity", "gen2real and real2gen"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,54 +60,99 @@ def run(arguments: argparse.Namespace) -> None:
     epsilon = None if arguments.claimed_epsilon is None else parse_epsilon(arguments.claimed_epsilon)
     _check_out(arguments.out, epsilon)
     if arguments.classifiers is not None:
-        refuse_unwritable(arguments.classifiers / "classifiers.json")
-    settings = _settings(arguments)
+        refuse_unwritable(arguments.classifiers / CARD)
+    protocol = Protocol.parse(json.dumps(_settings(arguments)))
     real = read_real(arguments.real, arguments.test)
     samples = read_samples(arguments.samples, real.wanted)
-    # Here: it imports torch, and what is malformed was refused without.
-    from evaluation.protocol import Protocol
-
-    protocol = Protocol.parse(json.dumps(settings))
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.classifiers or Path(temporary)
-        found = scores(samples, real, protocol, folder, arguments.seed, arguments.threads)
+    key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {arguments.seed}".encode()).hexdigest()
+    kept = Kept(arguments.classifiers, key, CLASSIFIERS)
+    parts = Parts(expected(arguments.preset, kept))
+    count = min(len(samples), protocol.num_samples)
+    print(beginning(count, real.wanted.name, arguments.preset, kept, parts), file=sys.stderr, flush=True)
+    try:
+        found = scores(samples, real, protocol, kept, parts, arguments.seed, arguments.threads)
+    except KeyboardInterrupt:
+        raise process.Stopped(signal.SIGINT, left(real.wanted.name, kept)) from None
     _write(arguments, real.wanted.name, epsilon, found)
     print(text(arguments, real, len(samples), epsilon, found))
 
 
+def expected(preset: str, kept: Kept) -> dict[str, float | None]:
+    """Returns the parts of a call in order, each with the seconds of a core that the preset has measured on its sets.
+
+    None for those of which it says nothing. The classifiers that are to be trained have equal shares of what they take
+    together.
+    """
+    cost = merging.shipped_content(preset).get("cost") or {}
+    together = cost.get("classifiers")
+    share = None if together is None else together / len(CLASSIFIERS)
+    trained = {part: share for name, part in CLASSIFIERS.items() if name not in kept.done}
+    return {LOADING: FALLBACK_SECONDS, **trained, FIDELITY: cost.get("fidelity"), UTILITY: cost.get("utility")}
+
+
+def beginning(count: int, name: str, preset: str, kept: Kept, parts: Parts) -> str:
+    """Returns what is said before anything is trained: the work, about how long it takes, and what is kept of it.
+
+    Args:
+        count: of the samples.
+        name: of the real set.
+    """
+    if math.isfinite(parts.seconds):
+        long = f"about {describe(parts.seconds)} of a core by the times of preset {preset}, more on a busy machine"
+    else:
+        long = f"preset {preset} does not say how long that takes"
+    if kept.folder is None:
+        stays = f"--classifiers FOLDER would keep the classifiers of {name}, for the next call and for a killed one"
+    elif kept.is_whole:
+        stays = f"the classifiers of {name} are those in {kept.folder}"
+    else:
+        already = f", as {len(kept.done)} of {len(CLASSIFIERS)} are already" if kept.done else ""
+        stays = f"each classifier of {name} is kept in {kept.folder} once it is trained{already}"
+    return f"scoring {count} samples against {name} in {len(parts)} steps: {long}; {stays}"
+
+
+def left(name: str, kept: Kept) -> str:
+    """Returns what Ctrl-C leaves of a call against the real set `name`, for its one line."""
+    if kept.folder is None:
+        return f"nothing is kept; with --classifiers FOLDER the classifiers of {name} would be, each once it is trained"
+    done = f"{len(kept.done)} of {len(CLASSIFIERS)} classifiers of {name} are kept in {kept.folder}"
+    return f"{done}; the same command goes on from there"
+
+
 def scores(
-    samples: LabelledImages, real: RealSet, protocol: Protocol, folder: Path, seed: int, threads: int
+    samples: LabelledImages, real: RealSet, protocol: Protocol, kept: Kept, parts: Parts, seed: int, threads: int
 ) -> dict[str, float]:
     """Returns metric -> value, as the graph's rules `fidelity` and `utility` do.
 
-    Classifiers of the real set are made in `folder`, or taken from there if they are of the same set and settings.
+    Classifiers of the real set that `kept` lacks are made in its folder, or in a temporary one. `parts` are those of
+    `expected`.
     """
-    from evaluation import classifiers, nets, utility
-    from evaluation.features import RealFeatures
-    from evaluation.fidelity import fidelity, inception_fid
-    from evaluation.inputs import capped
-    from workflow.common.torch_threads import use_threads
-
-    use_threads(threads)
-    key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {seed}".encode()).hexdigest()
-    if not _is_of(folder, key):
-        print(
-            f"training the classifiers of {real.wanted.name}: a minute or more of a core; the next call has them too if"
-            " both give --classifiers FOLDER",
-            file=sys.stderr,
-        )
-        card = classifiers.train(real.train, real.test, protocol, seed, threads, folder)
-        write_json(folder / "classifiers.json", card | {WHAT_FOR: key})
-    samples = capped(samples, protocol.num_samples, "samples")
-    network = nets.load(folder / nets.FEATURES)
-    near = RealFeatures.find(folder, network, real.train, protocol)
-    found, notices = fidelity(samples, near, network, protocol)
-    by_inception, more = inception_fid(samples, real.train, protocol)
-    for notice in notices + more:
-        print(f"notice: {notice}", file=sys.stderr)
-    stored = utility.load_stored(folder)
-    for direction in utility.DIRECTIONS:
-        found |= utility.score(direction, samples, real.test, protocol, seed, stored, threads)
+    with parts, contextlib.ExitStack() as stack:
+        with parts.part(LOADING), process.importing():
+            from evaluation import classifiers, nets, utility
+            from evaluation.features import RealFeatures
+            from evaluation.fidelity import fidelity, inception_fid
+            from evaluation.inputs import capped
+            from workflow.common.torch_threads import use_threads
+        use_threads(threads)
+        folder = kept.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, part in CLASSIFIERS.items():
+            if name not in kept.done:
+                with parts.part(part):
+                    kept.add(name, classifiers.train_one(name, real.train, real.test, protocol, seed, threads, folder))
+        kept.finish(classifiers.about(real.train))
+        samples = capped(samples, protocol.num_samples, "samples")
+        with parts.part(FIDELITY):
+            network = nets.load(folder / nets.FEATURES)
+            near = RealFeatures.find(folder, network, real.train, protocol)
+            found, notices = fidelity(samples, near, network, protocol)
+            by_inception, more = inception_fid(samples, real.train, protocol)
+            for notice in notices + more:
+                print(f"notice: {notice}", file=sys.stderr)
+        with parts.part(UTILITY):
+            stored = utility.load_stored(folder)
+            for direction in utility.DIRECTIONS:
+                found |= utility.score(direction, samples, real.test, protocol, seed, stored, threads)
     return {metric: float(value) for metric in METRICS if (value := (found | by_inception).get(metric)) is not None}
 
 
@@ -137,15 +189,6 @@ def _check_out(out: Path | None, epsilon: float | None) -> None:
     refuse_unwritable(out)
     if out.suffix == ".csv" and epsilon is None:
         raise UserError("--out .csv needs --claimed-epsilon, which stands in every row; inf if there is no privacy")
-
-
-def _is_of(folder: Path, key: str) -> bool:
-    card = folder / "classifiers.json"
-    if not card.is_file():
-        return False
-    if read_object(card, "a card").get(WHAT_FOR) != key:
-        raise UserError(f"{folder} holds the classifiers of another set, or of other settings; name another folder")
-    return True
 
 
 def _write(arguments: argparse.Namespace, dataset: str, epsilon: float | None, found: dict[str, float]) -> None:

@@ -17,6 +17,9 @@ from workflow.common.files import sha256, write_json
 from workflow.common.options import Parser, whole
 from workflow.common.seeds import MOST_SEED
 
+FEATURES = "features"
+NAMES = (FEATURES, *utility.MODELS)
+
 
 def train(
     train_split: LabelledImages, test_split: LabelledImages, protocol: Protocol, seed: int, threads: int, out: Path
@@ -28,21 +31,50 @@ def train(
     The feature network keeps its last epoch, as the paper's does; the others keep the epoch that does best on held-out
     train images. The test split is read once, for the accuracies on the card.
     """
-    num_classes = int(train_split.labels.max()) + 1
+    card = {name: train_one(name, train_split, test_split, protocol, seed, threads, out) for name in NAMES}
+    return card | about(train_split)
+
+
+def about(train_split: LabelledImages) -> dict[str, Any]:
+    """Returns what the card says of all the classifiers of a train split."""
+    return {"image_shape": list(train_split.image_shape), "num_classes": _classes(train_split)}
+
+
+def train_one(
+    name: str,
+    train_split: LabelledImages,
+    test_split: LabelledImages,
+    protocol: Protocol,
+    seed: int,
+    threads: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Trains one classifier of NAMES, on which the others do not depend; writes its files and returns its details."""
+    if name == FEATURES:
+        model, details = _feature_network(train_split, protocol, seed, threads, out)
+    else:
+        fitted = utility.fit("r2g", train_split, _classes(train_split), protocol, seed, threads, names=[name])
+        model, details, _ = fitted[name]
+        utility.store(name, model, out)
+    return details | {"test_accuracy": accuracy(model, test_split)}
+
+
+def _feature_network(
+    train_split: LabelledImages, protocol: Protocol, seed: int, threads: int, out: Path
+) -> tuple[nets.Classifier, dict[str, Any]]:
     settings = CnnSettings(
         protocol.feature_epochs, protocol.feature_lr, protocol.batch_size, protocol.schedule,
         crop=protocol.feature_crop, min_steps=protocol.min_steps,
     )  # fmt: skip
-    features, _, details = fit_cnn(protocol.feature_network, train_split, num_classes, settings, seed, threads)
-    nets.save(features, out / nets.FEATURES)
-    RealFeatures.of(features, train_split, protocol).save(out)
-    card = {"features": details | {"test_accuracy": accuracy(features, test_split)}}
-    fitted = utility.fit("r2g", train_split, num_classes, protocol, seed, threads)
-    for name, (model, details, _) in fitted.items():
-        card[name] = details | {"test_accuracy": accuracy(model, test_split)}
-    fitted["mlp"][0].save(out / "mlp.npz")
-    nets.save(fitted["cnn"][0], out / "cnn.safetensors")
-    return card | {"image_shape": list(train_split.image_shape), "num_classes": num_classes}
+    classes = _classes(train_split)
+    network, _, details = fit_cnn(protocol.feature_network, train_split, classes, settings, seed, threads)
+    nets.save(network, out / nets.FEATURES)
+    RealFeatures.of(network, train_split, protocol).save(out)
+    return network, details
+
+
+def _classes(train_split: LabelledImages) -> int:
+    return int(train_split.labels.max()) + 1
 
 
 @command

@@ -236,6 +236,8 @@ def fit_mlp(
     epochs (more where these make fewer than `min_steps` steps of 200 images), and restores its best epoch. Without
     room for a holdout, it stops after 10 epochs without a loss better by 1e-4, and keeps its last epoch.
 
+    Ctrl-C ends it, where the library alone would go on with the perceptron as it is.
+
     Returns:
         The perceptron, and details: `epochs`, `stopped` ("early" or "cap"), and with a holdout `best_epoch` (1-based)
         and `validation` (held-out accuracy); without one `held_out` 0.
@@ -252,7 +254,13 @@ def fit_mlp(
     with warnings.catch_warnings(), threadpool_limits(threads):
         # The cap on epochs is ours and is reported in the details.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(_flat(data.images), data.labels)
+        warnings.filterwarnings("error", "Training interrupted")
+        try:
+            model.fit(_flat(data.images), data.labels)
+        except UserWarning as warning:
+            if "interrupted" not in str(warning):
+                raise
+            raise KeyboardInterrupt from None
     details = {"epochs": model.n_iter_, "stopped": "early" if model.n_iter_ < iterations else "cap"}
     if room:
         best = int(np.argmax(model.validation_scores_)) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from workflow.common.options import Parser, whole
 from workflow.common.seeds import MOST_SEED
 
 DIRECTIONS = ("g2r", "r2g")
+MODELS = ("mlp", "cnn")
 Model = Classifier | Mlp
 
 
@@ -31,10 +32,11 @@ def fit(
     seed: int,
     threads: int = 1,
     each_epoch: Callable[[Classifier], None] | None = None,
+    names: Collection[str] = MODELS,
 ) -> dict[str, tuple[Model, dict[str, Any], Model]]:
     """Trains the MLP and the CNN of one direction on `data`: the samples (g2r) or the real train split (r2g).
 
-    `each_epoch` looks at the CNN after each of its epochs.
+    `each_epoch` looks at the CNN after each of its epochs. Neither depends on the other; `names` are those wanted.
 
     Returns:
         By name ("mlp", "cnn"): the model of the epoch chosen on held-out images of `data`, details of its training,
@@ -43,12 +45,17 @@ def fit(
     setting = {name: getattr(protocol, name) for name in ("batch_size", "schedule", "holdout", "min_steps")}
     epochs, lr = (getattr(protocol, f"cnn_{direction}_{name}") for name in ("epochs", "lr"))
     iterations = getattr(protocol, f"mlp_{direction}_iterations")
-    mlp, mlp_details = fit_mlp(data, iterations, protocol.holdout, seed, threads, protocol.min_steps)
-    cnn, last, cnn_details = fit_cnn(
-        nets.utility_cnn(data.image_shape), data, num_classes, CnnSettings(epochs, lr, **setting), seed, threads,
-        each_epoch,
-    )  # fmt: skip
-    return {"mlp": (mlp, mlp_details, mlp), "cnn": (cnn, cnn_details, last)}
+    found: dict[str, tuple[Model, dict[str, Any], Model]] = {}
+    if "mlp" in names:
+        mlp, details = fit_mlp(data, iterations, protocol.holdout, seed, threads, protocol.min_steps)
+        found["mlp"] = (mlp, details, mlp)
+    if "cnn" in names:
+        cnn, last, details = fit_cnn(
+            nets.utility_cnn(data.image_shape), data, num_classes, CnnSettings(epochs, lr, **setting), seed, threads,
+            each_epoch,
+        )  # fmt: skip
+        found["cnn"] = (cnn, details, last)
+    return found
 
 
 def score(
@@ -95,6 +102,14 @@ def score(
         if details:
             result[f"{direction}_{name}_details"] = details
     return result
+
+
+def store(name: str, model: Model, folder: Path) -> None:
+    """Writes one of real2gen's classifiers where `load_stored` reads it."""
+    if isinstance(model, Mlp):
+        model.save(folder / f"{name}.npz")
+    else:
+        nets.save(model, folder / f"{name}.safetensors")
 
 
 def load_stored(folder: Path) -> dict[str, Model]:

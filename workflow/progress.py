@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import threading
 import time
@@ -39,13 +40,14 @@ def measured_seconds(path: str | Path | None) -> float | None:
 
 
 def line(schedule: Schedule, elapsed: float, now: float, left_seconds: float | None = None) -> str:
-    """Returns the progress line; `left_seconds` are those left, if they are known already."""
-    left = describe(schedule.seconds_left(now) if left_seconds is None else left_seconds)
+    """Returns the progress line; `left_seconds` are those left, if they are known already, or inf: nobody knows."""
+    seconds = schedule.seconds_left(now) if left_seconds is None else left_seconds
+    left = f", about {describe(seconds)} left" if math.isfinite(seconds) else ""
     shown = schedule.running[:MOST_NAMES]
     more = f" and {len(schedule.running) - len(shown)} more" if len(schedule.running) > len(shown) else ""
     running = f"; running {', '.join(shown)}{more}" if shown else ""
     steps = f"{schedule.done}/{len(schedule.tasks)} steps" + (f", {schedule.failed} failed" if schedule.failed else "")
-    return f"progress: {steps}, {describe(elapsed)} elapsed, about {left} left{running}"
+    return f"progress: {steps}, {describe(elapsed)} elapsed{left}{running}"
 
 
 def job_name(rule: str, wildcards: Mapping[str, str]) -> str:

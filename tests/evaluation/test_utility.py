@@ -284,3 +284,12 @@ def test_a_protocol_is_read_inline_or_from_a_file_and_takes_whole_numbers_for_re
     (tmp_path / "protocol.json").write_text('{"cnn_g2r_lr": 1}')
     assert Protocol.parse('{"cnn_g2r_lr": 1}') == Protocol.parse(str(tmp_path / "protocol.json"))
     assert Protocol.parse(None) == Protocol()
+
+
+def test_ctrl_c_ends_an_mlp_and_leaves_no_half_trained_one(monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "_backprop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_mlp(squares(240, 1), 3, 0.1, seed=0)

@@ -102,6 +102,11 @@ def test_the_line_counts_steps_and_names_what_runs():
     assert line(Schedule(tasks, slots=2), 70.0, 70.0) == "progress: 1/2 steps, 1 failed, 70 s elapsed, about 0 s left"
 
 
+def test_where_nobody_knows_what_is_left_the_line_says_nothing_of_it():
+    text = line(Schedule({1: Task(5.0, name="train", started=0.0)}, 1), 60.0, 60.0, float("inf"))
+    assert text == "progress: 0/1 steps, 60 s elapsed; running train"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (720, "12 min"), (12_000, "3 h 20 min")])
 def test_durations_are_written_for_people(seconds, text):
     assert describe(seconds) == text

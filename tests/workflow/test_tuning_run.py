@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import functools
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,7 @@ from tuned_results import CELLS, CONFIG, row
 
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
-from workflow.tune import one_run
+from workflow.tune import one_run, search
 from workflow.tune.one_run import Commands, Failed, Outcome, Place, Stopped
 from workflow.tune.trials import OVER_TIME, REFUSED, SCORED
 
@@ -156,6 +159,92 @@ def test_one_row_does_not_pay_for_the_warm_start_of_another(tmp_path):
     with pytest.raises(Failed):
         place.run(gan, 0, CELLS[0], gan.before, Timed(10, train=1))
     assert place.run(dpac, 0, CELLS[0], dpac.before, Timed(10)) == Outcome(SCORED, 50, 0.75)
+
+
+# It starts another process, which holds a lock and would tell if it came to its end, and waits for nothing.
+HANGS = """import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", '''
+import fcntl, pathlib, sys, time
+held = pathlib.Path(sys.argv[1], "held").open("w")
+fcntl.flock(held, fcntl.LOCK_EX)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(5)
+pathlib.Path(sys.argv[1], "outlived").touch()
+''', sys.argv[1]])
+time.sleep(60)"""
+ENDS = HANGS.replace(
+    "time.sleep(60)", 'import pathlib\nwhile not pathlib.Path(sys.argv[1], "ready").exists(): time.sleep(0.01)'
+)
+
+
+def outlived(folder: Path) -> bool:
+    """Waits for the process that HANGS has started; returns whether it came to its end."""
+    with (folder / "held").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    return (folder / "outlived").exists()
+
+
+@pytest.fixture
+def clock(tmp_path, monkeypatch) -> list[float]:
+    """Lets a command's time by the clock be over once there is a file `ready`; returns what it would have had."""
+    given = []
+
+    class Due(threading.Thread):
+        def __init__(self, seconds: float, function: Callable[..., None], arguments: list) -> None:
+            super().__init__()
+            self.end, self.over = functools.partial(function, *arguments), threading.Event()
+            given.append(seconds)
+
+        def run(self) -> None:
+            while not (tmp_path / "ready").exists():
+                if self.over.wait(0.01):
+                    return
+            self.end()
+
+        def cancel(self) -> None:
+            self.over.set()
+
+    monkeypatch.setattr(one_run.threading, "Timer", Due)
+    return given
+
+
+def test_a_command_that_hangs_broke_and_leaves_nothing_behind(tmp_path, made, monkeypatch, clock):
+    place, commands = made(100, HANGS), Commands()
+    monkeypatch.setattr(Place, "_commands", lambda *_: iter([["made_0", str(tmp_path)]]))
+    with pytest.raises(Failed, match=r"^python -m made_0 hangs: after 60 min by the clock .* of 100 s of a core.*log$"):
+        tried(place, commands)
+    assert clock == [3600] and not commands.running
+    assert not outlived(tmp_path)
+
+
+def test_what_a_command_has_started_ends_with_it(tmp_path, made):
+    made(100, ENDS)
+    assert Commands().seconds(["made_0", str(tmp_path)], tmp_path / "log", 60)[0] == 0
+    assert not outlived(tmp_path)
+
+
+def test_a_data_set_whose_command_hangs_ends_the_search_in_one_line(tmp_path, monkeypatch):
+    def hangs(*_: object) -> None:
+        raise Failed("python -m workflow.datasets hangs")
+
+    monkeypatch.setattr(Commands, "seconds", hangs)
+    with pytest.raises(UserError, match=r"data set mnist_val could not be made: python -m workflow.datasets hangs"):
+        one_run.prepare(Place(tmp_path, CONFIG, 60, 0), Commands())
+
+
+def test_the_time_by_the_clock_is_many_times_that_of_a_core_and_an_hour_at_least():
+    # A whole run of quick has 300 s of a core, and what is left of them may be next to nothing.
+    assert [one_run.clock_seconds(limit) for limit in (1, 300, 3600)] == [3600, 7200, 86400]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_search_that_is_told_to_end_while_it_makes_its_data_ends_that_too(monkeypatch, number):
+    stopped, before = [], signal.getsignal(number)
+    monkeypatch.setattr(Commands, "stop", lambda _: stopped.append(number))
+    monkeypatch.setattr(search, "prepare", lambda *_: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as end:
+        search._at_once([], None, None, 1)
+    assert (end.value.code, stopped, signal.getsignal(number)) == (128 + number, [number], before)
 
 
 def test_settings_that_a_plan_refuses_end_the_trial_and_any_other_error_the_row(made, monkeypatch):

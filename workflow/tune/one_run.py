@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from methods.core import registry
 from workflow.common.contracts import format_epsilon
+from workflow.common.durations import describe
 from workflow.common.errors import UserError
 from workflow.common.files import read_object, write_json
 from workflow.common.seeds import derive
@@ -31,6 +33,10 @@ SCORE = "g2r_cnn"
 # own. The system counts by samples, so that the seconds reported at the end are some per cent more or fewer.
 _LIMITED = 'ulimit -c 0 && ulimit -S -t "$1" || exit 125; shift; exec "$@"'
 _HAD_ITS_TIME = -signal.SIGXCPU
+# What waits takes no seconds of a core, so a hanging command is ended by the clock. Neither of the two is a setting:
+# a machine so busy that a command has less than a 24th of a core is not one to measure on, and an hour leaves room for
+# libraries that load from a slow disk when a run has next to no time left.
+CLOCK_TIMES, CLOCK_LEAST = 24.0, 3600.0
 _MISUSE = 2
 TRAINING = ["methods", "train"]
 # The commands that say no to settings which do not go together, or with the machine's memory.
@@ -48,15 +54,22 @@ class Stopped(Exception):
     """The search ends before this command could."""
 
 
+def clock_seconds(limit: float) -> float:
+    """Returns the seconds by the clock that a command may have whose limit is so many seconds of a core."""
+    return max(CLOCK_LEAST, CLOCK_TIMES * limit)
+
+
 @dataclass
 class Commands:
-    """Runs commands, from several threads, until `stop`.
+    """Runs commands, from several threads, until `stop`. What a command has started ends with it.
 
     Attributes:
-        running: the processes at work.
+        running: the processes at work, each the first of a process group.
+        hanging: those that were ended by the clock.
     """
 
     running: set[subprocess.Popen] = field(default_factory=set)
+    hanging: set[subprocess.Popen] = field(default_factory=set)
     stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,31 +78,61 @@ class Commands:
         with self._lock:
             self.stopped = True
             for process in self.running:
-                process.send_signal(signal.SIGTERM)
+                # Unlike Popen's own, this reaps nothing: what is in `running` is there, if only as a zombie.
+                os.kill(process.pid, signal.SIGTERM)
 
     def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
         """Runs `python -m` with arguments; returns its exit code and the seconds of a core that it took.
 
-        Ended by the system after `limit` seconds of a core. Raises Stopped after `stop`.
+        Ended by the system after `limit` seconds of a core. Raises Failed for a command that was still there after
+        `clock_seconds` of that, and Stopped after `stop`.
         """
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
         command = ["sh", "-c", _LIMITED, "sh", str(max(1, math.ceil(limit))), sys.executable, "-m", *arguments]
-        with log.open("ab") as file:
-            with self._lock:
-                if self.stopped:
-                    raise Stopped
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
-                )  # fmt: skip
-                self.running.add(process)
-            _, status, usage = os.wait4(process.pid, 0)
-        with self._lock:
-            self.running.discard(process)
-            process.returncode = os.waitstatus_to_exitcode(status)
+        with log.open("ab") as file, self._lock:
             if self.stopped:
                 raise Stopped
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, process_group=0
+            )  # fmt: skip
+            self.running.add(process)
+        code, seconds = self._ended(process, clock_seconds(limit))
+        if self.stopped:
+            raise Stopped
+        if process in self.hanging:
+            raise Failed(
+                f"python -m {arguments[0]} hangs: after {describe(clock_seconds(limit))} by the clock it had taken"
+                f" {seconds:.0f} of {limit:.0f} s of a core, and was ended; see {log}"
+            )
+        return code, seconds
+
+    def _ended(self, process: subprocess.Popen, clock: float) -> tuple[int, float]:
+        """Waits for a process, `clock` seconds at most; returns its exit code and the seconds of a core it took."""
+        timer = threading.Timer(clock, self._hangs, [process])
+        timer.daemon = True
+        timer.start()
+        # Not reaped yet, so that its number is still that of its group.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        timer.cancel()
+        with self._lock:
+            self._end_group(process)
+            _, status, usage = os.wait4(process.pid, 0)
+            self.running.discard(process)
+            process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime
+
+    def _hangs(self, process: subprocess.Popen) -> None:
+        with self._lock:
+            # It may have ended while this waited for the lock.
+            there = process in self.running
+            if there and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                self.hanging.add(process)
+                self._end_group(process)
+
+    def _end_group(self, process: subprocess.Popen) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -112,7 +155,7 @@ class Place:
     def run(self, row: Row, trial: int, cell: Cell, settings: Mapping[str, Any], commands: Commands) -> Outcome:
         """Trains, samples and scores; what it made is removed again, but warm starts, which a row's trials share.
 
-        Raises Failed for a command that ended for another reason than time or settings, and Stopped.
+        Raises Failed for a command that hangs or ended for another reason than time or settings, and Stopped.
         """
         name = f"{row.run.name}-trial{trial}-{cell[0]}-eps{format_epsilon(cell[1])}"
         log = self.out / "logs" / f"{name}.log"
@@ -212,6 +255,9 @@ def prepare(place: Place, commands: Commands) -> None:
             continue
         log = place.out / "logs" / f"data-{dataset}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        code, _ = commands.seconds(["workflow.datasets", dataset, "--out", str(place.data(dataset))], log, 3600)
+        try:
+            code, _ = commands.seconds(["workflow.datasets", dataset, "--out", str(place.data(dataset))], log, 3600)
+        except Failed as error:
+            raise UserError(f"data set {dataset} could not be made: {error}") from None
         if code:
             raise UserError(f"data set {dataset} could not be made; see {log}")

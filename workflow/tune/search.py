@@ -192,7 +192,9 @@ def _at_once(tried: list[Row], place: Place, book: Book, cores: int) -> dict[str
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    # The commands are in groups of their own: what a terminal sends when it closes reaches this process alone.
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         prepare(place, commands)
         with ThreadPoolExecutor(cores) as pool:
@@ -205,7 +207,10 @@ def _at_once(tried: list[Row], place: Place, book: Book, cores: int) -> dict[str
             finally:
                 commands.stop()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # Of what prepares, too.
+        commands.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     for error in errors.values():
         if error is not None and not isinstance(error, Failed):
             raise error
