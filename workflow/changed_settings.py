@@ -61,6 +61,11 @@ class _Layers:
         # Above the user's lies what `reproducible` asks for.
         self.stated = max(len(self.all) - given - 2, self.level("chosen_on"))
 
+    @property
+    def is_row_s_choice(self) -> bool:
+        """Whether the row itself, and not its method, says where its settings were chosen."""
+        return "chosen_on" in self._entry
+
     def level(self, key: str) -> int:
         """Returns the number of the strongest layer that says `key` of the run or its method; -1 where none does."""
         where = ("runs", self._run.name) if key in self._entry else ("methods", self._run.method)
@@ -96,6 +101,11 @@ def _later(
             strongest = [path for path in paths if layers.of(path) >= 0][-1]
             if layers.of(strongest) > since and next(layers.before(paths, since), None) != value:
                 yield name, strongest
+    place = ("runs", run.name, "method")
+    # A method's own choice goes with the method.
+    exchanged = layers.is_row_s_choice and layers.of(place) > since
+    if exchanged and next(layers.before([place], since), run.name) != run.method:
+        yield "method", place
     asked = (_PUBLISHED,)
     switched = layers.of(asked) > since and next(layers.before([asked], since), False) != layers.published
     if switched and any(publishes(run.method, name, epsilon) for name in run.datasets for epsilon in run.epsilons):

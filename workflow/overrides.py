@@ -166,8 +166,17 @@ def listed(value: Any) -> list[Any] | None:
 
 def _merge(base: Any, extra: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(extra, Mapping) and SCALED not in extra:
-        if "chosen_on" in extra:
-            # Who says anew where settings were chosen does not speak of the trials and remarks of another choice.
-            base = {key: value for key, value in base.items() if key not in ("chosen_by", "chosen_note")}
-        return {**base, **{key: _merge(base.get(key), value) for key, value in extra.items()}}
+        kept = _kept(base, extra)
+        return {**kept, **{key: _merge(kept.get(key), value) for key, value in extra.items()}}
     return dict(extra) if isinstance(extra, Mapping) else extra
+
+
+def _kept(base: Mapping[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what of a mapping stays below another one that is merged into it."""
+    if "external" in extra and "external" not in base:
+        # Nothing of a row that was trained goes with samples made elsewhere.
+        return {}
+    if "chosen_on" in extra:
+        # Who says anew where settings were chosen does not speak of the trials and remarks of another choice.
+        return {key: value for key, value in base.items() if key not in ("chosen_by", "chosen_note")}
+    return base

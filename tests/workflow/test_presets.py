@@ -517,6 +517,14 @@ def test_who_changes_settings_may_say_where_they_were_chosen(load):
     assert (alpha.chosen_on, alpha.chosen_note) == (("mnist_val",), "by eye.")
 
 
+def test_settings_chosen_for_a_row_were_chosen_for_its_method_alone(load):
+    beta = {"method": "beta"}
+    runs = load({"runs": {"other": beta, "new": {**beta, "accounting": "sound"}}}, **CHOSEN).runs
+    assert runs["other"].chosen_on == () and runs["other"].chosen_note == "settings were changed: method by --config."
+    assert runs["new"].chosen_on == ("mnist_val",)
+    assert load({"runs": {"other": {"method": "alpha"}}}, **CHOSEN).runs["other"].chosen_on == ("mnist_val",)
+
+
 def test_nothing_is_said_where_no_preset_says_it(load):
     assert load().chosen_on() == []
     assert "chosen_on" not in load().summary()["runs"]["alpha"]
