@@ -175,10 +175,11 @@ def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]
 @contextmanager
 def _heard(number: int) -> Iterator[None]:
     """Lets a signal that is ignored, as below a shell's `trap '' TERM`, come through in a block."""
-    before = signal.getsignal(number)
-    if before is signal.SIG_IGN:
-        signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, signal.SIG_IGN)
