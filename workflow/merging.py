@@ -11,12 +11,12 @@ from typing import Any
 import jsonschema
 import yaml
 
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
 from workflow.common.own_set import RESERVED, OwnSet
 from workflow.common.readers.yaml_text import read_yaml
 from workflow.dataset_entries import read_datasets
 from workflow.grid_values import Origin, check_keys, settled
-from workflow.overrides import Layer, nearest_origin, override
+from workflow.overrides import Layer, listed, names_alone, nearest_origin, override
 from workflow.reproducible import reproducible_layer
 from workflow.schema_words import words
 
@@ -65,28 +65,29 @@ def read(layers: Sequence[Layer], datasets: Iterable[str], folder: Path = FOLDER
     """
     datasets = list(datasets)
     name, extends, source = _names(layers, folder)
-    preset, *above = shipped_layers(extends or name, folder, tuned)
+    shipped = shipped_layers(extends or name, folder, tuned)
     for layer in layers:
         check_keys(layer.values, layer.source)
     given = [Layer(layer.source, {k: v for k, v in layer.values.items() if k != "extends"}) for layer in layers]
-    replaced = {"datasets"} if any("datasets" in layer.values for layer in given) else set()
-    weakest = Layer(preset.source, {key: value for key, value in preset.values.items() if key not in replaced})
+    replaced = ["datasets"] if any("datasets" in layer.values for layer in given) else []
+    below = [_without(layer, *replaced) for layer in shipped]
 
     def origin(*keys: Any) -> str:
-        return nearest_origin(keys, [weakest, *above, *given], source)
+        return nearest_origin(keys, [*below, *given], source)
 
-    content = settled(override(preset.values, [*above, *given], datasets) | {"preset": name}, origin)
+    preset = _stacked(shipped)
+    content = settled(override(preset, given, datasets) | {"preset": name}, origin)
     _check_schema(content, origin)
     pinned = reproducible_layer(content, origin)
     content = override(content, [pinned], datasets)
     entries, own = read_datasets(content["datasets"], datasets, origin)
-    if own and extends is None and preset.values.get("datasets"):
+    if own and replaced and extends is None and preset.get("datasets"):
         raise UserError(
             f"data sets of your own ({', '.join(own)}) would mix with preset {name}'s results; write extends: {name} in"
             f" place of preset: {name} and give the configuration a name by preset: NAME"
         )
     content["datasets"] = entries
-    merged = (*map(_listed, [preset, *above]), *given, pinned)
+    merged = (*map(_listed, shipped), *given, pinned)
     return Merged(name, extends, source, merged, content, own, origin)
 
 
@@ -94,35 +95,75 @@ def shipped_layers(name: str, folder: Path = FOLDER, tuned: bool = True) -> list
     """Returns what a preset is made of, from weak to strong, each called after its file.
 
     These are the layers of the preset that it extends, if it does, as equal tuning left it; its own file; and what
-    equal tuning chose for it, unless `tuned` is false. The first layer alone says `preset`, by the name asked for.
+    equal tuning chose for it, unless `tuned` is false. The first layer alone says `preset`, by the name asked for; the
+    last one with data sets alone has them, by name, as they replace those of the presets below.
 
-    Raises UserError for a file that is missing, not YAML, or no mapping of keys that are text.
+    Raises UserError for a file that is missing, not YAML, or no mapping of keys that are text, and for a preset that
+    extends one that does not exist, or itself.
     """
+    return _layers(name, folder, tuned, ())
+
+
+def _layers(name: str, folder: Path, tuned: bool, above: tuple[str, ...]) -> list[Layer]:
+    """Returns the layers of a preset; `above` are those that extend it, the last one directly."""
     path = folder / f"{name}.yaml"
     found = mapping(path)
     check_keys(found, path.name)
-    below = shipped_layers(found["extends"], folder) if "extends" in found else []
-    own = {key: value for key, value in found.items() if key not in ("extends", "preset")}
-    first, *others = [*below, Layer(path.name, own)]
+    below = _extended(found["extends"], folder, (*above, name)) if "extends" in found else []
+    own = Layer(path.name, {key: _by_name(key, value) for key, value in found.items()})
+    own = _without(own, "extends", "preset")
+    if "datasets" in own.values:
+        below = [_without(layer, "datasets") for layer in below]
+    first, *others = [*below, own]
     first = Layer(first.source, {**first.values, "preset": name})
     chosen = folder / TUNED / path.name
     if tuned and chosen.exists():
         found = mapping(chosen)
         source = f"{TUNED}/{path.name}"
         check_keys(found, source)
-        others.append(Layer(source, _of_rows(found, override(first.values, others, ()))))
+        others.append(Layer(source, _of_rows(found, _stacked([first, *others]))))
     return [first, *others]
+
+
+def _extended(name: Any, folder: Path, above: tuple[str, ...]) -> list[Layer]:
+    """Returns the layers of the preset that the last of `above` extends. Raises UserError where there can be none."""
+    valid = [one for one in names(folder) if one not in above]
+    where = f"in {above[-1]}.yaml under extends"
+    if not isinstance(name, str):
+        raise UserError(f"{above[-1]}.yaml: extends must be the name of a preset, got {shown(name)}; {PRESET_HINT}")
+    if name in above:
+        circle = " -> ".join([*above[above.index(name) :], name])
+        raise UserError(f"preset {name!r} {where} would extend itself: {circle}; take out one of these extends")
+    if name not in valid:
+        raise unknown("preset", name, valid, PRESET_HINT, where=where)
+    return _layers(name, folder, True, above)
+
+
+def _by_name(key: str, value: Any) -> Any:
+    """Returns what a preset holds under a key: data sets that it lists alone as a mapping, as it may hold them too."""
+    if key != "datasets" or not names_alone(value):
+        return value
+    return {name: {} for name in listed(value) or ()}
+
+
+def _without(layer: Layer, *keys: str) -> Layer:
+    return Layer(layer.source, {key: value for key, value in layer.values.items() if key not in keys})
+
+
+def _stacked(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Returns the content of a preset's layers."""
+    first, *others = layers
+    return override(first.values, others, ())
 
 
 def shipped_content(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """Returns a preset's content by key, before equal tuning. Raises UserError as `shipped_layers` does."""
-    first, *others = shipped_layers(name, folder, tuned=False)
-    return override(first.values, others, ())
+    return _stacked(shipped_layers(name, folder, tuned=False))
 
 
 def _listed(layer: Layer) -> Layer:
     """Returns a preset's layer as it is called where settings are listed: by the preset, or by what was tuned."""
-    return layer if layer.source.startswith(TUNED) else Layer(f"preset {Path(layer.source).stem}", layer.values)
+    return layer if layer.source.startswith(f"{TUNED}/") else Layer(f"preset {Path(layer.source).stem}", layer.values)
 
 
 def _of_rows(chosen: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:

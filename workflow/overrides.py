@@ -12,6 +12,7 @@ from workflow.common.errors import UserError, shown, unknown
 from workflow.common.readers.numbers import parse_number
 from workflow.common.readers.yaml_text import parse_yaml
 
+NAMED = ("methods", "runs")  # hold an entry for each name
 LISTS = ("datasets", "runs", "epsilons", "seeds", "data_sources")
 NOTHING = (None, "", [], [None], [""])  # as YAML and --config write it
 EXAMPLES = {"runs": "runs: [dpac, dpgan]", "epsilons": "epsilons: [1, 10]", "seeds": "seeds: [0, 1]"}
@@ -62,7 +63,8 @@ def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Itera
                 own = _datasets(own, value, items, datasets, layer.source)
                 merged[key] = own
             elif items is None:
-                merged[key] = _merge(merged.get(key), retype(value))
+                entries = key in NAMED and isinstance(value, Mapping)
+                merged[key] = _merge(merged.get(key), _filled(retype(value)) if entries else retype(value))
             elif key == "runs":
                 hint = run_hint(preset.get("preset"))
                 chosen = _chosen("run", items, merged["runs"], hint, layer.source)
@@ -72,20 +74,28 @@ def override(preset: Mapping[str, Any], layers: Iterable[Layer], datasets: Itera
     return merged
 
 
+def _filled(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns entries where nothing under a name, as YAML and `--config` write it, is an entry that changes nothing."""
+    return {name: {} if entry in (None, "") else entry for name, entry in entries.items()}
+
+
 def _datasets(
     own: Mapping[str, Any], value: Any, items: list[Any] | None, datasets: Iterable[str], source: str
 ) -> dict[str, Any]:
-    texts = (isinstance(value, str) and value.strip()) or (isinstance(value, list) and all(map(_is_text, value)))
-    if not texts and not isinstance(value, Mapping):
+    if not names_alone(value) and not isinstance(value, Mapping):
         raise UserError(
             f"{source}: datasets holds {shown(value)}; indent below it, for each of them, a line NAME: {{folder: PATH}}"
         )
     if items is None:
         # What a set of the user's own holds is not retyped: a folder may be called 2024.
         typed = {name: retype(entry) if name in datasets else entry for name, entry in value.items()}
-        # `--config` hands over an empty entry as text.
-        return _merge(own, {name: {} if entry in (None, "") else entry for name, entry in typed.items()})
+        return _merge(own, _filled(typed))
     return {name: own.get(name, {}) for name in _chosen("data set", items, [*datasets, *own], OWN_HINT, source)}
+
+
+def names_alone(value: Any) -> bool:
+    """Returns whether a value is a list of texts, or a text that stands for one."""
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_text(value: Any) -> bool:
@@ -156,5 +166,17 @@ def listed(value: Any) -> list[Any] | None:
 
 def _merge(base: Any, extra: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(extra, Mapping) and SCALED not in extra:
-        return {**base, **{key: _merge(base.get(key), value) for key, value in extra.items()}}
+        kept = _kept(base, extra)
+        return {**kept, **{key: _merge(kept.get(key), value) for key, value in extra.items()}}
     return dict(extra) if isinstance(extra, Mapping) else extra
+
+
+def _kept(base: Mapping[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what of a mapping stays below another one that is merged into it."""
+    if "external" in extra and "external" not in base:
+        # Nothing of a row that was trained goes with samples made elsewhere.
+        return {}
+    if "chosen_on" in extra:
+        # Who says anew where settings were chosen does not speak of the trials and remarks of another choice.
+        return {key: value for key, value in base.items() if key not in ("chosen_by", "chosen_note")}
+    return base

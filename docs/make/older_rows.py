@@ -18,27 +18,36 @@ PRESETS = ("quick", "long", "teachers")
 def older(settings: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
     """Returns each (run, data set) of a provenance's settings that no preset of its name makes so any more.
 
-    Settings are compared with every default of today filled in: a default that has changed since is not seen.
+    Of a configuration of the user's own, none does that it extends. Settings are compared with every default of today
+    filled in: a default that has changed since is not seen.
     """
-    homes = (settings["preset"], *(name for name in PRESETS if name != settings["preset"]))
+    own = settings.get("extends") or settings["preset"]
+    homes = (own, *(name for name in PRESETS if name != own))
     return frozenset(
         (run, dataset) for run, one in settings["runs"].items() for dataset, hyper in one["hyper"].items()
-        if not _made_so(_home(run, homes), run, dataset, one["method"], hyper, settings["protocol"])
+        if not _made_so(_home(run, homes, dataset), run, dataset, one["method"], hyper, settings["protocol"])
     )  # fmt: skip
 
 
-def _home(run: str, names: tuple[str, ...]) -> Config | None:
-    return next((config for config in map(_preset, names) if run in config.runs), None)
+def _home(run: str, names: tuple[str, ...], dataset: str) -> Config | None:
+    strange = "" if dataset in NAMES else dataset
+    return next((config for config in (_preset(name, strange) for name in names) if run in config.runs), None)
 
 
 @cache
-def _preset(name: str) -> Config:
-    return presets.load({"preset": name}, datasets=NAMES, methods=registry, protocol_keys=None)
+def _preset(name: str, strange: str) -> Config:
+    """Returns a preset, on a data set `strange` of the user's own where there is one."""
+    own = {"extends": name, "preset": "compared", "datasets": {strange: {"folder": "."}}}
+    given = own if strange else {"preset": name}
+    return presets.load(given, datasets=NAMES, methods=registry, protocol_keys=None)
 
 
 def _made_so(
     home: Config | None, run: str, dataset: str, method: str, hyper: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> bool:
-    if home is None or home.protocol != protocol or home.runs[run].method != method:
+    if home is None or home.runs[run].method != method:
+        return False
+    shared = {key: value for key, value in protocol.items() if key != presets.PER_DATASET}
+    if home.protocol_of(dataset) != {**shared, **protocol.get(presets.PER_DATASET, {}).get(dataset, {})}:
         return False
     return bool(registry.hyper(method, hyper) == registry.hyper(method, home.runs[run].hyper[dataset]))

@@ -37,6 +37,7 @@ from methods.commands.arguments import (
 )
 from methods.commands.describe import settings_of
 from methods.core.runs import finished, generator, outputs, parts, warm_start
+from methods.core.runs.folder import held
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
@@ -108,8 +109,11 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if plan.costs:
         warn_of_delta(budget.delta, public.num_train)
     if not path.exists():
-        write_json(path, plan.to_dict())
-    elif read_plan(path) != plan:
+        with held(arguments.out):
+            # Another call may have begun the folder meanwhile.
+            if not path.exists():
+                write_json(path, plan.to_dict())
+    if read_plan(path) != plan:
         raise UserError(f"{arguments.out} was begun with other settings; use those, or another --out")
     return plan
 
@@ -117,39 +121,65 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:
     if parts.is_whole(arguments.out, plan, arguments.num):
         return
-    samples = LabelledImages(*draw(plan, generator.load(arguments.out), arguments.num, device))
-    parts.write(arguments.out, plan, samples, max(1, _PART_BYTES // samples.images[0].size))
+    # Parts of two calls of different numbers would be no set.
+    with held(arguments.out):
+        samples = LabelledImages(*draw(plan, generator.load(arguments.out), arguments.num, device))
+        parts.write(arguments.out, plan, samples, max(1, _PART_BYTES // samples.images[0].size))
 
 
 @contextmanager
 def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]:
     """Ends a block when time is up: at the end of a step, and once what it yields was called, anywhere.
 
-    However short the time, a step of warm start or training is done and kept, so that every call gets on.
+    However short the time, a step of warm start or training is done and kept, so that every call gets on. A SIGTERM
+    from elsewhere ends the block in the same way, but with its own exit code. Time that is up when all is done is not.
     """
     if minutes is None:
         yield lambda: None
         return
+    is_up = threading.Event()
+
+    def time_is_up(process_id: int, number: int) -> None:
+        is_up.set()
+        os.kill(process_id, number)
 
     def stop(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
+        raise process.Stopped(number, "")
 
-    with process.Signals(signal.SIGTERM) as signals:
+    with _heard(signal.SIGTERM), process.Signals(signal.SIGTERM) as signals:
 
         def stop_anywhere() -> None:
             signal.signal(signal.SIGTERM, stop)
             signals.stop("")
 
-        timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+        timer = threading.Timer(60 * minutes, time_is_up, (os.getpid(), signal.SIGTERM))
         timer.daemon = True
+        timer.start()
         try:
-            timer.start()
             yield stop_anywhere
         except SystemExit as end:
-            if end.code != 128 + signal.SIGTERM:
+            if not is_up.is_set() or end.code != 128 + signal.SIGTERM:
                 raise
             kept = getattr(end, "kept", "") or f"the same command continues from {folder}"
             print(f"not finished after {minutes:g} min: {kept}", file=sys.stderr)
             raise SystemExit(NOT_FINISHED) from None
         finally:
+            # Its signal may be under way; elsewhere it would end the process.
+            signal.signal(signal.SIGTERM, signals.note)
             timer.cancel()
+            timer.join()
+            if is_up.is_set():
+                signals.received = 0
+
+
+@contextmanager
+def _heard(number: int) -> Iterator[None]:
+    """Lets a signal that is ignored, as below a shell's `trap '' TERM`, come through in a block."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_IGN)

@@ -97,7 +97,7 @@ def test_what_is_half_done_from_other_records_is_not_gone_on_from(straight, tmp_
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_that_is_told_to_end_keeps_every_step_that_it_did(threads, straight, tmp_path, monkeypatch) -> None:
     steps, whole, before = [], pretraining._train_generators, torch.get_num_threads()
-    note, noted = process.Signals._note, threading.Event()
+    note, noted = process.Signals.note, threading.Event()
 
     def step(*given) -> None:
         whole(*given)
@@ -106,7 +106,7 @@ def test_one_that_is_told_to_end_keeps_every_step_that_it_did(threads, straight,
         assert noted.wait(60)
 
     monkeypatch.setattr(pretraining, "_train_generators", step)
-    monkeypatch.setattr(process.Signals, "_note", lambda *given: note(*given) or noted.set())
+    monkeypatch.setattr(process.Signals, "note", lambda *given: note(*given) or noted.set())
     torch.set_num_threads(threads)
     try:
         while len(steps) < 8:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from methods.commands import run as whole_run
 from methods.core import registry
 from methods.core.runs import outputs, parts
 from methods.core.runs.folder import held, is_begun, is_complete
+from workflow.common import process
 from workflow.common.contracts import load_images
 from workflow.common.files import sha256, write_json, write_npz
 
@@ -108,6 +111,9 @@ def test_a_run_stopped_in_time_goes_on_to_the_same_end(tmp_path, data, monkeypat
         def cancel(self):
             pass
 
+        def join(self):
+            pass
+
     cls = registry.load("gs_wgan")
     step = cls.step
 
@@ -141,6 +147,9 @@ def test_a_run_whose_time_is_always_up_at_once_gets_on_with_each_call(tmp_path, 
         def cancel(self):
             pass
 
+        def join(self):
+            pass
+
     monkeypatch.setattr(whole_run.threading, "Timer", Timer)
     capsys.readouterr()
     # Two steps of warm start, three of training, what follows the last one, and the samples.
@@ -153,6 +162,93 @@ def test_a_run_whose_time_is_always_up_at_once_gets_on_with_each_call(tmp_path, 
     assert call(data, tmp_path / "slots", "--minutes", "0.001", **settings) == 0
     for name in ("generator.safetensors", "samples-000.npz"):
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "slots" / name).read_bytes()
+
+
+class TimerThat:
+    """A timer that goes off when it is started, when it is cancelled, or never."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def __call__(self, seconds, function, arguments):
+        self.go_off = lambda: function(*arguments)
+        return self
+
+    def start(self):
+        if self.when == "at once":
+            self.go_off()
+
+    def cancel(self):
+        if self.when == "at the end":
+            self.go_off()
+
+    def join(self):
+        pass
+
+
+@pytest.fixture
+def terminated():
+    """Restores what SIGTERM does."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+SHORT = {"steps": 2, "warm_start_steps": 0}
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_the_limit_holds_in_a_process_that_ignores_its_signal_and_leaves_it_as_it_was(
+    tmp_path, data, monkeypatch, terminated, handler
+):
+    signal.signal(signal.SIGTERM, handler)
+    monkeypatch.setattr(whole_run.threading, "Timer", TimerThat("at once"))
+    with pytest.raises(SystemExit, match="75"):
+        call(data, tmp_path / "run", "--minutes", "9", **SHORT)
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_time_that_is_up_when_all_is_done_takes_nothing_back(tmp_path, data, monkeypatch, terminated, capsys):
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    monkeypatch.setattr(whole_run.threading, "Timer", TimerThat("at the end"))
+    assert call(data, tmp_path / "run", "--minutes", "9", **SHORT) == 0
+    assert not came and "40 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["training", "samples"])
+def test_a_signal_from_elsewhere_is_not_said_to_be_the_limit(tmp_path, data, monkeypatch, capsys, place):
+    call(data, tmp_path / "straight", **SHORT)
+    monkeypatch.setattr(whole_run.threading, "Timer", TimerThat("never"))
+    owner, name = {"training": (registry.load("gs_wgan"), "step"), "samples": (whole_run, "draw")}[place]
+    whole = getattr(owner, name)
+    with monkeypatch.context() as patch, pytest.raises(process.Stopped) as end:
+        patch.setattr(owner, name, lambda *given: signal.raise_signal(signal.SIGTERM) or whole(*given))
+        capsys.readouterr()
+        call(data, tmp_path / "run", "--minutes", "9", **SHORT)
+    error = capsys.readouterr().err
+    assert end.value.code == 128 + signal.SIGTERM and "interrupted: " in error and "9 min" not in error
+    assert call(data, tmp_path / "run", "--minutes", "9", **SHORT) == 0
+    for file in ("generator.safetensors", "samples-000.npz"):
+        assert (tmp_path / "straight" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+
+
+def test_of_two_calls_that_begin_a_folder_at_once_the_second_one_finds_the_first_one_s_plan(
+    tmp_path, data, monkeypatch, capsys
+):
+    path = tmp_path / "run" / "plan.json"
+    call(data, tmp_path / "other", **SHORT)
+    other = (tmp_path / "other" / "plan.json").read_bytes()
+
+    @contextmanager
+    def late(folder):
+        path.parent.mkdir()
+        path.write_bytes(other)
+        yield
+
+    monkeypatch.setattr(whole_run, "held", late)
+    assert call(data, tmp_path / "run", steps=3, warm_start_steps=0) == 2
+    assert "begun with other settings" in capsys.readouterr().err and path.read_bytes() == other
 
 
 def test_a_finished_run_is_sampled_again_and_never_trained_again(tmp_path, data, monkeypatch):
@@ -263,6 +359,16 @@ def test_another_number_of_samples_replaces_the_set_and_is_joined_as_itself(part
         assert again("--num", str(number)) == 0
         assert f"another set of samples: {number} images" in capsys.readouterr().err
         assert len(list(folder.glob("samples-*.npz"))) == count and joined(folder, capsys) == number
+
+
+def test_two_calls_of_different_numbers_of_samples_do_not_mix_them(parted, capsys):
+    folder, again = parted
+    before = {path.name: path.read_bytes() for path in folder.glob("samples*")}
+    with held(folder):
+        assert again("--num", "20") == 2
+        assert "in use by another process" in capsys.readouterr().err
+        assert again() == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("samples*")} == before
 
 
 def test_a_kill_between_parts_is_seen_and_the_same_call_makes_the_rest(parted, capsys, monkeypatch):

@@ -100,6 +100,17 @@ def test_a_row_is_older_where_settings_method_or_scoring_differ_but_not_where_a_
     assert found(dict(now), protocol=config.protocol | {"num_samples": 60000})
 
 
+@pytest.mark.parametrize(("preset", "dataset"), [("quick", "mnist"), ("long", "lesions"), ("paper", "celeba")])
+def test_a_row_of_a_configuration_is_held_to_the_preset_that_it_extends(preset: str, dataset: str) -> None:
+    now = shipped(preset).summary()
+    method = now["runs"]["dp_merf"]["method"]
+    hyper = now["runs"]["dp_merf"]["hyper"]["mnist"]
+    for changed in ({}, {"features": 17}):
+        one = {"method": method, "hyper": {dataset: hyper | changed}}
+        settings = {"preset": "mine", "extends": preset, "protocol": now["protocol"], "runs": {"dp_merf": one}}
+        assert older(settings) == ({("dp_merf", dataset)} if changed else set())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -45,6 +45,15 @@ def test_an_external_run_has_one_job_for_each_set_of_samples_and_its_epsilon_is_
     ]  # fmt: skip
 
 
+def test_samples_made_elsewhere_take_the_place_of_a_row_of_the_preset_whole_and_may_be_exchanged(load):
+    samples = {"external": "a.npz", "claimed_epsilon": 3, "datasets": ["mnist"]}
+    runs = {"alpha": {"accounting": "published", "steps": 3}, "beta": {}}
+    row = load({"runs": {"alpha": samples}}, runs=runs).runs["alpha"]
+    assert (row.external, row.epsilons, row.accounting) == ("a.npz", (3.0,), "claimed")
+    other = load({"runs": {"theirs": {"external": "b.npz"}}}, **external()).runs["theirs"]
+    assert (other.external, other.epsilons, other.datasets) == ("b.npz", (3.0,), ("mnist",))
+
+
 def test_external_samples_without_privacy_are_a_reference(load):
     run = load({}, **external(claimed_epsilon=math.inf)).runs["theirs"]
     assert run.accounting == "none" and run.epsilons == (math.inf,)

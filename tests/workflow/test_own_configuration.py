@@ -208,6 +208,51 @@ def test_a_wrong_value_of_a_preset_that_extends_another_is_said_of_its_file(fold
         merging.read([Layer("--config", {"preset": "big"})], SHIPPED, folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: big", "preset 'big' in big.yaml under extends would extend itself: big -> big"),
+        ("extends: other", "preset 'big' in other.yaml under extends would extend itself: big -> other -> big"),
+        ("extends: tinny", "unknown preset 'tinny' in big.yaml under extends; did you mean 'tiny'"),
+        ("extends: [tiny]", "big.yaml: extends must be the name of a preset, got ['tiny']"),
+        ("extends:", "big.yaml: extends must be the name of a preset, got None"),
+        ("extends: tuned/tiny", "unknown preset 'tuned/tiny' in big.yaml under extends"),
+    ],
+)
+def test_a_preset_extends_one_that_is_there_and_not_itself(folder, text, said):
+    (folder / "big.yaml").write_text(text)
+    (folder / "other.yaml").write_text("extends: big")
+    with pytest.raises(UserError) as caught:
+        merging.read([Layer("--config", {"preset": "big"})], SHIPPED, folder)
+    assert str(caught.value).startswith(said) and "nested" not in str(caught.value)
+
+
+@pytest.mark.parametrize("entries", ["{digits: {}, celeba: {optional: true}}", "[digits, celeba]"])
+def test_data_sets_of_a_preset_that_extends_another_are_replaced_as_any_preset_s_are(folder, entries):
+    (folder / "big.yaml").write_text(f"extends: tiny\ndatasets: {entries}\n")
+    (folder / "biggest.yaml").write_text("extends: big\ndatasets: {mnist: {}}\n")
+
+    def datasets(*layers: Layer) -> dict[str, Any]:
+        return merging.read(layers, SHIPPED, folder).content["datasets"]
+
+    assert list(datasets(Layer("--config", {"preset": "big"}))) == ["digits", "celeba"]
+    assert list(datasets(Layer("--config", {"preset": "biggest"}))) == ["mnist"]
+    assert datasets(Layer("--config", {"preset": "big", "datasets": "celeba"})) == {"celeba": {}}
+    assert list(datasets(Layer("mine.yaml", {"extends": "big", "datasets": LESIONS}))) == ["lesions"]
+    with pytest.raises(UserError, match=r"\(lesions\) would mix with preset big's results; write extends: big"):
+        datasets(Layer("--config", {"preset": "big", "datasets": LESIONS}))
+    # Whoever looks at presets without loading them sees the same.
+    assert list(merging.shipped_content("big", folder)["datasets"]) == ["digits", "celeba"]
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_row_or_method_with_nothing_below_its_name_is_as_it_was(load, nothing):
+    before = load({}).runs["alpha"]
+    for given in ({"runs": {"alpha": nothing}}, {"methods": {"alpha": nothing}}):
+        for after in (load(given), load({}, given)):
+            assert after.runs["alpha"] == before and before.accounting == "published" and before.hyper["mnist"]
+
+
 def test_one_line_warns_of_own_pictures_that_are_not_public(load):
     loaded = load({"datasets": {**LESIONS, "toys": {"folder": "t", "public": True}, "mnist": {}}})
     warning = unprotected(loaded.own, loaded.datasets)

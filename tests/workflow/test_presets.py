@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,68 @@ def test_what_no_trial_of_equal_tuning_chose_is_still_said_of_a_changed_row(load
     )
 
 
+BY = {"trials": 3, "core_minutes": 4, "commit": "abc"}
+TUNED = {**HELD_OUT, "methods": {"alpha": {"steps": 5, "chosen_on": ["mnist_val"], "chosen_by": BY}},
+         "runs": {"alpha": {}, "old": {"method": "alpha"}}}  # fmt: skip
+
+
+@pytest.fixture
+def big(load, tmp_path, monkeypatch):
+    """Returns the rows of a preset that extends the one that was tuned, by what its file holds and the user gives."""
+    monkeypatch.setitem(FIELDS, "alpha", {"steps", "width", "precision"})
+
+    def loaded(content: str, /, **given: Any) -> Mapping[str, grid.Run]:
+        load(**TUNED)
+        (tmp_path / "big.yaml").write_text(f"extends: tiny\n{content}\n")
+        return presets.load({"preset": "big", **given}, datasets=DATASETS, methods=Methods(), protocol_keys=None,
+                            folder=tmp_path).runs  # fmt: skip
+
+    return loaded
+
+
+CHANGED_BY_BIG = "settings were changed: steps by preset big; the others were chosen by equal tuning."
+
+
+@pytest.mark.parametrize("content", [
+    "methods: {alpha: {steps: 50}}", "methods: {alpha: {per_dataset: {mnist: {steps: 50}}}}",
+    "runs: {alpha: {steps: 50}, old: {steps: 50}}",
+])  # fmt: skip
+def test_no_trial_chose_what_a_preset_has_in_place_of_what_was_chosen_for_the_one_it_extends(big, content):
+    for name in ("alpha", "old"):
+        row = big(content)[name]
+        assert (row.chosen_on, row.chosen_by, row.chosen_note) == (("mnist_val",), {}, CHANGED_BY_BIG)
+
+
+def test_a_row_that_an_extending_preset_adds_has_what_it_says_itself_by_no_trial(big):
+    runs = big("runs: {new: {method: alpha, width: 3, chosen_note: by eye.}}")
+    assert runs["alpha"].chosen_by == BY
+    said = "settings were changed: width by preset big; the others were chosen by equal tuning; by eye."
+    assert (runs["new"].chosen_by, runs["new"].chosen_note) == ({}, said)
+
+
+def test_what_equals_the_trials_choice_is_theirs_and_each_change_beside_it_is_said_of_its_own_place(big):
+    assert big("methods: {alpha: {steps: 5}}")["alpha"].chosen_by == BY
+    assert big("methods: {alpha: {steps: 50}}", methods={"alpha": {"steps": 5}})["alpha"].chosen_by == BY
+    row = big("methods: {alpha: {steps: 50}}", methods={"alpha": {"width": 3}})["alpha"]
+    assert (row.chosen_on, row.chosen_by) == ((), {})
+    assert row.chosen_note == "settings were changed: width by --config and steps by preset big."
+
+
+def test_what_was_tuned_for_the_extending_preset_itself_is_chosen(big, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    chosen = "{steps: 70, chosen_on: [mnist_val], chosen_by: {trials: 9, core_minutes: 1, commit: def}}"
+    (tmp_path / "tuned/big.yaml").write_text(f"methods: {{alpha: {chosen}}}")
+    row = big("methods: {alpha: {steps: 50}}")["alpha"]
+    assert (row.hyper["mnist"]["steps"], row.chosen_by["trials"], row.chosen_note) == (70, 9, "")
+
+
+@pytest.mark.parametrize("place", ["mnist_val", "mnist (test split)"])
+def test_who_says_anew_where_settings_were_chosen_says_nothing_of_trials_and_remarks_of_before(big, place):
+    chosen = {"steps": 50, "chosen_on": [place]}
+    for rows in (big("seeds: [0]", methods={"alpha": chosen}), big(f"methods: {{alpha: {chosen}}}")):
+        assert (rows["alpha"].chosen_on, rows["alpha"].chosen_by, rows["alpha"].chosen_note) == ((place,), {}, "")
+
+
 def test_a_row_that_the_preset_has_no_more_is_not_made_anew_by_what_it_was_tuned_to(load, tmp_path):
     (tmp_path / "tuned").mkdir()
     tuned = "{methods: {alpha: {steps: 7}}, runs: {other: {steps: 8}, gone: {steps: 9}}}"
@@ -452,6 +515,14 @@ def test_who_changes_settings_may_say_where_they_were_chosen(load):
     own = {"steps": 6, "chosen_on": ["mnist_val"], "chosen_note": "by eye."}
     alpha = load({"methods": {"alpha": own}}, **CHOSEN).runs["alpha"]
     assert (alpha.chosen_on, alpha.chosen_note) == (("mnist_val",), "by eye.")
+
+
+def test_settings_chosen_for_a_row_were_chosen_for_its_method_alone(load):
+    beta = {"method": "beta"}
+    runs = load({"runs": {"other": beta, "new": {**beta, "accounting": "sound"}}}, **CHOSEN).runs
+    assert runs["other"].chosen_on == () and runs["other"].chosen_note == "settings were changed: method by --config."
+    assert runs["new"].chosen_on == ("mnist_val",)
+    assert load({"runs": {"other": {"method": "alpha"}}}, **CHOSEN).runs["other"].chosen_on == ("mnist_val",)
 
 
 def test_nothing_is_said_where_no_preset_says_it(load):

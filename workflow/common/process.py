@@ -53,12 +53,13 @@ class Signals:
         if self.received:
             raise Stopped(self.received, kept)
 
-    def _note(self, number: int, _: Any) -> None:
+    def note(self, number: int, _: Any) -> None:
+        """Notes a signal, as its handler."""
         self.received = number
 
     def __enter__(self) -> Signals:
         heard = (number for number in self._numbers if signal.getsignal(number) is not signal.SIG_IGN)
-        self._before = {number: signal.signal(number, self._note) for number in heard}
+        self._before = {number: signal.signal(number, self.note) for number in heard}
         for around in (getattr(handler, "__self__", None) for handler in self._before.values()):
             if isinstance(around, Signals):
                 self.received = self.received or around.received
