@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tuned_results import CELLS, CONFIG, result, row, whole
+from tuned_results import CELLS, CONFIG, alike, result, row, whole
 
 from methods.core import registry
 from workflow import merging, presets
@@ -64,8 +64,8 @@ def test_the_best_settings_are_the_preset_s_and_it_says_by_what_they_were_chosen
     settings = {name: {**row(name).before, **changed} for name, changed in settings.items()}
     results = [
         one for name, found in settings.items() for one in (
-            *whole(0, [0.5] * 4, run=name, method="dpac", settings=dict(row(name).before), seconds=300.0),
-            *whole(1, [0.6] * 4, run=name, method="dpac", settings=found, seconds=300.0),
+            *alike(0, 0.5, name, method="dpac", settings=dict(row(name).before)),
+            *alike(1, 0.6, name, method="dpac", settings=found),
         )
     ]  # fmt: skip
     assert chosen(tmp_path, results) == 0
@@ -99,8 +99,7 @@ def test_what_a_method_is_tuned_to_stays_out_of_rows_with_settings_of_their_own(
     changed |= {"dpac_sound": {"steps": 200}} if too else {}
     results = [
         one for name, new in changed.items() for trial, score in ((0, 0.5), (1, 0.6))
-        for one in whole(trial, [score] * 4, run=name, method="dpac", seconds=300.0,
-                         settings={**row(name).before, **(new if trial else {})})
+        for one in alike(trial, score, name, method="dpac", settings={**row(name).before, **(new if trial else {})})
     ]  # fmt: skip
     for _ in range(2):  # The second call finds what the first one wrote.
         assert chosen(tmp_path, results) == 0
@@ -115,9 +114,11 @@ def test_a_row_keeps_nothing_apart_of_a_method_that_a_later_search_leaves_as_it_
     monkeypatch.setattr(price, "of", lambda *_: [])
     before = dict(row("dpac").before)
     for changed, kept in (({"clip": 0.25}, {"dpac_sound": {"clip": 0.5}}), ({}, {})):
-        facts = {"run": "dpac", "method": "dpac", "seconds": 300.0}
-        later = whole(1, [0.6] * 4, settings=before | changed, **facts)
-        assert chosen(tmp_path, [*whole(0, [0.5] * 4, settings=before, **facts), *later]) == 0
+        first, later = (
+            alike(trial, score, "dpac", method="dpac", settings=settings)
+            for trial, score, settings in ((0, 0.5, before), (1, 0.6, before | changed))
+        )
+        assert chosen(tmp_path, [*first, *later]) == 0
         assert merging.mapping(tmp_path / "config/tuned/quick.yaml").get("runs", {}) == kept
 
 

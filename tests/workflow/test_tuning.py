@@ -63,6 +63,16 @@ def test_private_rows_are_tried_on_held_out_images_at_both_budgets_and_the_refer
     assert row("nonprivate").cells == (("mnist_val", float("inf")), ("fashion_mnist_val", float("inf")))
 
 
+def test_rows_at_their_authors_count_are_tried_at_the_budgets_that_the_preset_names_for_them():
+    assert CONFIG.runs["gs_wgan"].accounting == "published"
+    assert row("gs_wgan").cells == (("mnist_val", 10.0), ("fashion_mnist_val", 10.0))
+    assert row("gs_wgan_sound").cells == CELLS
+    # Without any, at those of all rows.
+    alike = {name: value for name, value in CONFIG.tuning.items() if name != "published_epsilons"}
+    (found,) = rows.rows(dataclasses.replace(CONFIG, tuning=alike), ["gs_wgan"])
+    assert found.cells == CELLS
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

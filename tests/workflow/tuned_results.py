@@ -23,3 +23,10 @@ def result(trial: int, cell=CELLS[0], score: float | None = 0.5, run: str = "dp_
 
 def whole(trial: int, scores: list[float], **others) -> list[Result]:
     return [result(trial, cell, score, **others) for cell, score in zip(CELLS, scores, strict=True)]
+
+
+def alike(trial: int, score: float, run: str, **others) -> list[Result]:
+    """Returns results of a trial with one score on all cells of its row, ten minutes each of two and five of four."""
+    cells = row(run).cells
+    seconds = 1200.0 / len(cells)
+    return [result(trial, cell, score, run=run, **{"seconds": seconds} | others) for cell in cells]

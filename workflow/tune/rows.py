@@ -107,15 +107,23 @@ def _row(config: Config, run: Run) -> Row:
     space = registry.load(run.method).search_space(registry.hyper(run.method, first))
     if not space:
         raise UserError(f"method {run.method} has no SEARCH, from which settings could be drawn; give it one")
-    epsilons = [math.inf] if run.accounting == "none" else config.tuning["epsilons"]
-    cells = tuple((name, float(epsilon)) for name in config.tuning["datasets"] for epsilon in epsilons)
+    cells = tuple((name, epsilon) for name in config.tuning["datasets"] for epsilon in _epsilons(config, run))
     return Row(run, first, space, cells)
+
+
+def _epsilons(config: Config, run: Run) -> list[float]:
+    if run.accounting == "none":
+        return [math.inf]
+    tuning = config.tuning
+    of_published = tuning.get("published_epsilons", tuning["epsilons"])
+    return [float(epsilon) for epsilon in (of_published if run.accounting == "published" else tuning["epsilons"])]
 
 
 def read_cells(text: str, config: Config) -> set[Cell]:
     """Returns the cells that a text such as "mnist_val:10,mnist_val:1" names. Raises UserError for any other text."""
     names = config.tuning["datasets"]
-    valid = [f"{name}:{format_epsilon(float(e))}" for name in names for e in (*config.tuning["epsilons"], math.inf)]
+    budgets = dict.fromkeys(epsilon for name in tuned_rows(config) for epsilon in _epsilons(config, config.runs[name]))
+    valid = [f"{name}:{format_epsilon(epsilon)}" for name in names for epsilon in budgets]
     found = set()
     for item in text.split(","):
         if item not in valid:
