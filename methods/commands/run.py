@@ -49,6 +49,7 @@ from workflow.common.options import number
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
+_PLAN = "plan.json"
 _PART_BYTES = 15 * 2**20
 # Ten years, far below what a timer of the C library takes.
 _MOST_MINUTES = 5_256_000
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = use_machine(arguments)
     plan = _plan(arguments)
     data = read_private(arguments.data / "train.npz", plan.public)
+    _begin(arguments.out, plan)
     outputs.restore(arguments.out, plan)
     if outputs.is_whole(arguments.out):
         finished.check_record(arguments.out)
@@ -105,17 +107,25 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         raise UserError(f"--out {arguments.out} is the folder of the data; choose another")
     hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
     plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
-    path = arguments.out / "plan.json"
     if plan.costs:
         warn_of_delta(budget.delta, public.num_train)
-    if not path.exists():
-        with held(arguments.out):
-            # Another call may have begun the folder meanwhile.
-            if not path.exists():
-                write_json(path, plan.to_dict())
-    if read_plan(path) != plan:
-        raise UserError(f"{arguments.out} was begun with other settings; use those, or another --out")
+    _check_begun(arguments.out, plan)
     return plan
+
+
+def _begin(folder: Path, plan: Plan) -> None:
+    """Writes the plan into a folder that has none. Raises UserError where the folder was begun with another one."""
+    if not (folder / _PLAN).exists():
+        with held(folder):
+            # Another call may have begun the folder meanwhile.
+            if not (folder / _PLAN).exists():
+                write_json(folder / _PLAN, plan.to_dict())
+    _check_begun(folder, plan)
+
+
+def _check_begun(folder: Path, plan: Plan) -> None:
+    if (folder / _PLAN).exists() and read_plan(folder / _PLAN) != plan:
+        raise UserError(f"{folder} was begun with other settings; use those, or another --out")
 
 
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:
