@@ -166,7 +166,8 @@ def inception_fid(
     weights = inception_weights(protocol)
     if weights is None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        return {}, [f"no fid_inception: {INCEPTION_FILE} is neither in {folder} nor named by inception_weights"]
+        nowhere = f"is neither in {folder} nor named by the protocol's inception_weights"
+        return {}, [f"no fid_inception: {INCEPTION_FILE} {nowhere}"]
     pair = [capped(data, protocol.inception_images, "inception").images for data in (samples, real)]
     if min(map(len, pair)) < 2:
         return {}, ["no fid_inception: it needs at least 2 images on each side"]

@@ -141,7 +141,8 @@ class _Reader:
         entry = self.content["runs"][name] or {}
         if {"external", "claimed_epsilon"} & set(entry):
             return external_run(name, entry, self.content, self.source("runs", name))
-        method = self._known_method(entry.get("method", name), f"of run {name!r} in {self.source('runs', name)}")
+        said = "" if "method" in entry else "the run says none, so its name is taken: add method: METHOD"
+        method = self._known_method(entry.get("method", name), f"of run {name!r} in {self.source('runs', name)}", said)
         base = (self.content.get("methods") or {}).get(method) or {}
         limited = [self._known_dataset(d, f"of run {name!r}") for d in entry.get("datasets", self.content["datasets"])]
         places, by, note = self._choice(method, base, name, entry)
@@ -169,9 +170,9 @@ class _Reader:
             raise unknown("data set", name, self.known, where=where)
         return name
 
-    def _known_method(self, name: str, where: str) -> str:
+    def _known_method(self, name: str, where: str, hint: str = "") -> str:
         if name not in self.methods.names():
-            raise unknown("method", name, self.methods.names(), where=where)
+            raise unknown("method", name, self.methods.names(), hint, where=where)
         return name
 
     def _choice(

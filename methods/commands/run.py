@@ -102,6 +102,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
+    if not (arguments.data / "card.json").is_file():
+        raise UserError(
+            f"{arguments.data} holds no card.json; --data is a folder that `python -m workflow.datasets NAME --out DIR`"
+            " makes"
+        )
     budget, public = budget_of(arguments), read_public(arguments.data / "card.json")
     if arguments.out.resolve() == arguments.data.resolve():
         raise UserError(f"--out {arguments.out} is the folder of the data; choose another")

@@ -243,6 +243,7 @@ def test_the_command_writes_every_metric_and_one_notice_for_missing_inception_we
     assert (scores["num_samples"], scores["num_real"], scores["distinct_fraction"]) == (60, 150, 1)
     error = capsys.readouterr().err
     assert error.startswith("notice: no fid_inception: ") and error.count("\n") == 1
+    assert error.endswith(" nor named by the protocol's inception_weights\n")
     assert not list(tmp_path.rglob("*.pt*"))
 
 

@@ -283,6 +283,13 @@ def test_a_finished_run_whose_record_is_gone_is_not_trained_again(tmp_path, data
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
+def test_a_folder_that_is_no_data_set_is_refused_with_the_command_that_makes_one(tmp_path, capsys):
+    assert call(tmp_path, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path} holds no card.json; ") and error.count("\n") == 1
+    assert "python -m workflow.datasets NAME --out DIR" in error and not (tmp_path / "run").exists()
+
+
 def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):
     call(data, tmp_path / "run")
     assert call(data, tmp_path / "run", steps=13) == 2

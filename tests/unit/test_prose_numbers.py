@@ -70,7 +70,7 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
 def test_at_the_steps_of_now_each_sound_gan_is_below_its_own_at_the_published_count():
     """One seed of every row at today's settings: the three seeds of the first tables are of longer trainings."""
     assert "each sound GAN is below its own at the published count" in README
-    assert "`dp_merf`, `dp_cgan` and `dpgan` are above both" in README
+    assert "`dp_merf`, `dp_cgan` and `dpgan` are above both sound GANs" in README
     assert "there each sound row is below its own of these on both data sets" in RESULTS
     assert "each of the latter two is below its own at the published count in gen2real on both data sets" in RESULTS
     for dataset in SETS:
@@ -191,6 +191,22 @@ def test_what_picking_the_epoch_and_shared_moments_bring_datalens():
     assert f"at the best one {at_best[0]} and {at_best[1]}." in RESULTS
     epochs = settings("long_datalens")["protocol"]["cnn_g2r_epochs"]
     assert f"Among only {epochs} epochs" in RESULTS
+
+
+def test_what_the_authors_setting_spends_and_that_quicks_small_teachers_are_above_it():
+    folders = {"datalens": "long_datalens", "g_pate": "long_teachers"}
+    paper, shared = ([value(folder, f"{run}_{form}", dataset, "eps_sound") for run, folder in folders.items()
+                      for dataset in SETS] for form in ("paper", "as_released"))  # fmt: skip
+    assert {f"{one:.1f}" for one in paper} == {"8.5"}
+    assert "`datalens_paper` and `g_pate_paper` spend ε 8.5 by the sound count" in RESULTS
+    assert f"and spend {shared[0]:,.0f} and {shared[2]:,.0f}." in RESULTS
+    counts = [settings(name)["protocol"]["num_samples"] for name in ("quick", *folders.values())]
+    assert "of {:,} images where these rows have {:,}.".format(*counts) in RESULTS and counts[1] == counts[2]
+    for run, folder in folders.items():
+        small = [value("quick", run, dataset) for dataset in SETS]
+        assert "`{}` with {:.3f} and {:.3f}".format(run, *small) in RESULTS
+        for name in (f"{run}_paper", f"{run}_as_released"):
+            assert all(value(folder, name, dataset) < ours for dataset, ours in zip(SETS, small, strict=True))
 
 
 def test_which_rows_of_long_have_other_steps_than_eight_times_quicks():

@@ -213,7 +213,8 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
             ["unknown key 'stpes' in --config under methods.alpha", "did you mean 'steps'"],
         ),
         ({"methods": {"alhpa": {}}}, ["unknown method 'alhpa'", "did you mean 'alpha'", "alpha, beta"]),
-        ({"runs": {"x": {"method": "gamma"}}}, ["unknown method 'gamma' of run 'x'", "alpha, beta"]),
+        ({"runs": {"x": {"method": "gamma"}}}, ["unknown method 'gamma' of run 'x' in --config; valid: alpha, beta"]),
+        ({"runs": {"x": {"steps": 5}}}, ["unknown method 'x' of run 'x'", "alpha, beta (the run says none", "METHOD)"]),
         (
             {"runs": {"alpha": {"acounting": "sound"}}},
             ["'acounting' in --config under runs.alpha", "did you mean 'accounting'"],

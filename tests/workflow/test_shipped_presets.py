@@ -75,6 +75,18 @@ def test_the_grid_of_the_claims_has_seeds_enough_and_epsilon_one_only_where_the_
     assert {run for run, epsilon in seeds if epsilon == 1.0} == sound
 
 
+def test_the_page_says_how_many_hours_the_costs_of_long_add_up_to():
+    long, page = shipped("long"), (presets.FOLDER.parents[1] / "docs/running.md").read_text(encoding="utf-8")
+    scored = sum(long.cost[rule] for rule in ("plan", "sample", "fidelity", "utility"))
+    train, seconds = long.cost["train"], {True: 0.0, False: 0.0}
+    for job in long.jobs:
+        if job.dataset != "celeba":
+            seconds[job.epsilon >= 10] += train.get(job.run, train.get(job.method)) + scored
+    words = {3: "three", 5: "five"}
+    at_ten, both = (words.get(round(one / 2 / 3600)) for one in (seconds[True], sum(seconds.values())))
+    assert f"about {both} hours on 2 cores, {at_ten} at ε 10 alone (`epsilons=10`)" in page
+
+
 def test_long_adds_epsilon_one():
     assert {job.epsilon for job in shipped("long").jobs} == {10.0, 1.0, math.inf}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from workflow.tune import __main__ as tune
 from workflow.tune import choose, price, rows, trials
 from workflow.tune.trials import OVER_TIME, REFUSED, Result
 
+ROOT = Path(__file__).resolve().parents[2]
 ABLATIONS = [f"dpac_wo_{part}" for part in ("g2r", "r2g", "seq", "seq_mixed", "init")]
 
 
@@ -30,6 +32,25 @@ def test_the_best_trial_has_the_highest_mean_of_those_with_a_score_everywhere():
     ]  # fmt: skip
     assert choose.best(row(), results, 0.01).trial == 1
     assert choose.best(row(), results[:3], 0.01) is None
+
+
+def test_the_page_says_what_the_price_of_time_makes_of_a_warm_start_that_each_first_run_holds():
+    page = " ".join((ROOT / "docs/tuning.md").read_text(encoding="utf-8").split())
+    found, tried = trials.read(ROOT / "results/reference/tuning/quick/trials.csv"), rows.rows(rows.load("quick"))
+    hyper = {one.run.name: registry.hyper(one.run.method, one.before) for one in tried}
+    warm = [one for one in tried if registry.load(one.run.method).warm_start(hyper[one.run.name])]
+    assert [one.run.name for one in warm] == ["gs_wgan", "dpac"]
+    assert "(`gs_wgan` and `dpac` in `quick`, the only ones there with a warm start)" in page
+    charged, shares = [], []
+    for one in warm:
+        best = choose.best(one, found, CONFIG.tuning["time_price"]).trial
+        first, chosen = ([r for r in choose.of(one, found) if r.trial == trial] for trial in (0, best))
+        assert len(first) == len(CONFIG.tuning["datasets"]), "one run a data set"
+        ratio = min(r.seconds for r in first) / min(r.seconds for r in chosen)
+        charged.append(CONFIG.tuning["time_price"] * math.log2(ratio))
+        shares.append(charged[-1] / (fmean(r.score for r in chosen) - fmean(r.score for r in first)))
+    assert "so the price counts it: {:.3f} and {:.3f}, a third of what".format(*charged) in page
+    assert shares == pytest.approx([1 / 3, 1 / 3], abs=0.02)
 
 
 @pytest.mark.parametrize(("gain", "winner"), [(0.015, 0), (0.025, 1)])
