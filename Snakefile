@@ -1,7 +1,7 @@
 # The benchmark as a graph of files: data -> critics -> training -> samples -> scores -> tables and figures.
 #
 #   snakemake --cores 2                                  preset quick, everything
-#   snakemake --cores 2 --config preset=smoke            another preset (smoke, quick, long, paper)
+#   snakemake --cores 2 --config preset=smoke            another preset (smoke, own, quick, long, teachers, paper)
 #   snakemake --cores 2 --config datasets=mnist runs=dpac,gs_wgan epsilons=1,10 seeds=0,1
 #   snakemake --cores 2 results/quick/runs/mnist/dpac/eps10/seed0/utility.json
 #   snakemake --cores 2 --configfile mine.yaml           pictures of your own: extends: quick, datasets: {NAME: {folder: PATH}}
