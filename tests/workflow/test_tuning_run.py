@@ -299,7 +299,6 @@ def test_a_search_that_stops_waits_for_no_command_that_hangs(tmp_path, made, mon
 
 @pytest.mark.parametrize("text", [DEAF, HANGS], ids=["deaf", "ends alone"])
 def test_a_command_whose_wait_a_signal_broke_off_leaves_nothing_behind(tmp_path, made, monkeypatch, text):
-    """As of a data set, which the search's first thread waits for; a second signal ends it at once."""
     made(60, text)
 
     def interrupt(*_: object) -> None:
@@ -314,8 +313,7 @@ def test_a_command_whose_wait_a_signal_broke_off_leaves_nothing_behind(tmp_path,
     with contextlib.suppress(SystemExit):
         commands.stop()
     assert not outlived(tmp_path)
-    (process,) = commands.running
-    process.wait()
+    commands.running.pop().wait()
 
 
 def test_the_commands_are_the_graph_s_and_a_warm_start_is_shared_by_a_row_s_trials(tmp_path):
