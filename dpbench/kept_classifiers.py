@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from workflow.common.errors import UserError
 from workflow.common.files import read_object, write_json
+from workflow.common.locks import locked
 
 WHAT_FOR = "made"  # of which set and settings: a key
 CARD, BEGUN = "classifiers.json", "begun.json"
@@ -37,11 +39,30 @@ class Kept:
         """Returns whether nothing is left to train."""
         return set(self.names) <= set(self.done)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the folder for a block that trains what is left: two calls would mix the classifiers of two sets.
+
+        One that is whole is held by nobody, as nothing is written there any more. Raises UserError where another
+        process holds it, and, as at first, for what that one has made of it since.
+        """
+        if self.folder is None or self.is_whole:
+            yield
+            return
+        with locked(self.folder):
+            self.done = self._found(self.folder)
+            if not self.done:
+                # What was begun of another set is overwritten from now on.
+                (self.folder / BEGUN).unlink(missing_ok=True)
+            yield
+
     def add(self, name: str, details: dict[str, Any]) -> None:
         """Notes that the files of a classifier are on disk."""
-        self.done[name] = details
+        done = {**self.done, name: details}
         if self.folder is not None:
-            write_json(self.folder / BEGUN, {**self.done, WHAT_FOR: self.key})
+            write_json(self.folder / BEGUN, {**done, WHAT_FOR: self.key})
+        # Last: Ctrl-C may come before.
+        self.done = done
 
     def finish(self, about: dict[str, Any]) -> None:
         """Writes the card, once all are on disk; `about` is what it says of all of them."""
@@ -56,6 +77,4 @@ class Kept:
             return {name: content[name] for name in self.names if name in content}
         if whole:
             raise UserError(f"{folder} holds the classifiers of another set, or of other settings; name another folder")
-        # What was begun of another set is overwritten from now on.
-        (folder / BEGUN).unlink(missing_ok=True)
         return {}

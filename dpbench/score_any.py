@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,21 @@ def run(arguments: argparse.Namespace) -> None:
     check_run_name(arguments.run, "--run")
     epsilon = None if arguments.claimed_epsilon is None else parse_epsilon(arguments.claimed_epsilon)
     _check_out(arguments.out, epsilon)
-    if arguments.classifiers is not None:
+    if arguments.classifiers is not None and not (arguments.classifiers / CARD).is_file():
         refuse_unwritable(arguments.classifiers / CARD)
     protocol = Protocol.parse(json.dumps(_settings(arguments)))
     real = read_real(arguments.real, arguments.test)
     samples = read_samples(arguments.samples, real.wanted)
     key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {arguments.seed}".encode()).hexdigest()
     kept = Kept(arguments.classifiers, key, CLASSIFIERS)
-    parts = Parts(expected(arguments.preset, kept))
-    count = min(len(samples), protocol.num_samples)
-    print(beginning(count, real.wanted.name, arguments.preset, kept, parts), file=sys.stderr, flush=True)
-    try:
-        found = scores(samples, real, protocol, kept, parts, arguments.seed, arguments.threads)
-    except KeyboardInterrupt:
-        raise process.Stopped(signal.SIGINT, left(real.wanted.name, kept)) from None
+    with kept.held():
+        parts = Parts(expected(arguments.preset, kept))
+        count = min(len(samples), protocol.num_samples)
+        print(beginning(count, real.wanted.name, arguments.preset, kept, parts), file=sys.stderr, flush=True)
+        try:
+            found = scores(samples, real, protocol, kept, parts, arguments.seed, arguments.threads)
+        except KeyboardInterrupt:
+            raise process.Stopped(signal.SIGINT, left(real.wanted.name, kept)) from None
     _write(arguments, real.wanted.name, epsilon, found)
     print(text(arguments, real, len(samples), epsilon, found))
 
@@ -143,17 +145,29 @@ def scores(
         kept.finish(classifiers.about(real.train))
         samples = capped(samples, protocol.num_samples, "samples")
         with parts.part(FIDELITY):
-            network = nets.load(folder / nets.FEATURES)
-            near = RealFeatures.find(folder, network, real.train, protocol)
+            with _mendable(kept):
+                network = nets.load(folder / nets.FEATURES)
+                near = RealFeatures.find(folder, network, real.train, protocol)
+                stored = utility.load_stored(folder)
             found, notices = fidelity(samples, near, network, protocol)
             by_inception, more = inception_fid(samples, real.train, protocol)
             for notice in notices + more:
                 print(f"notice: {notice}", file=sys.stderr)
         with parts.part(UTILITY):
-            stored = utility.load_stored(folder)
             for direction in utility.DIRECTIONS:
                 found |= utility.score(direction, samples, real.test, protocol, seed, stored, threads)
     return {metric: float(value) for metric in METRICS if (value := (found | by_inception).get(metric)) is not None}
+
+
+@contextlib.contextmanager
+def _mendable(kept: Kept) -> Iterator[None]:
+    """Says of classifiers that are missing or damaged in the user's folder that this command makes them too."""
+    try:
+        yield
+    except UserError as error:
+        if kept.folder is None:
+            raise
+        raise UserError(f"{error}, or remove {kept.folder}: the same command then trains them anew") from None
 
 
 def text(

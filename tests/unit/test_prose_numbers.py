@@ -265,6 +265,38 @@ def test_the_page_says_how_little_the_chosen_trials_of_the_sharded_gans_are_ahea
     assert "Another seed moves either by more than that." in TUNING
 
 
+def test_the_page_says_what_the_first_search_chose_at_epsilon_10_and_what_its_runs_took():
+    said, longest = [], []
+    with (ROOT / "results/reference/tuning/quick/trials.csv").open(newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["run"] in ("gs_wgan", "dpac")]
+    assert {row["epsilon"] for row in rows} == {"10"}
+    for run in ("gs_wgan", "dpac"):
+        scores, settings_of = trials(run)
+        then = settings("published_seeds")["runs"][run]["hyper"]["mnist"]
+        means = {f"{fmean(scores[trial]):.3f}" for trial, one in settings_of.items() if one == then}
+        (mean,) = means
+        said.append(mean)
+        # The first trial's runs made the warm start.
+        longest.append(max(float(row["seconds"]) for row in rows if row["run"] == run and row["trial"] != "0"))
+    assert "chose trials with {} and {} at ε 10".format(*said) in TUNING
+    assert "took up to {:.0f} and {:.0f} seconds".format(*longest) in TUNING
+
+
+def test_the_page_says_what_is_published_of_the_authors_setting_and_how_long_its_runs_took():
+    published = {(s.method, s.dataset, s.metric): s.value for s in read_scores(ROOT / "results/published/scores.csv")}
+    (both,) = {published[run, "mnist", "g2r_cnn"] for run in ("datalens", "g_pate")}
+    clothes = [published[run, "fashion_mnist", "g2r_cnn"] for run in ("datalens", "g_pate")]
+    told = "Published are {:.2f} on MNIST for either, and on Fashion-MNIST {:.2f} for DataLens and {:.2f} for G-PATE."
+    assert told.format(both, *clothes) in RESULTS
+    minutes = [
+        values[0] / 60 for name, start in (("long_teachers", "g_pate"), ("long_datalens", "datalens"))
+        for (run, *_, metric), values in reference(name).items() if metric == "train_seconds" and run.startswith(start)
+    ]  # fmt: skip
+    short, long = sorted(minutes)[:4], sorted(minutes)[4:]
+    assert f"G-PATE's took {min(short):.0f} to {max(short):.0f} minutes each and DataLens' about two hours" in RESULTS
+    assert {round(one / 60) for one in long} == {2}
+
+
 def test_no_attack_reaches_10_and_the_audits_of_two_data_sets_are_one_draw():
     audit = page("docs/privacy.md")
     assert "no attack here reaches 10" in audit and "its rows of two data sets are one draw" in audit

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from toys import squares
 
-from dpbench import parts, score_any
+from dpbench import kept_classifiers, parts, score_any
 from dpbench.__main__ import main
 from dpbench.kept_classifiers import BEGUN, CARD, Kept
 from dpbench.parts import Parts
 from evaluation import classifiers
+from workflow.common.errors import UserError
 from workflow.common.files import write_json
+from workflow.common.locks import locked
 
 TINY = (
     '{"min_steps": 2, "batch_size": 64, "feature_epochs": 1, "cnn_r2g_epochs": 1, "cnn_g2r_epochs": 1,'
@@ -154,3 +156,66 @@ def test_a_broken_note_of_what_is_kept_is_named(call, tmp_path, capsys) -> None:
     assert main([*call, "--classifiers", str(tmp_path / "kept")]) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path / 'kept' / BEGUN} holds [1]" in said and said.count("\n") == 1
+
+
+# Several calls, and folders that are not as they were left
+
+
+def test_two_calls_at_once_do_not_mix_the_classifiers_of_two_sets(call, trained, tmp_path, capsys) -> None:
+    folder = tmp_path / "kept"
+    again = [*call, "--classifiers", str(folder)]
+    with locked(folder):
+        assert main(again) == 2
+    assert f"error: {folder} is in use by another process" in capsys.readouterr().err and trained.names == []
+    assert main(again) == 0
+    # Whoever only reads them waits for nobody.
+    with locked(folder):
+        assert main(again) == 0
+    assert len(trained.names) == 3
+
+
+def test_what_another_call_did_before_this_one_had_the_folder_counts(tmp_path) -> None:
+    late, early = (Kept(tmp_path, "key", score_any.CLASSIFIERS) for _ in range(2))
+    with early.held():
+        early.add("mlp", {})
+    with late.held():
+        assert late.done == {"mlp": {}}
+    other = Kept(tmp_path, "other", score_any.CLASSIFIERS)
+    early.add("features", {})
+    assert set(Kept(tmp_path, "key", score_any.CLASSIFIERS).done) == {"mlp", "features"}
+    with other.held():
+        assert not (tmp_path / BEGUN).exists() and other.done == {}
+
+
+def test_a_classifier_is_said_to_be_kept_once_its_note_is_on_disk(tmp_path, monkeypatch) -> None:
+    kept = Kept(tmp_path, "key", score_any.CLASSIFIERS)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept_classifiers, "write_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kept.add("mlp", {})
+    assert score_any.left("real", kept).startswith("0 of 3 classifiers")
+
+
+def test_a_whole_folder_is_read_where_nothing_can_be_written(call, trained, tmp_path, monkeypatch, capsys) -> None:
+    again = [*call, "--classifiers", str(tmp_path / "kept")]
+    assert main(again) == 0
+    # As on a closed disk, whoever runs this test.
+    monkeypatch.setattr(score_any, "refuse_unwritable", lambda path: (_ for _ in ()).throw(UserError(f"closed {path}")))
+    assert main(again) == 0 and len(trained.names) == 3
+    assert main([*call, "--classifiers", str(tmp_path / "other")]) == 2
+    assert "closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["features.safetensors", "cnn.safetensors", "mlp.npz", "real_features.npz"])
+def test_a_damaged_classifier_is_named_and_how_to_have_it_again(call, trained, tmp_path, capsys, name) -> None:
+    folder = tmp_path / "kept"
+    again = [*call, "--classifiers", str(folder)]
+    assert main(again) == 0
+    (folder / name).write_bytes(b"no such file")
+    capsys.readouterr()
+    assert main(again) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert str(folder / name) in said and said.endswith(f"or remove {folder}: the same command then trains them anew")

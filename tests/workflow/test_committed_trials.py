@@ -13,7 +13,7 @@ from methods.core import registry
 from workflow import merging
 from workflow.common.chosen_on import HELD_OUT
 from workflow.common.files import read_csv
-from workflow.tune import choose, rows, trials
+from workflow.tune import choose, rows, rule, trials
 from workflow.tune.search import Book
 from workflow.tune.trials import REFUSED, merged
 
@@ -35,6 +35,7 @@ def test_each_row_began_as_the_preset_was_and_has_had_its_full_time_where_the_pr
     assert {one.run for one in book.results if one.trial == 0} == {row.run.name for row in tried}
     used = {run.name for run in shipped(book.path.parent.name).runs.values() if run.chosen_by and run.own_settings}
     assert [name for name in used if name not in book.cells or book.may_begin(name)] == []
+    assert {name: rule.unfinished(book.of(name), book.cells[name]) for name in used} == dict.fromkeys(used)
 
 
 def test_every_trial_is_on_held_out_images_and_by_committed_code(committed):

@@ -14,6 +14,7 @@ from methods.core.runs.plan import Plan
 from workflow import grid, merging, presets
 from workflow.common.errors import UserError
 from workflow.datasets.sources import NAMES
+from workflow.tune import rows
 
 
 @pytest.mark.parametrize("preset", presets.names())
@@ -156,6 +157,31 @@ def test_every_run_says_on_which_images_its_settings_were_chosen(preset):
     by_hand = {"dp_gauss", "dp_ntk", "dp_sinkhorn", "dpgan", *sound, *teachers, *starts}
     tuned = {run.name for run in runs if run.chosen_by or "chosen by equal tuning" in run.chosen_note}
     assert held_out == by_hand | tuned
+
+
+def test_what_a_row_has_in_place_of_what_trials_chose_for_its_method_is_what_it_compares_or_is_said():
+    runs = shipped("quick").runs
+    tuned = [run for run in runs.values() if run.chosen_by and not run.own_settings]
+    assert {"dpac_as_released", "dpac_wo_seq"} <= {run.name for run in tuned}
+    for run in tuned:
+        chosen = runs[run.method].hyper["mnist"]
+        others = [name for name, value in chosen.items() if run.hyper["mnist"][name] != value]
+        said = [name for name in others if name in run.chosen_note]
+        # An ablation is its method but for one setting.
+        assert others == said or (run.name.startswith("dpac_wo_") and len(others) == 1), run.name
+        # Whoever asks for this row alone reads the same of where the others began.
+        began = "chosen by scores on the test split of `mnist`, which flatters these rows."
+        assert runs[run.method].chosen_note.endswith(began) and run.chosen_note.endswith(began)
+
+
+def test_most_of_what_own_has_for_any_number_of_records_is_quick_s_before_it_was_tuned():
+    assert "Most of what does not follow the records is as preset quick had it" in shipped("own").chosen_note
+    before, alike = rows.load("quick").runs, []
+    for name, run in shipped("own").runs.items():
+        quick = registry.hyper(run.method, before[name].hyper["mnist"])
+        (hyper,) = {grid.canonical(one): one for one in run.hyper.values()}.values()
+        alike += [getattr(quick, key) == value for key, value in hyper.items() if not isinstance(value, dict)]
+    assert sum(alike) > 0.9 * len(alike) > 50
 
 
 def test_no_row_of_long_says_that_equal_tuning_chose_what_long_changes():

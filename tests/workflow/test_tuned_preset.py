@@ -131,6 +131,15 @@ def test_what_a_method_is_tuned_to_stays_out_of_rows_with_settings_of_their_own(
         assert after["dpac_sound"].hyper["mnist"]["steps"] == (200 if too else before["steps"])
 
 
+def test_results_on_cells_that_a_row_is_not_tried_on_are_left_out_and_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(price, "of", lambda *_: [])
+    facts = {"method": "dpac", "settings": dict(row("dpac").before)}
+    at_1 = result(0, CELLS[1], 0.1, "dpac", **facts)
+    assert chosen(tmp_path, [*alike(0, 0.5, "dpac", **facts), *alike(1, 0.4, "dpac", **facts), at_1]) == 0
+    assert "notice: 1 results of dpac are on data sets or budgets that it is not tried on" in capsys.readouterr().err
+    assert at_1.cell not in {one.cell for one in trials.read(tmp_path / "out/trials.csv")}
+
+
 def test_a_row_keeps_nothing_apart_of_a_method_that_a_later_search_leaves_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(price, "of", lambda *_: [])
     before = dict(row("dpac").before)

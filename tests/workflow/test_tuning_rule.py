@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tuned_results import CELLS, CONFIG, result, row, whole
+from tuned_results import CELLS, CONFIG, alike, result, row, whole
 
 from workflow.common.search_space import choice
 from workflow.tune import choose, rule, search, trials
@@ -150,6 +150,17 @@ def test_a_few_repeats_in_a_row_end_no_search():
 def test_nothing_is_chosen_before_the_last_trial_that_began_has_ended(last, over):
     found = choose.unsettled(CONFIG, row(), [[*whole(0, [0.5] * 4, seconds=599.0), *last]])
     assert found == ("" if over else "trial 1 of dp_gauss has not ended")
+
+
+def test_a_trial_that_was_given_up_for_a_budget_that_counts_no_more_is_still_to_be_ended():
+    # At epsilon 1 it had lost; at 10 it leads, on the one data set that it was tried on there.
+    gan, at_10, at_1 = row("gs_wgan"), CELLS[0], CELLS[1]
+    lost = [result(1, at_10, 0.7, "gs_wgan"), result(1, at_1, 0.1, "gs_wgan")]
+    others = [*alike(0, 0.5, "gs_wgan"), *alike(2, 0.5, "gs_wgan")]
+    assert choose.unsettled(CONFIG, gan, [[*others, *lost]]) == "trial 1 of gs_wgan has not ended"
+    ended = result(1, CELLS[2], 0.7, "gs_wgan")
+    assert choose.unsettled(CONFIG, gan, [[*others, *lost, ended]]) == ""
+    assert choose.best(gan, [*others, *lost, ended], 0.01).trial == 1
 
 
 # Machines that share a row by cells

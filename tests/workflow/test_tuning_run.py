@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -237,7 +238,7 @@ def test_the_time_by_the_clock_is_many_times_that_of_a_core_and_an_hour_at_least
     assert [one_run.clock_seconds(limit) for limit in (1, 300, 3600)] == [3600, 7200, 86400]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_search_that_is_told_to_end_while_it_makes_its_data_ends_that_too(monkeypatch, number):
     stopped = []
     monkeypatch.setattr(Commands, "stop", lambda _: stopped.append(number))
@@ -274,6 +275,45 @@ def test_a_search_that_stops_ends_what_runs_and_begins_nothing(made):
         assert isinstance(working.exception(), Stopped)
     with pytest.raises(Stopped):
         tried(place, commands)
+
+
+DEAF = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{HANGS}"
+
+
+def is_ready(folder: Path) -> None:
+    while not (folder / "ready").exists():
+        time.sleep(0.01)
+
+
+def test_a_search_that_stops_waits_for_no_command_that_hangs(tmp_path, made, monkeypatch):
+    made(60, DEAF)
+    monkeypatch.setattr(one_run, "GRACE", 0.1)
+    commands = Commands()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(commands.seconds, ["made_0", str(tmp_path)], tmp_path / "log", 60)
+        is_ready(tmp_path)
+        commands.stop()
+        assert isinstance(working.exception(), Stopped)
+    assert not commands.running and not outlived(tmp_path)
+
+
+@pytest.mark.parametrize("text", [DEAF, HANGS], ids=["deaf", "ends alone"])
+def test_a_command_whose_wait_a_signal_broke_off_leaves_nothing_behind(tmp_path, made, monkeypatch, text):
+    made(60, text)
+
+    def interrupt(*_: object) -> None:
+        is_ready(tmp_path)
+        raise SystemExit
+
+    commands = Commands()
+    monkeypatch.setattr(Commands, "_ended", interrupt)
+    with pytest.raises(SystemExit):
+        commands.seconds(["made_0", str(tmp_path)], tmp_path / "log", 60)
+    monkeypatch.setattr(one_run.time, "sleep", interrupt)
+    with contextlib.suppress(SystemExit):
+        commands.stop()
+    assert not outlived(tmp_path)
+    commands.running.pop().wait()
 
 
 def test_the_commands_are_the_graph_s_and_a_warm_start_is_shared_by_a_row_s_trials(tmp_path):

@@ -3,9 +3,10 @@
 Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
 `tuning`, less the `time_price` there for each doubling of its time, of those that have a score on each. Equal ones: the
 earlier. Trials that began after the time was up do not count, nor do those of a row whose first one had other settings
-than the preset has before the search. Writes workflow/config/tuned/PRESET.yaml, which the preset reads, and into
-results/reference/tuning/PRESET/ all trials of all machines and costs.csv. Rows that are in none of the files keep what
-these hold of them, as do those whose trials do not count, and tuned ones that have not had their time anew yet.
+than the preset has before the search, or results on data sets and budgets that a row is not tried on. Writes
+workflow/config/tuned/PRESET.yaml, which the preset reads, and into results/reference/tuning/PRESET/ all trials of all
+machines that count there, and costs.csv. Rows that are in none of the files keep what these hold of them, as do those
+whose trials do not count, and tuned ones that have not had their time anew yet.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
         return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
-    return "" if over else f"trial {max(one.trial for one in own)} of {name} has not ended"
+    open_ = rule.unfinished(own, row.cells)
+    return "" if over else f"trial {max(one.trial for one in own) if open_ is None else open_} of {name} has not ended"
 
 
 def outdated(row: Row, results: Iterable[Result]) -> str:
@@ -112,8 +114,8 @@ def has_time(row: Row, results: Sequence[Result], cells: Collection[Cell], budge
 def _is_over(row: Row, parts: Iterable[Sequence[Result]], budget: float) -> bool:
     """Returns whether the searches that share a row by cells have all ended, and were on all of its cells."""
     shared = [(own, {one.cell for one in own}) for own in (of(row, part) for part in parts) if own]
-    ended = not any(has_time(row, own, cells, budget) or rule.is_unfinished(own, cells) for own, cells in shared)
-    return ended and {cell for _, cells in shared for cell in cells} == set(row.cells)
+    going = (has_time(row, own, cells, budget) or rule.unfinished(own, cells) is not None for own, cells in shared)
+    return not any(going) and {cell for _, cells in shared for cell in cells} == set(row.cells)
 
 
 def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
@@ -203,6 +205,10 @@ def run(arguments: argparse.Namespace) -> None:
     before = Before.read(path, out)
     entries = {}
     for row in rows.rows(config, dict.fromkeys(one.run for one in results)):
+        if gone := [one for one in results if one.run == row.run.name and one.cell not in row.cells]:
+            print(f"notice: {len(gone)} results of {row.run.name} are on data sets or budgets that it is not tried on;"
+                  " they are left out", file=sys.stderr)  # fmt: skip
+            results = [one for one in results if one not in gone]
         if old := outdated(row, results):
             results = [one for one in results if one.run != row.run.name]
         if why := old or unsettled(config, row, parts):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,9 @@ _HAD_ITS_TIME = -signal.SIGXCPU
 # a machine so busy that a command has less than a 24th of a core is not one to measure on, and an hour leaves room for
 # libraries that load from a slow disk when a run has next to no time left.
 CLOCK_TIMES, CLOCK_LEAST = 24.0, 3600.0
+# What is told to end may take so long for its last step: then what hangs is ended too, and who waits is not kept.
+GRACE = 60.0
+_LOOK = 0.05
 _MISUSE = 2
 TRAINING = ["methods", "train"]
 # The commands that say no to settings which do not go together, or with the machine's memory.
@@ -74,12 +78,24 @@ class Commands:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self) -> None:
-        """Ends what runs, and lets nothing begin."""
+        """Ends what runs, after GRACE or a second signal by force, and lets nothing begin."""
         with self._lock:
             self.stopped = True
             for process in self.running:
                 # Unlike Popen's own, this reaps nothing: what is in `running` is there, if only as a zombie.
                 os.kill(process.pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        try:
+            while self._is_at_work() and time.monotonic() < until:
+                time.sleep(_LOOK)
+        finally:
+            with self._lock:
+                for process in self.running:
+                    self._end_group(process)
+
+    def _is_at_work(self) -> bool:
+        with self._lock:
+            return not all(map(_has_ended, self.running))
 
     def seconds(self, arguments: list[str], log: Path, limit: float) -> tuple[int, float]:
         """Runs `python -m` with arguments; returns its exit code and the seconds of a core that it took.
@@ -117,22 +133,28 @@ class Commands:
         timer.cancel()
         with self._lock:
             self._end_group(process)
-            _, status, usage = os.wait4(process.pid, 0)
+            # Before it is reaped: whoever ends what is in `running` must not meet another process of its number.
             self.running.discard(process)
+            _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         return process.returncode, usage.ru_utime + usage.ru_stime
 
     def _hangs(self, process: subprocess.Popen) -> None:
         with self._lock:
             # It may have ended while this waited for the lock.
-            there = process in self.running
-            if there and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if process in self.running and not _has_ended(process):
                 self.hanging.add(process)
                 self._end_group(process)
 
     def _end_group(self, process: subprocess.Popen) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        # macOS refuses the signal to a group of which only the ended first process is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _has_ended(process: subprocess.Popen) -> bool:
+    """Returns whether a process that is not reaped yet has ended."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,17 @@ def _scores(results: Sequence[Result], trial: int, cells: Collection[Cell]) -> d
     return {one.cell: one.score for one in own if one.score is not None}
 
 
-def is_unfinished(results: Sequence[Result], cells: Collection[Cell]) -> bool:
-    """Returns whether the last trial of a row's search still has cells to be tried on, as after a kill."""
-    last = max((one.trial for one in results), default=0)
-    own = [one for one in results if one.trial == last]
-    out = any(one.outcome != SCORED for one in own) or is_behind(results, last, cells)
+def unfinished(results: Sequence[Result], cells: Collection[Cell]) -> int | None:
+    """Returns the first trial of a row's search that still has cells to be tried on; None where all have ended.
+
+    It may be the last one, as after a kill, or one that had been given up for a score on a cell that counts no more.
+    """
+    return next((trial for trial in sorted({one.trial for one in results}) if _is_open(results, trial, cells)), None)
+
+
+def _is_open(results: Sequence[Result], trial: int, cells: Collection[Cell]) -> bool:
+    own = [one for one in results if one.trial == trial]
+    out = any(one.outcome != SCORED for one in own) or is_behind(results, trial, cells)
     return not out and not {one.cell for one in own} >= set(cells)
 
 

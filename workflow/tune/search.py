@@ -192,8 +192,9 @@ def _at_once(tried: list[Row], place: Place, book: Book, cores: int) -> dict[str
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)
 
-    # The commands are in groups of their own: what a terminal sends when it closes reaches this process alone.
-    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    # The commands are in groups of their own: what a terminal sends, as when it closes, reaches this process alone.
+    ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    heard = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in heard}
     try:
         prepare(place, commands)
