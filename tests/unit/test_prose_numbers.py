@@ -26,7 +26,9 @@ def page(name: str) -> str:
     return " ".join((ROOT / name).read_text(encoding="utf-8").split())
 
 
-README, RESULTS, TUNING, DISTANCES = map(page, ("README.md", "docs/results.md", "docs/tuning.md", "docs/distances.md"))
+README, RESULTS, MEASURED, TUNING, DISTANCES = map(
+    page, ("README.md", *(f"docs/{name}.md" for name in ("results", "measurements", "tuning", "distances")))
+)
 
 
 @cache
@@ -63,15 +65,15 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
     ntk, scatter, sound, both = (then_now[run] for run in ("dp_ntk", "dpac_scatter", "gs_wgan_sound", "dpac_sound"))
     assert f"`dp_ntk` took {ntk[0]:,} steps there (now {ntk[1]:,})" in RESULTS
     assert f"`dpac_scatter` {scatter[0]} (now {scatter[1]}, and other settings)" in RESULTS
-    assert f"{sound[0]} steps, of which `gs_wgan_sound` has {sound[1]} now and `dpac_sound`" in RESULTS
-    assert sound[0] == both[0] and f"with other settings, {both[1]}." in RESULTS
+    assert f"{sound[0]} steps, of which `gs_wgan_sound` has {sound[1]} now and `dpac_sound`" in MEASURED
+    assert sound[0] == both[0] and f"with other settings, {both[1]}." in MEASURED
 
 
 def test_at_the_steps_of_now_each_sound_gan_is_below_its_own_at_the_published_count():
     """One seed of every row at today's settings: the three seeds of the first tables are of longer trainings."""
     assert "each sound GAN is below its own at the published count" in README
     assert "`dp_merf`, `dp_cgan` and `dpgan` are above both sound GANs" in README
-    assert "there each sound row is below its own of these on both data sets" in RESULTS
+    assert "there each sound row is below its own of these on both data sets" in MEASURED
     assert "each of the latter two is below its own at the published count in gen2real on both data sets" in RESULTS
     for dataset in SETS:
         sound = {run: value("quick", run, dataset) for run in ("gs_wgan_sound", "dpac_sound")}
@@ -130,18 +132,18 @@ def test_what_steps_and_budget_do_to_dpac_scatter_is_what_the_curves_hold():
     def over(metric: str, dataset: str) -> list[float]:
         return [value("scatter_curves", run, dataset, metric) for run in runs]
 
-    assert "Steps move gen2real on MNIST by less than 0.01" in RESULTS
+    assert "Steps move gen2real on MNIST by less than 0.01" in MEASURED
     assert max(over("g2r_cnn", "mnist")) - min(over("g2r_cnn", "mnist")) < 0.01
     first = over("g2r_cnn", "fashion_mnist")
-    assert f"On Fashion-MNIST the first 300 add {first[2] - first[0]:.3f}, which is several times" in RESULTS
+    assert f"On Fashion-MNIST the first 300 add {first[2] - first[0]:.3f}, which is several times" in MEASURED
     seeds = reference("quick_seeds")["dpac_scatter", "fashion_mnist", 10.0, "g2r_cnn"]
     assert first[2] - first[0] > 3 * (max(seeds) - min(seeds))
     there = over("r2g_cnn", "fashion_mnist")
-    assert f"real2gen falls by {there[0] - there[-1]:.3f} over all of them" in RESULTS
+    assert f"real2gen falls by {there[0] - there[-1]:.3f} over all of them" in MEASURED
     for dataset in SETS:
         distances, recalls = over("fid_classifier", dataset), over("recall", dataset)
         assert distances == sorted(distances, reverse=True) and recalls == sorted(recalls)
-    assert f"(recall on Fashion-MNIST from {recalls[0]:.2f} to {recalls[-1]:.2f})" in RESULTS
+    assert f"(recall on Fashion-MNIST from {recalls[0]:.2f} to {recalls[-1]:.2f})" in MEASURED
 
     def at(metric: str, dataset: str) -> list[float]:
         return [value("scatter_curves", "dpac_scatter", dataset, metric, epsilon) for epsilon in (3, 10, 30)]
@@ -149,7 +151,7 @@ def test_what_steps_and_budget_do_to_dpac_scatter_is_what_the_curves_hold():
     for dataset in SETS:
         assert max(at("g2r_cnn", dataset)) - min(at("g2r_cnn", dataset)) < 0.01
     fids = at("fid_classifier", "fashion_mnist")
-    assert f"halves from ε 3 to 30 ({fids[0]:.1f} to {fids[-1]:.1f})" in RESULTS and fids[-1] < fids[0] / 2
+    assert f"halves from ε 3 to 30 ({fids[0]:.1f} to {fids[-1]:.1f})" in MEASURED and fids[-1] < fids[0] / 2
 
 
 def test_what_the_longer_trainings_tell_is_what_they_hold():
@@ -158,15 +160,15 @@ def test_what_the_longer_trainings_tell_is_what_they_hold():
 
     scored = [gain("long_scatter", "dp_gauss", dataset) for dataset in SETS]
     on_mnist, on_clothes = (f"{one:+.3f}".replace("-", "−") for one in scored)
-    assert f"by {on_mnist} on MNIST and {on_clothes} on Fashion-MNIST in gen2real" in RESULTS
+    assert f"by {on_mnist} on MNIST and {on_clothes} on Fashion-MNIST in gen2real" in MEASURED
     then, now = (settings(name)["runs"]["dp_gauss"]["hyper"] for name in ("long_scatter", "quick"))
     assert then == now
     assert gain("long_scatter", "dpac_scatter", "mnist") <= scored[0]
-    assert f"and by {gain('long_scatter', 'dpac_scatter', 'fashion_mnist'):.3f} on Fashion-MNIST" in RESULTS
+    assert f"and by {gain('long_scatter', 'dpac_scatter', 'fashion_mnist'):.3f} on Fashion-MNIST" in MEASURED
     rises = {run: gain("long", run, "mnist") for run in ("dpgan", "dp_sinkhorn", "dp_merf")}
-    assert "`dp_sinkhorn` rise most, by {dpgan:.3f} and {dp_sinkhorn:.3f} on MNIST".format(**rises) in RESULTS
+    assert "`dp_sinkhorn` rise most, by {dpgan:.3f} and {dp_sinkhorn:.3f} on MNIST".format(**rises) in MEASURED
     assert min(rises["dpgan"], rises["dp_sinkhorn"]) > max(rises["dp_merf"], *scored)
-    assert f"with {steps('long', 'dpgan'):,} steps in place of {steps('quick', 'dpgan'):,}" in RESULTS
+    assert f"with {steps('long', 'dpgan'):,} steps in place of {steps('quick', 'dpgan'):,}" in MEASURED
     others = [value("long_scatter", run, "mnist", "fid_classifier") for run in ("dpac_scatter", "dp_gauss")]
     others += [value("long", run, "mnist", "fid_classifier") for run in ("dp_merf", "dp_sinkhorn")]
     assert value("long", "dpgan", "mnist", "fid_classifier") < min(others)
@@ -180,17 +182,17 @@ def test_what_picking_the_epoch_and_shared_moments_bring_datalens():
     gains = {cell: best[cell] - last[cell] for cell in last}
     shares = [gain / (published["datalens", dataset, "g2r_cnn"] - last[run, dataset])
               for (run, dataset), gain in gains.items()]  # fmt: skip
-    assert f"closes {100 * min(shares):.0f} to {100 * max(shares):.0f} % of what lies between DataLens'" in RESULTS
+    assert f"closes {100 * min(shares):.0f} to {100 * max(shares):.0f} % of what lies between DataLens'" in MEASURED
     own, shared = ([f"{gains[run, dataset]:.2f}" for dataset in SETS]
                    for run in ("datalens_paper", "datalens_as_released"))  # fmt: skip
-    assert f"is {own[0]} above the last for `datalens_paper` on MNIST and {own[1]} on Fashion-MNIST" in RESULTS
-    assert f"and {shared[0]} and {shared[1]} for `datalens_as_released`" in RESULTS
+    assert f"is {own[0]} above the last for `datalens_paper` on MNIST and {own[1]} on Fashion-MNIST" in MEASURED
+    assert f"and {shared[0]} and {shared[1]} for `datalens_as_released`" in MEASURED
     at_last, at_best = ([f"{one['datalens_as_released', dataset] - one['datalens_paper', dataset]:+.2f}"
                          for dataset in SETS] for one in (last, best))  # fmt: skip
-    assert f"last epoch {at_last[0]} on MNIST and {at_last[1]} on Fashion-MNIST, at the best one" in RESULTS
-    assert f"at the best one {at_best[0]} and {at_best[1]}." in RESULTS
+    assert f"last epoch {at_last[0]} on MNIST and {at_last[1]} on Fashion-MNIST, at the best one" in MEASURED
+    assert f"at the best one {at_best[0]} and {at_best[1]}." in MEASURED
     epochs = settings("long_datalens")["protocol"]["cnn_g2r_epochs"]
-    assert f"Among only {epochs} epochs" in RESULTS
+    assert f"Among only {epochs} epochs" in MEASURED
 
 
 def test_what_the_authors_setting_spends_and_that_quicks_small_teachers_are_above_it():
@@ -198,13 +200,13 @@ def test_what_the_authors_setting_spends_and_that_quicks_small_teachers_are_abov
     paper, shared = ([value(folder, f"{run}_{form}", dataset, "eps_sound") for run, folder in folders.items()
                       for dataset in SETS] for form in ("paper", "as_released"))  # fmt: skip
     assert {f"{one:.1f}" for one in paper} == {"8.5"}
-    assert "`datalens_paper` and `g_pate_paper` spend ε 8.5 by the sound count" in RESULTS
-    assert f"and spend {shared[0]:,.0f} and {shared[2]:,.0f}." in RESULTS
+    assert "`datalens_paper` and `g_pate_paper` spend ε 8.5 by the sound count" in MEASURED
+    assert f"and spend {shared[0]:,.0f} and {shared[2]:,.0f}." in MEASURED
     counts = [settings(name)["protocol"]["num_samples"] for name in ("quick", *folders.values())]
-    assert "of {:,} images where these rows have {:,}.".format(*counts) in RESULTS and counts[1] == counts[2]
+    assert "of {:,} images where these rows have {:,}.".format(*counts) in MEASURED and counts[1] == counts[2]
     for run, folder in folders.items():
         small = [value("quick", run, dataset) for dataset in SETS]
-        assert "`{}` with {:.3f} and {:.3f}".format(run, *small) in RESULTS
+        assert "`{}` with {:.3f} and {:.3f}".format(run, *small) in MEASURED
         for name in (f"{run}_paper", f"{run}_as_released"):
             assert all(value(folder, name, dataset) < ours for dataset, ours in zip(SETS, small, strict=True))
 
@@ -222,12 +224,12 @@ def test_which_rows_of_long_have_other_steps_than_eight_times_quicks():
 
 def test_the_page_says_how_many_rows_of_the_faces_are_older_than_quick_and_how_near_a_guess_the_gans_are():
     numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
-    assert f"{numbers[len(older(settings('celeba10k')))]} rows have other settings than now" in RESULTS
+    assert f"{numbers[len(older(settings('celeba10k')))]} rows have other settings than now" in MEASURED
 
     def faces(metric: str) -> dict[str, float]:
         return {run: fmean(values) for (run, *_, one), values in reference("celeba10k").items() if one == metric}
 
-    guess, accuracy = float(re.search(r"larger class is right in (0\.\d+)", RESULTS)[1]), faces("g2r_cnn")
+    guess, accuracy = float(re.search(r"larger class is right in (0\.\d+)", MEASURED)[1]), faces("g2r_cnn")
     gans = {"dpac_sound", "datalens", "pate_gan", "dp_cgan", "g_pate", "gs_wgan_sound", "dpgan", "gs_wgan", "dpac"}
     assert max(accuracy[run] for run in gans) < guess + 0.05 < min(accuracy[run] for run in ("dp_ntk", "dp_merf"))
     assert accuracy["nonprivate"] < min(accuracy[run] for run in ("dp_gauss", "dpac_scatter"))
@@ -287,7 +289,7 @@ def test_the_page_says_what_is_published_of_the_authors_setting_and_how_long_its
     (both,) = {published[run, "mnist", "g2r_cnn"] for run in ("datalens", "g_pate")}
     clothes = [published[run, "fashion_mnist", "g2r_cnn"] for run in ("datalens", "g_pate")]
     told = "Published are {:.2f} on MNIST for either, and on Fashion-MNIST {:.2f} for DataLens and {:.2f} for G-PATE."
-    assert told.format(both, *clothes) in RESULTS
+    assert told.format(both, *clothes) in MEASURED
     minutes = [
         values[0] / 60 for name, start in (("long_teachers", "g_pate"), ("long_datalens", "datalens"))
         for (run, *_, metric), values in reference(name).items() if metric == "train_seconds" and run.startswith(start)

@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # Trials of tuning are no scores.
 PRESETS = sorted(path.name for path in (ROOT / "results/reference").iterdir() if path.name != "tuning")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-README, RESULTS, MAP = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md", "docs/map.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS, MEASURED, TUNING, MAP = (
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("results", "measurements", "tuning", "map")
+)
 YOUR_OWN = (ROOT / "docs/your-own-images.md").read_text(encoding="utf-8")
 BY_AUTHORS = read_scores(ROOT / "results/reference/published_seeds/scores.csv")
 SOUND = read_scores(ROOT / "results/reference/sound_shards/scores.csv")
@@ -97,19 +100,20 @@ def test_the_readmes_first_table_is_three_seeds_a_row_the_sound_ones_first_besid
     assert README.index(expected[0]) == README.index("| `"), "no row stands before the sound ones"
 
 
-def judged(head: str) -> list[list[str]]:
-    """Returns the cells of each row of the table of docs/results.md that begins with this line."""
-    lines = RESULTS.split(head + "\n")[1].split("\n\n")[0].splitlines()[1:]
+def judged(page: str, head: str) -> list[list[str]]:
+    """Returns the cells of each row of the table of a page that begins with this line."""
+    lines = page.split(head + "\n")[1].split("\n\n")[0].splitlines()[1:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_the_readmes_conclusions_are_what_table_9_says():
-    claims = {(claim, by): (number, told) for number, claim, by, told in judged("| # | claim | of | verdicts |")}
+    table = judged(RESULTS, "| # | claim | of | verdicts |")
+    claims = {(claim, by): (number, told) for number, claim, by, told in table}
     said = [" ".join(one.split()) for one in re.findall(r"^- ((?:.+\n)(?:  .+\n)*)", README, flags=re.MULTILINE)]
     sentences = [re.fullmatch(r"(.+) \(([\w ]+)\): (.+)\.", one).groups() for one in said if "compar" in one]
     assert len(sentences) == 3
-    heads = next(line for line in RESULTS.splitlines() if line.startswith("| # | Data set |"))
-    lines = judged(heads)
+    heads = next(line for line in MEASURED.splitlines() if line.startswith("| # | Data set |"))
+    lines = judged(MEASURED, heads)
     for claim, by, told in sentences:
         number, verdicts = claims[claim, by]
         assert told == verdicts
@@ -142,7 +146,7 @@ def with_interval(values: list[float], digits: int) -> str:
 
 
 def over_seeds(measured: list, run: str, dataset: str, epsilon: float, metric: str, digits: int = 3) -> str:
-    """Returns the mean over seeds with its interval, as the tables of docs/results.md have them."""
+    """Returns the mean over seeds with its interval, as the tables of results have them."""
     values = [
         one.value for one in measured
         if (one.method, one.dataset, one.epsilon, one.metric) == (run, dataset, epsilon, metric)
@@ -150,8 +154,8 @@ def over_seeds(measured: list, run: str, dataset: str, epsilon: float, metric: s
     return with_interval(values, digits)
 
 
-def rows_of_seeds(section: str) -> list[str]:
-    return re.findall(r"^\| `\w+` \| .+ ± .*$", RESULTS.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+def rows_of_seeds(page: str, section: str) -> list[str]:
+    return re.findall(r"^\| `\w+` \| .+ ± .*$", page.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
 
 
 def test_the_table_of_seeds_is_the_committed_run():
@@ -163,7 +167,7 @@ def test_the_table_of_seeds_is_the_committed_run():
             spent = [one.value for one in measured if (one.method, one.dataset, one.metric) == (run, "mnist", count)]
             cells.append(f"{mean(spent):.1f}")
         expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
-    assert rows_of_seeds("At a sound ε, by several shards") == expected
+    assert rows_of_seeds(MEASURED, "GANs at a sound count, by several shards") == expected
 
 
 def value_of_seeds(run: str, dataset: str, epsilon: float, metric: str) -> float:
@@ -189,7 +193,7 @@ def test_the_tables_of_the_best_sound_rows_are_the_committed_run():
             for dataset in ("mnist", "fashion_mnist")
         ]
         expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
-    assert rows_of_seeds("The best rows at a sound ε") == expected
+    assert rows_of_seeds(RESULTS, "The best rows at a sound ε") == expected
     spent = {one.epsilon: one.value for one in SEEDS if one.metric == "eps_sound"}
     assert set(spent) == {1, 10} and all(spent[epsilon] <= epsilon for epsilon in spent)
 
@@ -197,7 +201,7 @@ def test_the_tables_of_the_best_sound_rows_are_the_committed_run():
 def test_the_table_of_8000_faces_is_the_committed_run():
     measured = scores("results/reference/celeba10k/scores.csv")
     columns = ("g2r_cnn", 3), ("g2r_mlp", 3), ("r2g_cnn", 3), ("fid_classifier", 1), ("fwd", 2), ("recall", 2)
-    section = RESULTS.split("## 8,000 faces\n")[1].split("\n## ")[0]
+    section = MEASURED.split("## 8,000 faces\n")[1].split("\n## ")[0]
     shown = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, flags=re.MULTILINE)
     assert {run for run, _ in shown} == {run for run, _, _ in measured}
     for run, cells in shown:
@@ -223,7 +227,7 @@ def test_the_method_that_the_page_releases_by_is_the_best_on_500_faces():
 
 @pytest.mark.parametrize("preset", ["quick", "long"])
 def test_how_settings_were_chosen_is_what_the_preset_says(preset):
-    section = RESULTS.split(f"### `{preset}`\n\n<!-- chosen: {preset} -->\n")[1].split("\n#")[0]
+    section = TUNING.split(f"### `{preset}`\n\n<!-- chosen: {preset} -->\n")[1].split("\n#")[0]
     shown = " ".join(section.replace("\n- ", "\n\n- ").split()).removeprefix("- ").split(" - ")
     assert shown == shipped(preset).chosen_on()
 
@@ -232,6 +236,18 @@ def test_how_settings_were_chosen_is_what_the_preset_says(preset):
 def test_every_file_that_a_page_links_to_is_there(page):
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns what a link may name behind `#`: each heading's words, without marks, joined by hyphens."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_heading_that_a_page_links_to_is_there(page):
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if link[1] not in anchors((page.parent / link[0]) if link[0] else page)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
