@@ -35,6 +35,10 @@ def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
             check_run_name(name, origin("runs", name), "under runs")
         runs = {name: _lists(entry, lambda *path, name=name: origin("runs", name, *path), f"runs.{name}.")
                 for name, entry in runs.items()}  # fmt: skip
+    tuning = content.get("tuning")
+    for key in ("epsilons", "published_epsilons") if isinstance(tuning, Mapping) else ():
+        if isinstance(tuning.get(key), list):
+            _check_epsilons(tuning[key], f"{origin('tuning', key)}: tuning.{key}")
     return _lists(content, origin, "") | ({"runs": runs} if "runs" in content else {})
 
 
