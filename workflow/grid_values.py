@@ -36,9 +36,8 @@ def settled(content: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         runs = {name: _lists(entry, lambda *path, name=name: origin("runs", name, *path), f"runs.{name}.")
                 for name, entry in runs.items()}  # fmt: skip
     tuning = content.get("tuning")
-    for key in ("epsilons", "published_epsilons") if isinstance(tuning, Mapping) else ():
-        if isinstance(tuning.get(key), list):
-            _check_epsilons(tuning[key], f"{origin('tuning', key)}: tuning.{key}")
+    if isinstance(tuning, Mapping) and isinstance(tuning.get("epsilons"), list):
+        _check_epsilons(tuning["epsilons"], f"{origin('tuning', 'epsilons')}: tuning.epsilons")
     return _lists(content, origin, "") | ({"runs": runs} if "runs" in content else {})
 
 

@@ -34,8 +34,8 @@ def test_each_row_began_as_the_preset_was_and_has_had_its_full_time_where_the_pr
     book, tried = committed
     assert {one.run for one in book.results if one.trial == 0} == {row.run.name for row in tried}
     used = {run.name for run in shipped(book.path.parent.name).runs.values() if run.chosen_by and run.own_settings}
-    assert [name for name in used if name not in book.cells or book.may_begin(name)] == []
-    assert {name: rule.unfinished(book.of(name), book.cells[name]) for name in used} == dict.fromkeys(used)
+    assert [name for name in used if name not in book.rows or book.may_begin(name)] == []
+    assert {name: rule.unfinished(book.of(name), book.judged(name)) for name in used} == dict.fromkeys(used)
 
 
 def test_every_trial_is_on_held_out_images_and_by_committed_code(committed):

@@ -255,7 +255,6 @@ def test_a_path_that_names_no_job_is_an_error(load, path, message):
         ({"epsilons": "4,4.0"}, ["--config: epsilons: 4 and 4 are one budget"]),
         ({"runs": {"beta": {"epsilons": [2, 2]}}}, ["--config: runs.beta.epsilons: 2 and 2 are one budget"]),
         ({"tuning": {"epsilons": [1, 1.0]}}, ["--config: tuning.epsilons: 1 and 1 are one budget"]),
-        ({"tuning": {"published_epsilons": [9, 9]}}, ["--config: tuning.published_epsilons: 9 and 9 are one budget"]),
         ({"epsilons": "nan"}, ["--config: epsilons: epsilon must be a number above 0", "nan"]),
         ({"epsilons": "1e-400"}, ["--config: epsilons: epsilon must be a number above 0"]),
         ({"epsilons": "1e400"}, ["--config: epsilons: epsilon must be a number above 0", "'1e400'"]),

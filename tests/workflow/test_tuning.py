@@ -63,14 +63,27 @@ def test_private_rows_are_tried_on_held_out_images_at_both_budgets_and_the_refer
     assert row("nonprivate").cells == (("mnist_val", float("inf")), ("fashion_mnist_val", float("inf")))
 
 
-def test_rows_at_their_authors_count_are_tried_at_the_budgets_that_the_preset_names_for_them():
-    assert CONFIG.runs["gs_wgan"].accounting == "published"
-    assert row("gs_wgan").cells == (("mnist_val", 10.0), ("fashion_mnist_val", 10.0))
-    assert row("gs_wgan_sound").cells == CELLS
-    # Without any, at those of all rows.
-    alike = {name: value for name, value in CONFIG.tuning.items() if name != "published_epsilons"}
-    (found,) = rows.rows(dataclasses.replace(CONFIG, tuning=alike), ["gs_wgan"])
-    assert found.cells == CELLS
+def test_where_the_first_trial_is_near_a_guess_later_ones_are_not_tried_and_its_time_counts(tmp_path):
+    least = CONFIG.tuning["least_score"]
+    levels = dict(zip(CELLS, (least, least - 0.001, 0.9, 0.1), strict=True))
+    place = Pretended(lambda _, cell: Outcome(SCORED, 20.0, levels[cell]))
+    # Four runs of the first trial, and two of each of three more: the 20 s that are left are too few.
+    search.search(row(), place, book(tmp_path, 220 / 60), Commands())
+    later = [(trial, cell) for trial in (1, 2, 3) for cell in (CELLS[0], CELLS[2])]
+    assert place.tried == [*((0, cell) for cell in CELLS), *later]
+
+
+def test_a_row_whose_first_trial_is_near_a_guess_everywhere_is_tried_everywhere(tmp_path):
+    place = Pretended(lambda *_: Outcome(SCORED, 20.0, 0.1))
+    search.search(row(), place, book(tmp_path, 3), Commands())
+    assert place.tried == [(trial, cell) for trial in range(2) for cell in CELLS]
+
+
+def test_a_first_trial_that_was_killed_is_tried_on_the_rest_though_it_was_near_a_guess(tmp_path):
+    trials.write(tmp_path / "trials.csv", [result(0, CELLS[0], 0.1, settings=row().settings(0, 0), seconds=20.0)])
+    place = Pretended(lambda *_: Outcome(SCORED, 20.0, 0.5))
+    search.search(row(), place, book(tmp_path, 2), Commands())
+    assert place.tried == [(0, cell) for cell in CELLS[1:]]
 
 
 @pytest.mark.parametrize(

@@ -153,14 +153,34 @@ def test_nothing_is_chosen_before_the_last_trial_that_began_has_ended(last, over
 
 
 def test_a_trial_that_was_given_up_for_a_budget_that_counts_no_more_is_still_to_be_ended():
-    # At epsilon 1 it had lost; at 10 it leads, on the one data set that it was tried on there.
+    # At epsilon 1, where the first is near a guess, it had lost; at 10 it leads, where it was tried.
     gan, at_10, at_1 = row("gs_wgan"), CELLS[0], CELLS[1]
     lost = [result(1, at_10, 0.7, "gs_wgan"), result(1, at_1, 0.1, "gs_wgan")]
-    others = [*alike(0, 0.5, "gs_wgan"), *alike(2, 0.5, "gs_wgan")]
+    others = [*whole(0, [0.5, 0.2, 0.5, 0.2], run="gs_wgan", seconds=300.0), *alike(2, 0.5, "gs_wgan", seconds=600.0)]
     assert choose.unsettled(CONFIG, gan, [[*others, *lost]]) == "trial 1 of gs_wgan has not ended"
     ended = result(1, CELLS[2], 0.7, "gs_wgan")
     assert choose.unsettled(CONFIG, gan, [[*others, *lost, ended]]) == ""
     assert choose.best(gan, [*others, *lost, ended], 0.01).trial == 1
+
+
+def test_where_the_first_trial_is_near_a_guess_no_score_chooses_and_only_its_own_time_counts():
+    first = whole(0, [0.7, 0.29, 0.7, 0.1], seconds=300.0)
+    lucky, better = whole(1, [0.7, 0.9, 0.7, 0.9], seconds=300.0), whole(2, [0.75, 0.1, 0.75, 0.1], seconds=300.0)
+    results = [*first, *lucky, *better]
+    assert row().judged(results) == [CELLS[0], CELLS[2]]
+    assert entry(results)["splits"] == 2 and entry(results)["chosen_by"]["core_minutes"] == 40.0
+    # As high as the mark it does.
+    results[1] = result(0, CELLS[1], 0.3, seconds=300.0)
+    assert entry(results[:8])["splits"] == 1
+
+
+def test_a_first_trial_s_warm_start_costs_it_nothing_where_another_of_its_runs_holds_none():
+    results = [result(0, CELLS[0], 0.5, seconds=500.0), result(0, CELLS[1], 0.2, seconds=20.0),
+               result(0, CELLS[2], 0.5, seconds=500.0), result(0, CELLS[3], 0.2, seconds=20.0)]  # fmt: skip
+    tried = [result(1, cell, 0.505, seconds=20.0) for cell in (CELLS[0], CELLS[2])]
+    assert choose.best(row(), [*results, *tried], 0.01).trial == 1
+    slower = [dataclasses.replace(one, seconds=80.0) for one in tried]
+    assert choose.best(row(), [*results, *slower], 0.01).trial == 0
 
 
 # Machines that share a row by cells
@@ -173,7 +193,7 @@ def part(cells: Sequence, seconds: float, number: int) -> list[Result]:
 def test_machines_of_unlike_speed_have_each_their_share_and_then_the_row_has_had_its_time():
     # Of 1,200 s each: 4 trials of 250 s, 13 of 90 s. The 230 s left would be one of the fast machine's on all cells.
     slow, fast = part(CELLS[:2], 125.0, 4), part(CELLS[2:], 45.0, 13)
-    assert choose.has_time(row(), [*slow, *fast], CELLS, BUDGET)
+    assert choose.has_time(row(), [*slow, *fast], BUDGET)
     assert choose.unsettled(CONFIG, row(), [slow, fast]) == ""
     early = "the search of dp_gauss has taken"
     assert early in choose.unsettled(CONFIG, row(), [slow, part(CELLS[2:], 45.0, 12)])

@@ -26,7 +26,5 @@ def whole(trial: int, scores: list[float], **others) -> list[Result]:
 
 
 def alike(trial: int, score: float, run: str, **others) -> list[Result]:
-    """Returns results of a trial with one score on all cells of its row, ten minutes each of two and five of four."""
-    cells = row(run).cells
-    seconds = 1200.0 / len(cells)
-    return [result(trial, cell, score, run=run, **{"seconds": seconds} | others) for cell in cells]
+    """Returns results of a trial with one score on all cells of its row, five minutes each."""
+    return [result(trial, cell, score, run=run, **{"seconds": 300.0} | others) for cell in row(run).cells]

@@ -1,12 +1,13 @@
 """`python -m workflow.tune choose`: the best settings that were tried go into the preset, with what choosing cost.
 
-Of each row that has had its time, the trial with the highest mean score over all data sets and budgets of the preset's
-`tuning`, less the `time_price` there for each doubling of its time, of those that have a score on each. Equal ones: the
-earlier. Trials that began after the time was up do not count, nor do those of a row whose first one had other settings
-than the preset has before the search, or results on data sets and budgets that a row is not tried on. Writes
-workflow/config/tuned/PRESET.yaml, which the preset reads, and into results/reference/tuning/PRESET/ all trials of all
-machines that count there, and costs.csv. Rows that are in none of the files keep what these hold of them, as do those
-whose trials do not count, and tuned ones that have not had their time anew yet.
+Of each row that has had its time, the trial with the highest mean score over the data sets and budgets of the preset's
+`tuning`, but those where the first trial was near a guess (`least_score` there), less the `time_price` for each
+doubling of its time, of those that have a score on each. Equal ones: the earlier. Trials that began after the time was
+up do not count, nor do those of a row whose first one had other settings than the preset has before the search, or
+results on data sets and budgets that a row is not tried on. Writes workflow/config/tuned/PRESET.yaml, which the preset
+reads, and into results/reference/tuning/PRESET/ all trials of all machines that count there, and costs.csv. Rows that
+are in none of the files keep what these hold of them, as do those whose trials do not count, and tuned ones that have
+not had their time anew yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +33,7 @@ from workflow.grid import Config, Run
 from workflow.tune import price, rows, rule, trials
 from workflow.tune.before import Before
 from workflow.tune.rows import Row
-from workflow.tune.trials import SCORED, Cell, Result, merged
+from workflow.tune.trials import Cell, Result, merged
 
 HEAD = """\
 # Written by `python -m workflow.tune choose`, from {trials}. Not by hand: see docs/tuning.md.
@@ -55,24 +57,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def best(row: Row, results: Sequence[Result], time_price: float) -> Result | None:
     """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each."""
-    found: dict[int, dict[Any, Result]] = {}
-    for one in results:
-        if one.run == row.run.name and one.score is not None and one.cell in row.cells:
+    found: dict[int, dict[Cell, Result]] = {}
+    for one in row.counted(results):
+        if one.score is not None:
             found.setdefault(one.trial, {})[one.cell] = one
+    cells = row.judged(results)
     worth = {
-        trial: _worth(scored.values(), time_price)
-        for trial, scored in found.items() if scored.keys() >= set(row.cells)
-    }  # fmt: skip
+        trial: _worth(scored, cells, time_price) for trial, scored in found.items() if scored.keys() >= set(cells)
+    }
     if not worth:
         return None
     winner = min(worth, key=lambda trial: (-worth[trial], trial))
-    return next(one for one in results if (one.run, one.trial, one.outcome) == (row.run.name, winner, SCORED))
+    return found[winner][cells[0]]
 
 
-def _worth(scored: Collection[Result], time_price: float) -> float:
+def _worth(scored: Mapping[Cell, Result], cells: Iterable[Cell], time_price: float) -> float:
     """Returns a trial's mean score less the price of its time: of its shortest run, as others may hold warm starts."""
-    shortest = min(one.seconds for one in scored)
-    return fmean(one.score for one in scored) - time_price * math.log2(max(shortest, 1.0))
+    shortest = min(one.seconds for one in scored.values())
+    return fmean(scored[cell].score for cell in cells) - time_price * math.log2(max(shortest, 1.0))
 
 
 def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> str:
@@ -82,45 +84,51 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
         parts: the results of each file. Machines that share a row by cells end each when its share of the time is up.
     """
     name, budget = row.run.name, 60 * config.tuning["core_minutes"]
-    own = of(row, merged(parts))
+    own = row.counted(merged(parts))
     over = _is_over(row, [own], budget) or _is_over(row, parts, budget)
-    if not over and has_time(row, own, row.cells, budget):
+    if not over and has_time(row, own, budget):
         spent = f"{sum(one.seconds for one in own) / 60:.1f} of {config.tuning['core_minutes']:g}"
         return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
-    open_ = rule.unfinished(own, row.cells)
+    open_ = rule.unfinished(own, row.judged(own))
     return "" if over else f"trial {max(one.trial for one in own) if open_ is None else open_} of {name} has not ended"
 
 
 def outdated(row: Row, results: Iterable[Result]) -> str:
     """Returns why a row's trials are none of the preset as it is, so that the best of them may break its limits."""
-    is_so = rule.is_of_another_preset(of(row, results), row.before)
+    is_so = rule.is_of_another_preset(row.counted(results), row.before)
     return f"trial 0 of {row.run.name} had other settings than the preset has before the search" if is_so else ""
 
 
-def of(row: Row, results: Iterable[Result]) -> list[Result]:
-    """Returns the results of a row on its own cells."""
-    return [one for one in results if one.run == row.run.name and one.cell in row.cells]
-
-
-def has_time(row: Row, results: Sequence[Result], cells: Collection[Cell], budget: float) -> bool:
-    """Returns whether a search of a row on some of its cells would begin another trial in their share of the time."""
-    fits = rule.has_time(results, len(cells), budget * len(cells) / len(row.cells))
+def has_time(row: Row, results: Sequence[Result], budget: float) -> bool:
+    """Returns whether a search of a row, or of a part of its cells, would begin another trial in so many seconds."""
+    fits = rule.has_time(results, len(row.judged(results)), budget)
     last = max(results, key=lambda one: one.trial, default=None)
     return fits and (last is None or not row.is_exhausted(last.trial + 1, last.seed))
 
 
 def _is_over(row: Row, parts: Iterable[Sequence[Result]], budget: float) -> bool:
     """Returns whether the searches that share a row by cells have all ended, and were on all of its cells."""
-    shared = [(own, {one.cell for one in own}) for own in (of(row, part) for part in parts) if own]
-    going = (has_time(row, own, cells, budget) or rule.unfinished(own, cells) is not None for own, cells in shared)
-    return not any(going) and {cell for _, cells in shared for cell in cells} == set(row.cells)
+    shared = [_shared(row, part) for part in parts if row.counted(part)]
+    going = (
+        has_time(part, own, budget * len(part.cells) / len(row.cells))
+        or rule.unfinished(own, part.judged(own)) is not None
+        for part, own in shared
+    )
+    return not any(going) and {cell for part, _ in shared for cell in part.cells} == set(row.cells)
+
+
+def _shared(row: Row, results: Iterable[Result]) -> tuple[Row, list[Result]]:
+    """Returns a row on those of its cells that a search was on, and the results of it that count there."""
+    found = {one.cell for one in results if one.run == row.run.name}
+    part = replace(row, cells=tuple(cell for cell in row.cells if cell in found))
+    return part, part.counted(results)
 
 
 def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
     """Returns the entry in the tuned preset of a row that is settled: its settings, and which trials chose them."""
-    own = rule.within(of(row, results), 60 * config.tuning["core_minutes"])
+    own = rule.within(row.counted(results), 60 * config.tuning["core_minutes"])
     winner = best(row, own, config.tuning["time_price"])
     return {
         "chosen_on": list(config.tuning["datasets"]),
@@ -205,7 +213,8 @@ def run(arguments: argparse.Namespace) -> None:
     before = Before.read(path, out)
     entries = {}
     for row in rows.rows(config, dict.fromkeys(one.run for one in results)):
-        if gone := [one for one in results if one.run == row.run.name and one.cell not in row.cells]:
+        counted = row.counted(results)
+        if gone := [one for one in results if one.run == row.run.name and one not in counted]:
             print(f"notice: {len(gone)} results of {row.run.name} are on data sets or budgets that it is not tried on;"
                   " they are left out", file=sys.stderr)  # fmt: skip
             results = [one for one in results if one not in gone]

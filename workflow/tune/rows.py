@@ -15,7 +15,8 @@ from workflow.common.errors import UserError, unknown
 from workflow.common.search_space import Space, draw
 from workflow.datasets.sources import NAMES
 from workflow.grid import Config, Run
-from workflow.tune.trials import Cell
+from workflow.tune import rule
+from workflow.tune.trials import Cell, Result
 
 # Trials in a row that repeat earlier ones, after which a space of a few values counts as tried.
 _REPEATS = 50
@@ -28,13 +29,23 @@ class Row:
     Attributes:
         before: what it overrides of its method's hyper-parameters before the search: trial 0.
         space: where the other trials' settings are drawn from.
-        cells: the data sets and budgets that every trial is scored on.
+        cells: the data sets and budgets that the first trial is scored on, and later ones where it is not near a guess.
+        least_score: accuracy of the first trial below which it is.
     """
 
     run: Run
     before: Mapping[str, Any]
     space: Space
     cells: tuple[Cell, ...]
+    least_score: float
+
+    def judged(self, results: Iterable[Result]) -> list[Cell]:
+        """Returns the cells that trials are judged by, of some or all of the row's results."""
+        return rule.judged((one for one in results if one.run == self.run.name), self.cells, self.least_score)
+
+    def counted(self, results: Iterable[Result]) -> list[Result]:
+        """Returns those of the row's results that count."""
+        return rule.counted((one for one in results if one.run == self.run.name), self.cells, self.least_score)
 
     def settings(self, trial: int, seed: int) -> dict[str, Any]:
         """Returns the settings of a trial: the same for every data set, budget and machine."""
@@ -108,15 +119,11 @@ def _row(config: Config, run: Run) -> Row:
     if not space:
         raise UserError(f"method {run.method} has no SEARCH, from which settings could be drawn; give it one")
     cells = tuple((name, epsilon) for name in config.tuning["datasets"] for epsilon in _epsilons(config, run))
-    return Row(run, first, space, cells)
+    return Row(run, first, space, cells, config.tuning["least_score"])
 
 
 def _epsilons(config: Config, run: Run) -> list[float]:
-    if run.accounting == "none":
-        return [math.inf]
-    tuning = config.tuning
-    of_published = tuning.get("published_epsilons", tuning["epsilons"])
-    return [float(epsilon) for epsilon in (of_published if run.accounting == "published" else tuning["epsilons"])]
+    return [math.inf] if run.accounting == "none" else [float(epsilon) for epsilon in config.tuning["epsilons"]]
 
 
 def read_cells(text: str, config: Config) -> set[Cell]:

@@ -1,8 +1,8 @@
-"""The rule of equal tuning: which trial of a row is begun, which one is given up, and which of them count."""
+"""The rule of equal tuning: which trial of a row is begun, which one is given up, and what of them counts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -11,6 +11,23 @@ from workflow.tune.trials import SCORED, Cell, Result
 # Accuracy by which a trial's mean may be lower than the best's on the same data sets and budgets: about as much as one
 # seed of a GAN moves it.
 BEHIND = 0.05
+
+
+def judged(results: Iterable[Result], cells: Sequence[Cell], least: float) -> list[Cell]:
+    """Returns the cells that trials of a row are judged by: all but those where its first trial scored below `least`.
+
+    There a score is near a guess, so that chance would choose among the trials. All cells where the first trial is so
+    on each; those that it has no score on, as before it has ended, are among them.
+    """
+    first = {one.cell: one.score for one in results if one.trial == 0 and one.score is not None}
+    return [cell for cell in cells if first.get(cell, least) >= least] or list(cells)
+
+
+def counted(results: Iterable[Result], cells: Sequence[Cell], least: float) -> list[Result]:
+    """Returns the results on these cells that count, for the time too: those of later trials where these are judged."""
+    own = [one for one in results if one.cell in cells]
+    kept = judged(own, cells, least)
+    return [one for one in own if one.trial == 0 or one.cell in kept]
 
 
 def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
@@ -48,6 +65,9 @@ def unfinished(results: Sequence[Result], cells: Collection[Cell]) -> int | None
     """Returns the first trial of a row's search that still has cells to be tried on; None where all have ended.
 
     It may be the last one, as after a kill, or one that had been given up for a score on a cell that counts no more.
+
+    Args:
+        cells: those that trials are judged by.
     """
     return next((trial for trial in sorted({one.trial for one in results}) if _is_open(results, trial, cells)), None)
 

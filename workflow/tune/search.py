@@ -2,10 +2,11 @@
 
 Trial 0 of a row has the settings before the search; the others are drawn from the space that the method declares
 (`SEARCH`), a function of seed, row and number alone. Each is trained, sampled and scored on held-out images of every
-data set and budget of the preset's `tuning`. A trial that would take more than is left of the row's time, at what its
-trials have taken so far, is not begun; one that scores far less than the best so far is not tried on the rest. Each
-result stands in trials.csv once it is there: the same command goes on after a kill, and does a run that was killed
-anew. Machines share the work by --rows or --cells, and `choose` reads all their files.
+data set and budget of the preset's `tuning`, but where trial 0 was near a guess (`least_score`). A trial that would
+take more than is left of the row's time, at what its trials have taken so far, is not begun; one that scores far less
+than the best so far is not tried on the rest. Each result stands in trials.csv once it is there: the same command goes
+on after a kill, and does a run that was killed anew. Machines share the work by --rows or --cells, and `choose` reads
+all their files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,9 @@ class Book:
     def __init__(self, path: Path, tried: Iterable[Row], cells: Iterable[Cell], budget: float, seed: int) -> None:
         self.path, self.seed, self.cores = path, seed, 1
         self.results = trials.read(path) if path.exists() else []
-        self.cells = {row.run.name: [cell for cell in row.cells if cell in cells] for row in tried}
+        self.rows = {row.run.name: replace(row, cells=tuple(c for c in row.cells if c in cells)) for row in tried}
         # Of a part of the cells, that part of the time.
-        self.budget = {row.run.name: budget * len(self.cells[row.run.name]) / len(row.cells) for row in tried}
+        self.budget = {row.run.name: budget * len(self.rows[row.run.name].cells) / len(row.cells) for row in tried}
         self.ended: set[str] = set()
         origin = provenance()
         self._machine = (origin["commit"] or "unknown")[:12] + ("+" if origin["modified"] else ""), origin["processor"]
@@ -68,10 +70,12 @@ class Book:
 
     def of(self, run: str, trial: int | None = None) -> list[Result]:
         """Returns the results of a row, or of one of its trials, that count here."""
-        return [
-            one for one in self.results
-            if one.run == run and one.seed == self.seed and one.cell in self.cells[run] and trial in (None, one.trial)
-        ]  # fmt: skip
+        own = self.rows[run].counted(one for one in self.results if one.seed == self.seed)
+        return [one for one in own if trial in (None, one.trial)]
+
+    def judged(self, run: str) -> list[Cell]:
+        """Returns the cells that a row's trials are tried on here: all until the first trial has ended."""
+        return self.rows[run].judged(self.of(run))
 
     def last(self, run: str) -> int:
         """Returns the number of the last trial of a row that began, -1 where none did."""
@@ -87,11 +91,11 @@ class Book:
 
     def may_begin(self, run: str) -> bool:
         """Returns whether a row's next trial fits into its time, at what its runs have taken."""
-        return self.left(run) > 0 and rule.has_time(self.of(run), len(self.cells[run]), self.budget[run])
+        return self.left(run) > 0 and rule.has_time(self.of(run), len(self.judged(run)), self.budget[run])
 
     def is_behind(self, run: str, trial: int) -> bool:
         """Returns whether what a trial has scored so far leaves no hope for it, beside trials before it."""
-        return rule.is_behind(self.of(run), trial, self.cells[run])
+        return rule.is_behind(self.of(run), trial, self.judged(run))
 
     def check(self, row: Row) -> None:
         """Raises UserError where a row's first trial was not of the preset as it is, and its trials would count."""
@@ -136,7 +140,7 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
     run = row.run.name
     for trial in itertools.count():
         done = book.of(run, trial)
-        waiting = [cell for cell in book.cells[run] if cell not in {one.cell for one in done}]
+        waiting = [cell for cell in book.judged(run) if cell not in {one.cell for one in done}]
         if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
             continue
         if not done:
