@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy import stats
 from toys import shipped
 
 from docs.make.older_rows import older
+from evaluation.intervals import half_width
 from evaluation.scores import read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -363,3 +365,16 @@ def test_dp_ntk_is_below_dp_gauss_at_both_epsilons_as_its_card_says(dataset):
     for epsilon in (10, 1):
         ntk, gauss = (value("quick_seeds", run, dataset, epsilon=epsilon) for run in ("dp_ntk", "dp_gauss"))
         assert ntk < gauss
+
+
+def test_a_feature_network_that_rounds_otherwise_moves_fid_of_the_same_images_by_more_than_seeds_do():
+    comparing = page("docs/comparing.md")
+    first, again = (reference(name) for name in ("quick_seeds", "quick"))
+    (fwd, *_), (same,) = (one["dp_gauss", "mnist", 10.0, "fwd"] for one in (first, again))
+    assert fwd == same, "the images are the same"
+    of_seeds, (other,) = (one["dp_gauss", "mnist", 10.0, "fid_classifier"] for one in (first, again))
+    reach = half_width(of_seeds)
+    assert f"have FID {fmean(of_seeds):.1f} ± {reach:.1f} over three seeds by one network" in comparing
+    assert f"those of seed 0 have {of_seeds[0]:.1f} by it, and {other:.1f} by one whose steps round" in comparing
+    assert other - of_seeds[0] > 4 * reach
+    assert first["real", "mnist", math.inf, "fid_classifier"] != again["real", "mnist", math.inf, "fid_classifier"]
