@@ -40,7 +40,8 @@ HOW_TO_READ = (
     "Difference: the row under Better less the row under than, the mean over the seeds that both have; an arrow says "
     "where a metric is better. Paper: the same difference of the paper's numbers.",
     f"Interval: Student's t, {CONFIDENCE:.0%}, of the differences seed by seed; it covers what another seed would "
-    "move, not other test images, nor how well settings were chosen.",
+    "move, not other test images, nor how well settings were chosen. Nor does it cover, in real2gen and FID "
+    "(classifier), the network that scores: one, trained once, scores all rows and seeds.",
     f"A comparison is {SUPPORTED} or {CONTRADICTED} where the difference is told from 0 at 5% after Holm's correction "
     "for all comparisons of its claim that have two seeds or more (p below 0.05), so an interval that leaves 0 out may "
     "still be open. With one seed it is always open. Where neither row was run there is no line.",

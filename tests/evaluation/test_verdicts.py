@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from evaluation.report.verdicts import Comparison, build_grid, judge, main
 from evaluation.scores import Score, write_scores
 from workflow.common.errors import UserError
 from workflow.common.files import read_csv
+from workflow.common.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED, LAYOUT = ROOT / "results/published/scores.csv", ROOT / "workflow/config/report.yaml"
@@ -139,6 +141,13 @@ def test_a_sentence_says_of_comparisons_with_seeds_that_these_are_not_what_they_
     assert verdicts.summary(spec, judge(spec, alike)) == [
         "foo beats bar (us): open, 1 comparison shows no spread between seeds; 1 more is under two counts or presets."
     ]
+
+
+def test_which_metrics_of_the_claims_are_by_one_network_for_all_seeds_is_said():
+    claims = load_layout(str(LAYOUT)).claims["table9"].claims.values()
+    judged_by_one = {METRICS[name].label for claim in claims for name in claim.metrics if METRICS[name].network}
+    (said,) = re.findall(r"Nor does it cover, in (.+), the network that scores", " ".join(verdicts.HOW_TO_READ))
+    assert {label.removesuffix(" MLP").removesuffix(" CNN") for label in judged_by_one} == set(said.split(" and "))
 
 
 def test_the_table_shows_each_comparison_with_the_paper_s_difference():
