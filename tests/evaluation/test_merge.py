@@ -90,7 +90,8 @@ def test_parts_may_differ_in_rows_budgets_and_data_sets(tmp_path, part):
 def test_networks_that_score_real_images_otherwise_are_named(tmp_path, part, capsys):
     def of_real(fid: float, accuracy: float) -> list[Score]:
         values = {"fid_classifier": fid, "r2g_cnn": 0.99, "g2r_cnn": accuracy}
-        return [Score("quick", "mnist", "real", math.inf, "none", 0, name, one, "measured") for name, one in values.items()]
+        where = ("quick", "mnist", "real", math.inf, "none", 0)
+        return [Score(*where, name, one, "measured") for name, one in values.items()]
 
     same = [part("a", score(), *of_real(0.19, 0.97)), part("b", *of_real(0.19, 0.96))]
     assert merge.main([*same, "--out", str(tmp_path / "same")]) == 0
