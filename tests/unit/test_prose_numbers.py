@@ -78,15 +78,41 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
 
 
 def test_at_the_steps_of_now_each_sound_gan_is_below_its_own_at_the_published_count():
-    """One seed of every row at today's settings: the three seeds of the first tables are of longer trainings."""
+    """One seed of every row at today's steps: the three seeds of the first tables are of longer trainings."""
+    quick = shipped("quick").runs
+    for run in ("gs_wgan", "dpac", "gs_wgan_sound", "dpac_sound", "dp_merf", "dp_cgan", "dpgan"):
+        assert steps("quick", run) == quick[run].hyper["mnist"]["steps"]
     assert "each sound GAN is below its own at the published count" in README
     assert "`dp_merf`, `dp_cgan` and `dpgan` are above both sound GANs" in README
     assert "there each sound row is below its own of these on both data sets" in MEASURED
     assert "each of the latter two is below its own at the published count in gen2real on both data sets" in RESULTS
+    assert "at the steps of now, with one seed, each of the latter two" in RESULTS
     for dataset in SETS:
         sound = {run: value("quick", run, dataset) for run in ("gs_wgan_sound", "dpac_sound")}
         assert all(sound[run] < value("quick", run.removesuffix("_sound"), dataset) for run in sound)
         assert all(value("quick", run, dataset) > max(sound.values()) for run in ("dp_merf", "dp_cgan", "dpgan"))
+
+
+def test_the_pages_say_which_rows_are_of_settings_that_quick_has_no_more():
+    both = older(settings("quick_seeds")) | older(settings("sound_shards")) | older(settings("published_seeds"))
+    shown = {"dpac_scatter", "dp_gauss", "dp_ntk", "gs_wgan_sound", "dpac_sound", "dpac", "gs_wgan"}
+    assert shown - {run for run, _ in both} == {"dp_gauss"} and "All but `dp_gauss` are of an older `quick`" in README
+    told = "other settings to `gs_wgan`, to `dpac` with what takes its settings, and to `dpac_scatter`, which took"
+    then, now = steps("quick", "dpac_scatter"), shipped("quick").runs["dpac_scatter"].hyper["mnist"]["steps"]
+    assert f"{told} {then} steps here (now {now})" in RESULTS
+    of_dpac = {run for run in shipped("quick").runs if run.startswith("dpac_wo")} | {"dpac", "dpac_as_released"}
+    assert {run for run, _ in older(settings("quick"))} == {"gs_wgan", "dpac_scatter"} | of_dpac
+
+
+def test_how_long_the_sharded_gans_trained_is_what_their_runs_say():
+    def seconds(name: str, *runs: str) -> list[float]:
+        return sorted(one for run in runs for dataset in SETS for one in
+                      reference(name)[run, dataset, 10.0, "train_seconds"])  # fmt: skip
+
+    sound, (*most, longest) = seconds("sound_shards", "dpac_sound"), seconds("published_seeds", "gs_wgan", "dpac")
+    assert f"took {sound[0]:.0f} to {sound[-1]:.0f} seconds here with other settings" in MEASURED
+    assert f"{most[0]:.0f} to {math.ceil(most[-1])} seconds of training besides a warm" in MEASURED
+    assert f"(one run took {longest:.0f})" in MEASURED
 
 
 def test_the_readme_says_what_is_published_elsewhere_without_public_data():
@@ -179,6 +205,9 @@ def test_what_the_longer_trainings_tell_is_what_they_hold():
     assert f"by {on_mnist} on MNIST and {on_clothes} on Fashion-MNIST in gen2real" in MEASURED
     then, now = (settings(name)["runs"]["dp_gauss"]["hyper"] for name in ("long_scatter", "quick"))
     assert then == now
+    ratios = [value("long_scatter", "dp_gauss", dataset, "fid_classifier") / value("quick", "dp_gauss", dataset,
+              "fid_classifier") for dataset in SETS]  # fmt: skip
+    assert "is {:.1f} and {:.1f} times `quick`'s".format(*ratios) in MEASURED
     assert gain("long_scatter", "dpac_scatter", "mnist") <= scored[0]
     assert f"and by {gain('long_scatter', 'dpac_scatter', 'fashion_mnist'):.3f} on Fashion-MNIST" in MEASURED
     rises = {run: gain("long", run, "mnist") for run in ("dpgan", "dp_sinkhorn", "dp_merf")}
