@@ -164,6 +164,16 @@ def test_the_table_shows_each_comparison_with_the_paper_s_difference():
     ]  # fmt: skip
 
 
+def test_a_row_that_ended_short_is_named_so():
+    layout = parse_layout(described())
+    spec, scores = layout.claims["table9"], run("foo", FOO) + run("bar", BAR)
+    short = build_grid(spec, layout, judge(spec, [*scores, *run("bar", (0.4,), "steps_share", first=1)]))
+    assert short.rows[0][4:6] == ["Foo", "Bar (ended short)"]
+    assert [note for note in short.notes if "stopped before its last planned step, at 40.0% of them" in note]
+    whole = build_grid(spec, layout, judge(spec, scores))
+    assert whole.rows[0][4:6] == ["Foo", "Bar"] and not [note for note in whole.notes if "short" in note]
+
+
 def test_the_command_writes_the_table_three_times(tmp_path):
     scores = run("dpac", FOO) + run("gs_wgan", BAR)
     write_scores(tmp_path / "scores.csv", scores)
