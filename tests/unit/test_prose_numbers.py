@@ -468,6 +468,8 @@ def test_how_rows_are_scored_is_what_the_committed_runs_were_scored_by():
     assert f"gives {record['protocol']['num_samples']:,} images, equally many of each class" in RESULTS
     first, again = (reference(name)["dp_gauss", "mnist", 10.0, "fid_classifier"] for name in ("quick_seeds", "quick"))
     assert f"FID {first[0]:.1f} on MNIST by the network of the next tables, and {again[0]:.1f} by one" in RESULTS
+    lenets = [reference(name)["dp_gauss", "mnist", 10.0, "g2r_cnn"][0] for name in ("quick_seeds", "quick")]
+    assert "LeNets that round otherwise make {:.3f} and {:.3f} of them".format(*lenets) in RESULTS
 
 
 def test_the_page_says_which_rows_of_all_have_settings_chosen_on_the_test_split():
