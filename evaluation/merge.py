@@ -109,7 +109,7 @@ def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         # What was merged before may hold a part that is given alone as well.
         machines += [machine] if machine not in machines else []
     return {
-        **{key: value for key, value in first.items() if key not in (*MACHINE, APART, "equal_on")},
+        **{key: value for key, value in first.items() if key not in (*MACHINE, "equal_on")},
         "settings": _settings(parts),
         "data": _union(parts, "data", lambda part: part.get("data", {})),
         "processor": _either(machines, "processor"),

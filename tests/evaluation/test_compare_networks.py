@@ -86,6 +86,12 @@ def test_a_network_that_is_worse_on_real_data_is_a_regression(run):
     assert "moved        mnist dp_gauss eps 10 sound: r2g_cnn" in out and "real2gen CNN of mnist" in out
 
 
+def test_real_datas_own_distance_is_on_the_networks_scale(run):
+    # On Fashion-MNIST by two networks of preset long.
+    code, out = run(gauss(FID, 0.0563559), gauss(FID, 0.0597436))
+    assert code == 0 and "moved        mnist real eps inf none: fid_classifier: 0.0563559 -> 0.0597436" in out
+
+
 def test_an_exact_comparison_lets_no_network_be_another(run):
     code, out = run(gauss(FID, REAL_FID), gauss(ELSEWHERE, REAL_ELSEWHERE), "--exact")
     assert code == 1 and "not the same on both sides" not in out
