@@ -7,7 +7,8 @@ Scores are matched by data set, method, epsilon, accounting, seed, metric and so
 several). Which way is worse depends on the metric: accuracies, IS, precision, recall and the share of distinct images
 must not fall, FID and the spent epsilons must not rise. `train_seconds` is shown but never a regression, since it
 belongs to the machine. The directions and the default tolerances are those of workflow/common/metrics.py. Where both
-have several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. With `--exact`
+have several seeds of a run, tolerances follow from their spread, see evaluation/comparison/seeds.py. What another
+network scored on each side is shown but never a regression, see evaluation/comparison/networks.py. With `--exact`
 nothing may move, which is for presets that are `reproducible: true`.
 """
 
@@ -18,7 +19,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.comparison import changes
+from evaluation.comparison import changes, networks
 from evaluation.comparison.formats import FORMATS, github
 from evaluation.comparison.made_by import made_by
 from evaluation.comparison.sides import Sides, has_several, in_common, read_both
@@ -43,6 +44,8 @@ def compared(
         exact: whether nothing may move, in the six digits of the files; the others but `common` play no part then.
     """
     old, new, notes = dict(sides.old), dict(sides.new), list(sides.notes)
+    others = set() if exact else networks.changed(old, new)
+    notes += networks.told(others)
     if exact:
         limits = changes.no_limits(old, new)
         notes.append("compared exactly")
@@ -51,11 +54,13 @@ def compared(
         from evaluation.comparison import seeds
 
         old_values, new_values = seeds.gathered(old), seeds.gathered(new)
-        limits, said = seeds.limits(old_values, new_values, DEFAULT_TOLERANCES, by_hand)
+        apart = networks.apart(old_values, others)
+        limits, said = seeds.limits(old_values, new_values, DEFAULT_TOLERANCES, by_hand, apart)
         notes += [*seeds.uneven(old, new), *said]
         old, new = seeds.means(old_values), seeds.means(new_values)
     else:
         limits = changes.fixed_limits(old, new, DEFAULT_TOLERANCES | by_hand)
+    limits = networks.marked(limits, networks.apart(old, others))
     if common:
         old, new, passed = in_common(old, new)
         notes.append(passed)

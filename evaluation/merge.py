@@ -22,6 +22,7 @@ from evaluation.scores import Score, format_value, measured, write_scores
 from workflow.common.contracts import REAL
 from workflow.common.errors import UserError, command, short, shown
 from workflow.common.files import read_object, refuse_folder, sha256, write_json
+from workflow.common.metrics import METRICS
 from workflow.common.options import Parser
 
 SCORES, RECORD = "scores.csv", "provenance.json"
@@ -29,6 +30,7 @@ SCORES, RECORD = "scores.csv", "provenance.json"
 ALIKE = ("commit", "modified", "packages", "python", "pinned")
 SETTINGS_ALIKE = ("preset", "extends", "delta", "paper_settings", "reproducible")
 PROTOCOL, PER_DATASET = "protocol", "per_dataset"
+APART = "networks_apart"  # of a merged record
 # Of a run, what may differ between parts; and of a machine, what is told of each.
 GRID = ("epsilons", "seeds", "hyper")
 MACHINE = ("processor", "cores", "time", "runs", "runs_by_commit", "job_seconds", "train_seconds", "scores_sha256")
@@ -57,6 +59,7 @@ _SCHEMA = {
     "allOf": [_OF_MACHINE], "required": ["commit", "settings", "data"],
     "properties": {
         "settings": _SETTINGS, "data": _OBJECTS, "parts": {"type": "array", "minItems": 1, "items": _OF_MACHINE},
+        APART: {"type": "object", "additionalProperties": _TEXTS},
     },
 }  # fmt: skip
 
@@ -78,6 +81,21 @@ def merged_scores(parts: Mapping[str, Sequence[Score]]) -> list[Score]:
                     f" twice; collect one of them again without it (--config runs=..., nothing is trained anew)"
                 )
     return [score for _, score in found.values()]
+
+
+def networks_apart(parts: Mapping[str, Sequence[Score]], before: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns data set -> the networks that are not the same in all parts, as real images' scores by them tell.
+
+    `before` are the parts' records: of a merged one, the scores of one part are left, and its record says the rest.
+    """
+    of_real: dict[tuple[str, str], set[str]] = {}
+    for score in itertools.chain.from_iterable(parts.values()):
+        if score.method == REAL and METRICS[score.metric].network:
+            of_real.setdefault((score.dataset, score.metric), set()).add(format_value(score.value))
+    found = [(dataset, METRICS[metric].network) for (dataset, metric), values in of_real.items() if len(values) > 1]
+    told = itertools.chain.from_iterable(record.get(APART, {}).items() for record in before)
+    found += [(dataset, name) for dataset, names in told for name in names]
+    return {dataset: list(dict.fromkeys(name for of, name in found if of == dataset)) for dataset, _ in found}
 
 
 def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -231,9 +249,16 @@ def run(options: argparse.Namespace) -> None:
     _check_out(options.out)
     records = {name: _record(folder) for name, folder in folders.items()}
     record = merged_record(records)
-    scores = merged_scores({name: _scores(folder, records[name]) for name, folder in folders.items()})
+    parts = {name: _scores(folder, records[name]) for name, folder in folders.items()}
+    scores, apart = merged_scores(parts), networks_apart(parts, records.values())
     write_scores(options.out / SCORES, scores)
-    write_json(options.out / RECORD, {**record, "scores_sha256": sha256(options.out / SCORES)})
+    sums = {"scores_sha256": sha256(options.out / SCORES), **({APART: apart} if apart else {})}
+    write_json(options.out / RECORD, {**record, **sums})
+    for dataset, networks in apart.items():
+        print(
+            f"notice: not the same in all parts, as the scores of real images say: {' and '.join(networks)} of"
+            f" {dataset}; what they score compares within a part alone", file=sys.stderr,
+        )  # fmt: skip
     if record.get("modified") or record["commit"] is None:
         print("notice: the parts' code is not all in a commit; that it is the same was not checked", file=sys.stderr)
     print(f"{options.out}: {len(scores)} scores of {record['runs']} runs", file=sys.stderr)

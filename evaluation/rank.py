@@ -58,7 +58,8 @@ HOW_TO_READ = (
     "difference of two means, from the standard deviation pooled over the ranked methods with several seeds. It takes "
     "all methods to spread alike: where one spreads far more than others (see ±), it ties too many. Either interval "
     "covers the seeds alone, not which test images there are: with 100 of them an accuracy has a standard "
-    "error of up to 0.05 by itself.",
+    "error of up to 0.05 by itself. Nor does it cover the networks behind IS, FID (classifier), precision, recall and "
+    "real2gen: each is trained once, and scores all methods and seeds.",
     "gen2real: accuracy on real images of a network trained on the generated ones, which is what they are worth as "
     "training data; real2gen: the other way round. FID: distance between the features of generated and real images. "
     "precision: share of generated images that lie near real ones; recall: share of real images near generated ones. "

@@ -135,6 +135,18 @@ def measured(path: str | Path, purpose: str) -> list[Score]:
     return scores
 
 
+def check_presets(scores: Iterable[Score]) -> None:
+    """Raises UserError where a run was measured under two presets: a table would take these for seeds of one run."""
+    presets: dict[tuple, str] = {}
+    for s in (s for s in scores if s.source == "measured"):
+        first = presets.setdefault((s.dataset, s.method, s.epsilon, s.accounting), s.preset)
+        if first != s.preset:
+            raise UserError(
+                f"{s.method} on {s.dataset} at epsilon {format_epsilon(s.epsilon)} was measured under the presets"
+                f" {first} and {s.preset}, which one table would take for seeds of one run; give the scores of one"
+            )
+
+
 def check_name(kind: str, name: str) -> None:
     """Raises UserError unless the name of a preset, data set or method is printable text of at most 200 characters."""
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable() or len(name) > 200:

@@ -20,6 +20,7 @@ from docs.make.measured_files import Rows, Timings, TuningCosts
 from docs.make.references import Reference, number, pooled, read_reference, table, with_interval
 from evaluation.report.layout import Layout, load_layout
 from evaluation.scores import Score, read_scores
+from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import write_text
 from workflow.common.metrics import METRICS
@@ -54,12 +55,17 @@ class Cell:
     mean: bool = False
 
     def values(self, scores: Iterable[Score]) -> list[float]:
-        """Returns one value a seed."""
+        """Returns one value a seed. Raises UserError for several budgets: they would be taken for seeds."""
         named = (self.run, self.dataset, self.metric)
-        return [
-            s.value for s in scores
-            if (s.method, s.dataset, s.metric) == named and self.epsilon in (None, s.epsilon)
+        found = [
+            s for s in scores if (s.method, s.dataset, s.metric) == named and self.epsilon in (None, s.epsilon)
         ]  # fmt: skip
+        if len(budgets := sorted({s.epsilon for s in found})) > 1:
+            raise UserError(
+                f"a cell of {self.metric} of {self.run} on {self.dataset} has values at the epsilons"
+                f" {', '.join(map(format_epsilon, budgets))}; say which is meant, as epsilon of its row or column"
+            )
+        return [s.value for s in found]
 
     def text(self, measured: Iterable[Score], paper: Iterable[Score]) -> str:
         """Returns the cell's text; a dash where there is no value."""

@@ -55,11 +55,13 @@ class Limit:
         words: the limit as a person reads it.
         chance: the probability of such a move where nothing has changed, of a test of its seeds; None where the limit
             is a fixed tolerance.
+        regresses: whether a larger move for the worse is a regression, where the metric has any.
     """
 
     amount: float
     words: str
     chance: float | None = None
+    regresses: bool = True
 
     def exceeded(self, old: float, new: float) -> bool:
         """Whether the move from `old` to `new` is larger than allowed; equal values, also inf, never are."""
@@ -132,7 +134,7 @@ def compare(
 
 def _kind(metric: str, old: float, new: float, limit: Limit, exact: bool) -> str:
     if limit.exceeded(old, new):
-        if not METRICS[metric].regresses:
+        if not (METRICS[metric].regresses and limit.regresses):
             return "moved"
         if exact:
             return "different"

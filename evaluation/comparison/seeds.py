@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -63,8 +63,9 @@ def means(values: Values) -> dict[Row, float]:
 
 
 def limits(
-    old: Values, new: Values, defaults: Mapping[str, Tolerance], given: Mapping[str, Tolerance]
-) -> tuple[dict[Row, Limit], list[str]]:
+    old: Values, new: Values, defaults: Mapping[str, Tolerance], given: Mapping[str, Tolerance],
+    apart: Collection[Row] = (),
+) -> tuple[dict[Row, Limit], list[str]]:  # fmt: skip
     """Returns how far the mean of each row that both sides have may move, and in words how many rows were judged how.
 
     What is tested: that the mean over seeds is the same on both sides, by Welch's t-test, two-sided, so neither side's
@@ -77,19 +78,20 @@ def limits(
     Tested are scores of quality with two seeds or more in A. Where B has one, its spread is taken to be A's: the test
     is then Student's, whose only degrees of freedom are A's. By a fixed tolerance, of the means, are judged: a row with
     one seed in A or no spread on both sides; the privacy spent, which the spread of seeds shall not excuse;
-    what belongs to the machine.
+    what belongs to the machine; and what is `apart`, which would count among the moves that seeds tell.
 
     Args:
         old, new: one value per seed.
         defaults: the fixed tolerances.
         given: those that the caller set: for its metrics a move must exceed this as well as the seeds' spread.
+        apart: rows that another network scored on each side.
     """
     both = [row for row in old if row in new]
-    tested = [row for row in both if _testable(row, old[row], new[row])]
+    tested = [row for row in both if row not in apart and _testable(row, old[row], new[row])]
     fixed = dict(defaults) | dict(given)
     found = {row: Limit(fixed[row.metric].of(statistics.fmean(old[row])), str(fixed[row.metric])) for row in both}
     found |= _tested_limits(tested, old, new, given)
-    return found, _notes(both, tested, old, new)
+    return found, _notes(both, tested, old, new, apart)
 
 
 def _testable(row: Row, old: Sequence[float], new: Sequence[float]) -> bool:
@@ -120,8 +122,10 @@ def _tested_limits(tested: Sequence[Row], old: Values, new: Values, given: Mappi
     return found
 
 
-def _notes(both: Sequence[Row], tested: Sequence[Row], old: Values, new: Values) -> list[str]:
-    single = sum(min(len(old[row]), len(new[row])) < 2 for row in set(both) - set(tested))
+def _notes(
+    both: Sequence[Row], tested: Sequence[Row], old: Values, new: Values, apart: Collection[Row]
+) -> list[str]:  # fmt: skip
+    single = sum(min(len(old[row]), len(new[row])) < 2 for row in set(both) - set(tested) - set(apart))
     by_a = sum(len(new[row]) == 1 for row in tested)
     fewer = sum(len(new[row]) < len(old[row]) for row in both)
     notes = [f"means over seeds: {len(tested)} of {len(both)} scores tested by Welch's t, 5% false discoveries in all"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluation.report import render
 from evaluation.report.layout import FrontierSpec, Layout, add_layout, layout_of
 from evaluation.report.render import Grid
-from evaluation.scores import Score, check_name, format_value, read_scores
+from evaluation.scores import Score, check_name, check_presets, format_value, read_scores
 from evaluation.standings import Contender, groups
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, command, shown, unknown
@@ -111,8 +111,11 @@ def best_sound(
     Args:
         delta: of all runs, as printed.
         train_images: data set -> records; what is not there is printed as not known.
+
+    Raises UserError where a run was measured under two presets.
     """
-    found = []
+    scores, found = list(scores), []
+    check_presets(scores)
     for group in groups(scores):
         if group.dataset not in spec.datasets:
             continue

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from evaluation.report.layout import Layout
 from evaluation.report.saved_figures import INK, WARNING, text_width
-from evaluation.scores import Score
+from evaluation.scores import Score, check_presets
 from evaluation.standings import NO_SOUND_COUNT, OVER_BUDGET, REFERENCE, UNCHECKED, Contender, groups
 from workflow.common.metrics import METRICS
 
@@ -24,8 +24,11 @@ SMALL = 6.5  # points
 def contenders(scores: Iterable[Score], layout: Layout, datasets: Sequence[str] = ()) -> dict[str, list[Contender]]:
     """Returns data set -> what was measured on it, each run and budget once, references last; `datasets` alone, if any.
 
-    Data sets stand as in `datasets`, or as the layout has them, others after those.
+    Data sets stand as in `datasets`, or as the layout has them, others after those. Raises UserError where a run was
+    measured under two presets.
     """
+    scores = list(scores)
+    check_presets(scores)
     found: dict[str, dict[tuple, Contender]] = {}
     for group in groups(scores):
         for one in group.contenders:

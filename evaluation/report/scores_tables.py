@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.report import render
 from evaluation.report.layout import Layout, RowSpec, TableSpec, add_layout, layout_of
 from evaluation.report.render import Column, Row, Table
-from evaluation.scores import Score, read_scores
+from evaluation.scores import Score, check_presets, read_scores
 from workflow.common.contracts import CLAIMED
 from workflow.common.errors import command
 from workflow.common.files import read_csv
@@ -39,8 +39,12 @@ class Numbers:
 
     @classmethod
     def gather(cls, scores: Iterable[Score], published: Iterable[Score]) -> Numbers:
-        """Indexes the measured rows of `scores` and the published rows of `published`."""
-        numbers = cls()
+        """Indexes the measured rows of `scores` and the published rows of `published`.
+
+        Raises UserError where a run was measured under two presets.
+        """
+        scores, numbers = list(scores), cls()
+        check_presets(scores)
         for s in published:
             if s.source == "published":
                 numbers.published[s.dataset, s.method, s.epsilon, s.metric] = s

@@ -6,18 +6,19 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.intervals import CONFIDENCE, Effect, holm, paired
 from evaluation.report import render
 from evaluation.report.layout import ClaimSpec, ClaimsSpec, Layout, add_layout, layout_of
 from evaluation.report.render import Grid
+from evaluation.report.scores_tables import SHARE
 from evaluation.scores import Score, format_value, read_scores
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import command
 from workflow.common.files import csv_text
-from workflow.common.metrics import METRICS
+from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open at this size"
@@ -40,7 +41,8 @@ HOW_TO_READ = (
     "Difference: the row under Better less the row under than, the mean over the seeds that both have; an arrow says "
     "where a metric is better. Paper: the same difference of the paper's numbers.",
     f"Interval: Student's t, {CONFIDENCE:.0%}, of the differences seed by seed; it covers what another seed would "
-    "move, not other test images, nor how well settings were chosen.",
+    "move, not other test images, nor how well settings were chosen. Nor does it cover, in real2gen and FID "
+    "(classifier), the network that scores: one, trained once, scores all rows and seeds.",
     f"A comparison is {SUPPORTED} or {CONTRADICTED} where the difference is told from 0 at 5% after Holm's correction "
     "for all comparisons of its claim that have two seeds or more (p below 0.05), so an interval that leaves 0 out may "
     "still be open. With one seed it is always open. Where neither row was run there is no line.",
@@ -55,7 +57,8 @@ Kinds = dict[Place, set[tuple[str, str]]]
 class Comparison:
     """One line: two rows by one metric. `difference` is the better's less the other's; what is not known is None.
 
-    `p_holm` is the p of `effect` corrected for all comparisons of its claim; `seeds` are those that both rows have.
+    `p_holm` is the p of `effect` corrected for all comparisons of its claim; `seeds` are those that both rows have;
+    `shares` has, of a row that ended short, the smallest share of its steps that a seed did.
     """
 
     claim: str
@@ -70,6 +73,7 @@ class Comparison:
     published: float | None
     p_holm: float | None = None
     verdict: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge(spec: ClaimsSpec, scores: Iterable[Score], published: Iterable[Score] = ()) -> list[Comparison]:
@@ -126,7 +130,9 @@ def _compared(
     told = paper[places[0]] - paper[places[1]] if all(place in paper for place in places) else None
     verdict = NOT_RUN if not one or not other else NO_SHARED if not shared else ONE_SEED if len(shared) == 1 else ""
     where = (claim, dataset, epsilon, metric, better, than, difference, len(shared))
-    return Comparison(*where, paired(one, other), told, verdict=verdict)
+    done = {run: measured.get((dataset, run, epsilon, SHARE)) for run in (better, than)}
+    shares = {run: min(of_seeds.values()) for run, of_seeds in done.items() if of_seeds}
+    return Comparison(*where, paired(one, other), told, verdict=verdict, shares=shares)
 
 
 def _ambiguous(line: Comparison, kinds: Kinds) -> bool:
@@ -191,7 +197,9 @@ def summary(spec: ClaimsSpec, lines: Sequence[Comparison]) -> list[str]:
 def build_grid(spec: ClaimsSpec, layout: Layout, lines: Sequence[Comparison]) -> Grid:
     """Returns the table of comparisons, with the claims' sentences and how to read it below."""
     rows = [_row(spec.claims[line.claim], layout, line) for line in lines]
-    return Grid(spec.title, list(HEADS), list(_RIGHT), rows, [*summary(spec, lines), *HOW_TO_READ, *spec.notes])
+    shares = [share for line in lines for share in line.shares.values()]
+    short = [ended_short_note(min(shares))] if shares else []
+    return Grid(spec.title, list(HEADS), list(_RIGHT), rows, [*summary(spec, lines), *HOW_TO_READ, *short, *spec.notes])
 
 
 def _row(claim: ClaimSpec, layout: Layout, line: Comparison) -> list[str]:
@@ -199,13 +207,17 @@ def _row(claim: ClaimSpec, layout: Layout, line: Comparison) -> list[str]:
     arrow = "↑" if known.higher_is_better else "↓"
     return [
         f"{claim.says} ({claim.by})", layout.dataset_label(line.dataset), _budget(line.epsilon),
-        f"{known.label} {arrow}", layout.run_label(line.better), layout.run_label(line.than),
+        f"{known.label} {arrow}", *(_name(layout, line, run) for run in (line.better, line.than)),
         render.NOT_MEASURED if line.difference is None else _signed(line.difference, known.decimals),
         f"{_signed(effect.low, known.decimals)} to {_signed(effect.high, known.decimals)}" if effect else "",
         str(line.seeds), _chance(line.p_holm),
         render.NOT_REPORTED if line.published is None else _signed(line.published, known.published_decimals),
         line.verdict,
     ]  # fmt: skip
+
+
+def _name(layout: Layout, line: Comparison, run: str) -> str:
+    return layout.run_label(run) + (f" ({ENDED_SHORT})" if run in line.shares else "")
 
 
 def _chance(p: float | None) -> str:

@@ -44,6 +44,13 @@ def ours(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [row for row in rows if row["Source"] == "this run"]
 
 
+def test_a_run_under_two_presets_is_bad_input(tmp_path, capsys):
+    write_scores(tmp_path / "scores.csv", run("dp_gauss", 0.9) + run("dp_gauss", 0.8, preset="long"))
+    paths = ["--scores", str(tmp_path / "scores.csv"), "--frontier", str(FRONTIER), "--layout", LAYOUT]
+    assert main([*paths, "--out", str(tmp_path)]) == 2
+    assert "dp_gauss on mnist at epsilon 10 was measured under the presets long and quick" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("method", "dataset", "epsilon", "accuracy", "distance"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,27 @@ def test_parts_may_differ_in_rows_budgets_and_data_sets(tmp_path, part):
     gauss = record["settings"]["runs"]["dp_gauss"]
     assert (gauss["epsilons"], gauss["hyper"]) == (["10", "1"], {"mnist": {"cutoff": 9}, "fashion_mnist": {}})
     assert record["data"].keys() == {"mnist", "fashion_mnist"}
+
+
+def test_networks_that_score_real_images_otherwise_are_named(tmp_path, part, capsys):
+    def of_real(fid: float, accuracy: float) -> list[Score]:
+        values = {"fid_classifier": fid, "r2g_cnn": 0.99, "g2r_cnn": accuracy}
+        where = ("quick", "mnist", "real", math.inf, "none", 0)
+        return [Score(*where, name, one, "measured") for name, one in values.items()]
+
+    same = [part("a", score(), *of_real(0.19, 0.97)), part("b", *of_real(0.19, 0.96))]
+    assert merge.main([*same, "--out", str(tmp_path / "same")]) == 0
+    assert "not the same" not in capsys.readouterr().err
+    assert "networks_apart" not in read_object(tmp_path / "same/provenance.json")
+    other = [same[0], part("c", *of_real(0.186, 0.97))]
+    assert merge.main([*other, "--out", str(tmp_path / "other")]) == 0
+    told = "notice: not the same in all parts, as the scores of real images say: feature network of mnist; what"
+    assert told in capsys.readouterr().err
+    # Of a merged part one part's scores of real images are left.
+    again = [str(tmp_path / "other"), same[1]]
+    assert merge.main([*again, "--out", str(tmp_path / "again")]) == 0 and told in capsys.readouterr().err
+    for name in ("other", "again"):
+        assert read_object(tmp_path / name / "provenance.json")["networks_apart"] == {"mnist": ["feature network"]}
 
 
 def test_real_images_were_measured_by_each_and_count_as_the_first_measured_them(tmp_path, part):

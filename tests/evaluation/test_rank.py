@@ -12,11 +12,12 @@ import pytest
 
 from evaluation.price import main as price_alone
 from evaluation.price import spent
-from evaluation.rank import COLUMNS, main
+from evaluation.rank import COLUMNS, DEFAULT_METRICS, main
 from evaluation.rank import markdown as padded_markdown
 from evaluation.scores import Score, write_scores
 from evaluation.standings import groups, margin, standings
 from workflow.common.files import read_csv, sha256, write_json
+from workflow.common.metrics import METRICS
 
 # Three seeds each with a sample standard deviation of 0.02; pooled with equal numbers, so 0.02 again.
 # Four methods: 8 degrees of freedom, t(0.975, 8) = 2.306004; margin 2.306004 * 0.02 * sqrt(1/3 + 1/3) = 0.037657.
@@ -181,6 +182,9 @@ def test_ties_share_a_place():
 def test_what_the_interval_does_not_cover_is_said():
     text = markdown(four())
     assert "takes all methods to spread alike" in text and "not which test images there are" in text
+    (networks,) = re.findall("Nor does it cover the networks behind ([^:]+):", text)
+    of_networks = [METRICS[name].label for name in DEFAULT_METRICS if METRICS[name].network]
+    assert of_networks and all(label.removesuffix(" CNN") in networks for label in of_networks)
 
 
 def test_equal_seeds_leave_no_noise():

@@ -14,6 +14,7 @@ from report_pages import scores, write
 
 from evaluation.report.layout import load_layout
 from evaluation.report.score_plots import against_spent, contenders, main, spread, sweep
+from workflow.common.errors import UserError
 
 LAYOUT = str(Path(__file__).resolve().parents[2] / "workflow/config/report.yaml")
 DEFAULT = load_layout(LAYOUT)
@@ -45,6 +46,12 @@ def test_a_sweep_has_a_line_for_each_run_with_several_budgets_and_a_row_for_each
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 10], [0.5, 0.8])
     assert [utility.get_ylabel(), fid.get_ylabel()] == ["gen2real CNN ↑", "FID (classifier) ↓"]
     assert words(figure) == ["DP-GAN-DPAC", "sound ε within the budget"]
+
+
+def test_a_run_under_two_presets_has_no_one_mark():
+    rows = run("dpac", 10, 0.8)
+    with pytest.raises(UserError, match="dpac on mnist at epsilon 10 was measured under the presets"):
+        contenders([*rows, *(replace(one, preset="long") for one in rows)], DEFAULT)
 
 
 def test_where_one_budget_alone_was_run_the_sweep_says_so_and_draws_nothing():

@@ -178,6 +178,15 @@ def test_references_stand_last_and_are_marked(tables):
     assert rows(folder, "table1")[-1]["ε sound"] == "∞"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_under_two_presets_is_no_run_of_two_seeds(tables, seed):
+    with pytest.raises(UserError, match="dpac on mnist at epsilon 10 was measured under the presets quick and long"):
+        tables(score("dpac", "is", 3.0), score("dpac", "is", 5.0, preset="long", seed=seed))
+    # Other runs may be of another preset: the note under a table names both.
+    assert "Preset: long, quick" in (tables(score("dpac", "is", 3.0), score("dp_gauss", "is", 5.0, preset="long"))
+                                     / "table1.md").read_text()  # fmt: skip
+
+
 def test_the_note_says_preset_samples_and_what_the_paper_s_fid_is(tables):
     folder = tables(score("dpac", "is", 1.0), num_samples=10000)
     text = (folder / "table1.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from evaluation.report.verdicts import Comparison, build_grid, judge, main
 from evaluation.scores import Score, write_scores
 from workflow.common.errors import UserError
 from workflow.common.files import read_csv
+from workflow.common.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED, LAYOUT = ROOT / "results/published/scores.csv", ROOT / "workflow/config/report.yaml"
@@ -141,6 +143,13 @@ def test_a_sentence_says_of_comparisons_with_seeds_that_these_are_not_what_they_
     ]
 
 
+def test_which_metrics_of_the_claims_are_by_one_network_for_all_seeds_is_said():
+    claims = load_layout(str(LAYOUT)).claims["table9"].claims.values()
+    judged_by_one = {METRICS[name].label for claim in claims for name in claim.metrics if METRICS[name].network}
+    (said,) = re.findall(r"Nor does it cover, in (.+), the network that scores", " ".join(verdicts.HOW_TO_READ))
+    assert {label.removesuffix(" MLP").removesuffix(" CNN") for label in judged_by_one} == set(said.split(" and "))
+
+
 def test_the_table_shows_each_comparison_with_the_paper_s_difference():
     layout = parse_layout(described())
     paper = [
@@ -153,6 +162,16 @@ def test_the_table_shows_each_comparison_with_the_paper_s_difference():
         "foo beats bar (us)", "MNIST", "10", "gen2real CNN ↑", "Foo", "Bar", "+0.200", "+0.175 to +0.225", "3",
         "0.001", "+0.08", "supported",
     ]  # fmt: skip
+
+
+def test_a_row_that_ended_short_is_named_so():
+    layout = parse_layout(described())
+    spec, scores = layout.claims["table9"], run("foo", FOO) + run("bar", BAR)
+    short = build_grid(spec, layout, judge(spec, [*scores, *run("bar", (0.4,), "steps_share", first=1)]))
+    assert short.rows[0][4:6] == ["Foo", "Bar (ended short)"]
+    assert [note for note in short.notes if "stopped before its last planned step, at 40.0% of them" in note]
+    whole = build_grid(spec, layout, judge(spec, scores))
+    assert whole.rows[0][4:6] == ["Foo", "Bar"] and not [note for note in whole.notes if "short" in note]
 
 
 def test_the_command_writes_the_table_three_times(tmp_path):

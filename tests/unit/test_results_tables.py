@@ -41,6 +41,13 @@ def test_a_cell_shows_one_value_or_the_mean_of_seeds_with_its_interval():
     assert accuracy("foo", published=True).text(seeds[:1], paper) == "0.88 / 0.500"
 
 
+def test_values_at_two_budgets_are_no_seeds():
+    both = [score("foo", "g2r_cnn", 0.9), score("foo", "g2r_cnn", 0.5, epsilon=1.0)]
+    assert accuracy("foo", epsilon=1.0).text(both, []) == "0.500"
+    with pytest.raises(UserError, match="g2r_cnn of foo on mnist has values at the epsilons 1, 10; say which is meant"):
+        accuracy("foo").text(both, [])
+
+
 def test_a_number_on_a_page_is_written_anew_and_words_around_it_stay():
     page = "before\n\n<!-- table: toy -->\n\n| run | x |\n| --- | --- |\n| `foo` | 0.111 |\n\nafter | 0.111 |\n"
     tables = {"toy": one_row([accuracy("foo")], score("foo", "g2r_cnn", 0.25))}

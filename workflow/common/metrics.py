@@ -18,6 +18,7 @@ class Metric:
         arrow: whether tables mark which way is better; what a run spent is neither good nor bad by itself.
         regresses: False for a value that belongs to the machine, not to the method.
         low, high: smallest and largest value that can be; an FID may fall below 0 by rounding.
+        network: which network scores it for all runs, trained once on a data set's real images; empty for none.
     """
 
     name: str
@@ -30,21 +31,23 @@ class Metric:
     regresses: bool = True
     low: float = 0.0
     high: float = 1.0
+    network: str = ""
 
 
+FEATURES = "feature network"
 # Default tolerances leave room for another processor's rounding, not for another result.
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("is", "IS", True, "5%", 2, high=1e4),
+        Metric("is", "IS", True, "5%", 2, high=1e4, network=FEATURES),
         Metric("fid_inception", "FID (Inception)", False, "5%", 2, low=-0.01, high=1e9),
-        Metric("fid_classifier", "FID (classifier)", False, "5%", 2, low=-0.01, high=1e9),
-        Metric("precision", "precision", True, "0.03", 3),
-        Metric("recall", "recall", True, "0.03", 3),
+        Metric("fid_classifier", "FID (classifier)", False, "5%", 2, low=-0.01, high=1e9, network=FEATURES),
+        Metric("precision", "precision", True, "0.03", 3, network=FEATURES),
+        Metric("recall", "recall", True, "0.03", 3, network=FEATURES),
         Metric("g2r_mlp", "gen2real MLP", True, "0.02", 3),
         Metric("g2r_cnn", "gen2real CNN", True, "0.02", 3),
-        Metric("r2g_mlp", "real2gen MLP", True, "0.02", 3),
-        Metric("r2g_cnn", "real2gen CNN", True, "0.02", 3),
+        Metric("r2g_mlp", "real2gen MLP", True, "0.02", 3, network="real2gen MLP"),
+        Metric("r2g_cnn", "real2gen CNN", True, "0.02", 3, network="real2gen CNN"),
         Metric("distinct_fraction", "distinct images", True, "0.01", 3),
         Metric("eps_published", "ε published", False, "0.001", 2, arrow=False, high=math.inf),
         Metric("eps_sound", "ε sound", False, "0.001", 2, arrow=False, high=math.inf),
