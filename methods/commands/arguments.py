@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from methods.core import registry
@@ -18,7 +20,7 @@ from methods.core.runs.plan import MOST_SEED, Plan
 from methods.core.speed.choices import CHOICES
 from methods.core.speed.compiled import choose
 from workflow.common.allocator import keep_freed
-from workflow.common.contracts import ACCOUNTINGS, load_images, parse_epsilon
+from workflow.common.contracts import ACCOUNTINGS, LabelledImages, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path, read_object
 from workflow.common.options import number, whole
@@ -45,6 +47,21 @@ def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
 
     Raises UserError if they do not match the public facts, or a card.json beside them that says what they hash to.
     """
+    return _behind_door([_described(path, public)])
+
+
+def read_private_parts(counts: Mapping[Path, int], public: PublicSpec) -> PrivateData:
+    """Returns the records of several files, one after the other, of which each holds so many; raises as above."""
+    return _behind_door([_described(path, replace(public, num_train=count)) for path, count in counts.items()])
+
+
+def _behind_door(parts: Sequence[LabelledImages]) -> PrivateData:
+    # One file's are not copied: they may be most of the memory.
+    columns = [[getattr(part, name) for part in parts] for name in ("images", "labels")]
+    return PrivateData(*(torch.from_numpy(one[0] if len(one) == 1 else np.concatenate(one)) for one in columns))
+
+
+def _described(path: str | Path, public: PublicSpec) -> LabelledImages:
     stored = load_images(path)
     if stored.image_shape != public.image_shape or len(stored) != public.num_train:
         raise UserError(
@@ -62,7 +79,7 @@ def read_private(path: str | Path, public: PublicSpec) -> PrivateData:
             f"{path} is not what the card.json beside it describes: changed since, or of other data; make both again by"
             " python -m workflow.datasets"
         )
-    return PrivateData(torch.from_numpy(stored.images), torch.from_numpy(stored.labels))
+    return stored
 
 
 def _stated_digest(path: Path) -> str | None:

@@ -8,6 +8,7 @@ stays with their owner, in spent.jsonl beside the data.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import secrets
@@ -24,7 +25,7 @@ from methods.commands.arguments import (
     add_num,
     assignments,
     largest_delta,
-    read_private,
+    read_private_parts,
     use_machine,
 )
 from methods.core.privacy.private_data import PrivateData
@@ -82,8 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
             return
         if place.out.exists() or place.out.is_symlink():
             raise _taken(place.out)
-        public, digest = PublicSpec.from_card(card), card["splits"]["train"]["sha256"]
-        data = read_private(arguments.data / "train.npz", public)
+        public, digest, data = _records(arguments.data, card)
         begun = _begun(arguments, row, public, digest, place, device)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
@@ -123,6 +123,32 @@ def _card(data: Path) -> dict[str, Any]:
     if not isinstance(card["splits"]["train"].get("sha256"), str):
         raise UserError(f"{data / 'card.json'} has no sha256 of its records; make the data again")
     return card
+
+
+def _records(folder: Path, card: dict[str, Any]) -> tuple[PublicSpec, str, PrivateData]:
+    """Returns the public facts, the hash and the records that are released: those of the card's splits in `_splits`."""
+    public = PublicSpec.from_card(card)
+    splits = {name: card["splits"][name] for name in _splits(card, folder / "card.json")}
+    counts = {folder / f"{name}.npz": split["count"] for name, split in splits.items()}
+    digest = "+".join(split["sha256"] for split in splits.values())
+    public = dataclasses.replace(public, num_train=sum(counts.values()))
+    return public, digest, read_private_parts(counts, public)
+
+
+def _splits(card: dict[str, Any], where: Path) -> tuple[str, ...]:
+    """Returns the splits that a release is made from: train, and test unless the owner himself set that one apart.
+
+    Which pictures are drawn for a test split follows from how many each class has: with one picture more, less or in
+    another class, others would be trained on, and the promise, which is for one, would not cover them.
+    """
+    if {"deduced", "test_split"} <= card.keys() and not isinstance(card.get("test_drawn"), bool):
+        raise UserError(f"{where} does not say whether its test split was drawn (test_drawn); make the data again")
+    if not card.get("test_drawn"):
+        return ("train",)
+    test = card["splits"].get("test")
+    if not (isinstance(test, dict) and type(test.get("count")) is int and isinstance(test.get("sha256"), str)):
+        raise UserError(f"{where} has no count and sha256 of its test split; make the data again")
+    return ("train", "test")
 
 
 def _say_deduced(card: dict[str, Any]) -> None:

@@ -88,12 +88,13 @@ def test_gradients_are_each_networks_own():
 @pytest.mark.parametrize("off", [(), ("written_gradients",), ("stacks",)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
-def test_a_network_gone_wild_reaches_its_own_row_alone(value, precision, off):
+@pytest.mark.parametrize("width", [8, 5])
+def test_a_network_gone_wild_reaches_its_own_row_alone(width, value, precision, off):
     """One record may spoil its shard's networks; were its neighbours in the stack to move, so would their rows."""
     real, fake, labels, share = batch(16)
     rows = []
     for spoilt in (False, True):
-        networks = NetworkStore(lambda: Critic(SHAPE, CLASSES, 8, spectral=False), 16, RATE).take(torch.arange(16))
+        networks = NetworkStore(lambda: Critic(SHAPE, CLASSES, width, spectral=False), 16, RATE).take(torch.arange(16))
         networks.weights = {name: torch.full_like(value, 0.01) for name, value in networks.weights.items()}
         if spoilt:
             for weight in networks.weights.values():

@@ -45,7 +45,7 @@ def test_a_folder_of_images_has_a_class_per_subfolder(tmp_path: Path, capsys) ->
         "dataset": "mine", "class_names": ["cats", "dogs"], "image_shape": [1, 28, 28], "num_classes": 2,
         "size": 28, "mode": "grey", "deduced": ["size", "mode"], "fit": "crop", "background": "#ffffff",
         "window": None, "test_split": "0.2 of each class, drawn with seed 0", "skipped": 0, "several_frames": 0,
-        "public": False, "source": "folder own", "files": {"content": content_hash(own)},
+        "public": False, "source": "folder own", "files": {"content": content_hash(own)}, "test_drawn": True,
     }  # fmt: skip
     assert {key: card[key] for key in expected} == expected
     assert [card["splits"][split]["count"] for split in ("train", "test")] == [16, 4]
@@ -124,6 +124,7 @@ def test_a_test_folder_of_its_own(tmp_path: Path, capsys) -> None:
     own, held_out = classes(tmp_path / "own"), classes(tmp_path / "test", count=1, side=50)
     train, test, card = make(own, tmp_path / "out", "--test", str(held_out))
     assert (len(train), levels(test.images)) == (6, [0, 50]) and card["test_split"] == "a folder of its own"
+    assert not card["test_drawn"]
     classes(held_out, ("d",))
     assert "class 'd' of " in (error := refusal(capsys, own, "--test", str(held_out)))
     assert f"has no picture in {own}; both splits must have the same classes" in error

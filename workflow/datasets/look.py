@@ -57,8 +57,9 @@ class Look:
     def card(self, own: OwnSet, test_split: str, deep_span: float) -> dict[str, Any]:
         """Returns what card.json says about the making of the pictures.
 
-        `test_split` says where it came from, empty if it was drawn; `deep_span` is the share of grey levels that
-        deep pictures use.
+        `test_split` says where it came from, empty if it was drawn, which `test_drawn` tells programs: which pictures
+        are in it then follows from how many each class has. `deep_span` is the share of grey levels that deep pictures
+        use.
         """
         fraction = f"{own.test_fraction:g} of each class, drawn with seed {own.split_seed}"
         return {
@@ -70,6 +71,7 @@ class Look:
             "window": list(self.window) if self.window else None,
             "deep_span": round(deep_span, 4),
             "test_split": test_split or fraction,
+            "test_drawn": not test_split,
             "public": own.public,
         }
 

@@ -14,7 +14,8 @@ ADJACENCY = {
     "replace_one": "two sets of pictures are neighbours if one picture, with its label, is exchanged for any other"
     " (replace one)",
     "add_or_remove": "two sets of pictures are neighbours if one is the other and one more picture, with its label (add"
-    " or remove one)",
+    " or remove one); the number of pictures is given away and stated alike for both, as if the one that is left out"
+    " were there and added nothing",
 }
 COUNT = (
     "the sound count: an upper bound on epsilon for all noisy answers of the whole training together, by privacy loss"

@@ -84,7 +84,7 @@ def loss(parts: Parts, images: torch.Tensor, labels: torch.Tensor, terms: Terms,
     Images [M, N, C, H, W] of even H and W, and labels int64 [M, N]. Convolutions run in `dtype`, sums and norms in
     single precision.
     """
-    if not CHOICES.stacks and len(images) > 1:
+    if len(images) > 1 and not _share_convolutions(parts, dtype):
         networks = zip(parts.apart(), images.split(1), labels.split(1), strict=True)
         return torch.cat([loss(*network, terms, dtype) for network in networks])
 
@@ -94,13 +94,22 @@ def loss(parts: Parts, images: torch.Tensor, labels: torch.Tensor, terms: Terms,
     return _WrittenOut.apply(work, *parts.kernels, *parts.biases, parts.table, parts.offsets)
 
 
+def _share_convolutions(parts: Parts, dtype: torch.dtype) -> bool:
+    """Returns whether networks may be the groups of one convolution, none of which reaches another.
+
+    In 16 bits a processor multiplies channels in pairs. Of an odd number the last one's partner is the next group's
+    first channel, times a weight of 0: that network's infinity or NaN would be this one's too.
+    """
+    return CHOICES.stacks and not (dtype == torch.bfloat16 and parts.kernels[0].shape[1] % 2)
+
+
 @torch.no_grad()
 def image_gradients(parts: Parts, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Returns the gradient [M, N, C, H, W] of each image's score at it.
 
     Images [M, N, C, H, W] of even H and W and labels [M, N]; or [N, C, H, W] and [N], the same for all M.
     """
-    if not CHOICES.stacks and len(parts.table) > 1:
+    if len(parts.table) > 1 and not _share_convolutions(parts, dtype):
         batches = [part.expand(len(parts.table), *part.shape[-dims:]) for part, dims in ((images, 4), (labels, 1))]
         networks = zip(parts.apart(), *(batch.split(1) for batch in batches), strict=True)
         return torch.cat([image_gradients(*network, dtype) for network in networks])
