@@ -188,7 +188,11 @@ def test_no_row_of_long_says_that_equal_tuning_chose_what_long_changes():
     quick, long = shipped("quick").runs, shipped("long").runs
     tuned = [name for name, run in long.items() if quick.get(name, long[name]).chosen_by]
     assert {"gs_wgan", "dpac", "dpgan"} <= set(tuned)
-    for name in tuned:
+    alike = {name for name in tuned if name in quick and long[name].hyper["mnist"] == quick[name].hyper["mnist"]}
+    assert alike == {"dp_gauss"} and long["dp_gauss"].chosen_by == quick["dp_gauss"].chosen_by
+    own = {"gs_wgan_sound", "dpac_sound"}
+    assert all(not long[name].chosen_by and "equal tuning" not in long[name].chosen_note for name in own)
+    for name in set(tuned) - alike - own:
         assert not long[name].chosen_by
         assert "steps" in long[name].chosen_note.partition(" by preset long; the others were chosen by equal")[0]
 
