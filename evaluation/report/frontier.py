@@ -10,12 +10,13 @@ from pathlib import Path
 from evaluation.report import render
 from evaluation.report.layout import FrontierSpec, Layout, add_layout, layout_of
 from evaluation.report.render import Grid
+from evaluation.report.scores_tables import SHARE
 from evaluation.scores import Score, check_name, check_presets, format_value, read_scores
 from evaluation.standings import Contender, groups
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, command, shown, unknown
 from workflow.common.files import csv_text, read_lines, read_object
-from workflow.common.metrics import METRICS
+from workflow.common.metrics import ENDED_SHORT, METRICS, ended_short_note
 from workflow.common.options import Parser
 from workflow.common.readers.numbers import parse_number
 
@@ -34,7 +35,8 @@ OURS = "this run"
 class Result:
     """A row: what was trained how, and per metric of METRIC_OF one value a seed. A text that is not known is empty.
 
-    `run` and `accounting` name a measured row's run.
+    `run` and `accounting` name a measured row's run; `shares` are the parts of their steps that seeds which ended short
+    did.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Result:
     values: dict[str, tuple[float, ...]] = field(default_factory=dict)
     run: str = ""
     accounting: str = ""
+    shares: tuple[float, ...] = ()
 
     def mean(self, metric: str) -> float:
         """Returns the mean over the seeds; NaN without a value."""
@@ -132,7 +135,7 @@ def _measured(
     values = {name: tuple(one.values[metric]) for name, metric in METRIC_OF.items() if one.values.get(metric)}
     label = layout.run_label(one.method)
     where = (label, dataset, one.epsilon, "", delta, train_images, OURS, spec.classifier)
-    return Result(*where, values, one.method, one.accounting)
+    return Result(*where, values, one.method, one.accounting, tuple(one.values.get(SHARE, ())))
 
 
 def ordered(results: Iterable[Result], spec: FrontierSpec) -> list[Result]:
@@ -155,7 +158,7 @@ def build_grid(spec: FrontierSpec, layout: Layout, results: Sequence[Result]) ->
     right = [False, True, False, False, True, True, False, *(True for _ in METRIC_OF), False]
     rows = [
         [
-            layout.dataset_label(one.dataset), format_epsilon(one.epsilon), one.method, one.public_data or "none",
+            layout.dataset_label(one.dataset), format_epsilon(one.epsilon), _name(one), one.public_data or "none",
             *(text or render.NOT_REPORTED for text in (one.delta, one.train_images, one.classifier)),
             *(_cell(one, name) for name in METRIC_OF), one.source,
         ]
@@ -164,9 +167,15 @@ def build_grid(spec: FrontierSpec, layout: Layout, results: Sequence[Result]) ->
     notes = list(spec.notes)
     if any(len(values) > 1 for one in results for values in one.values.values()):
         notes.append(render.SEVERAL_SEEDS)
+    if shares := [share for one in results for share in one.shares]:
+        notes.append(ended_short_note(min(shares)))
     if not any(one.source == OURS for one in results):
         notes.append("No run of these data sets keeps a sound ε within its budget here, so only published rows stand.")
     return Grid(spec.title, heads, right, rows, notes)
+
+
+def _name(one: Result) -> str:
+    return f"{one.method} ({ENDED_SHORT})" if one.shares else one.method
 
 
 def _arrow(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_our_rows_show_their_delta_and_training_images_and_what_is_not_measured(
     first, second = ours(table8(*scores, options=("--delta", "1e-5", "--cards", str(card))))
     assert (first["δ"], first["Training images"], first["FID (Inception) ↓"]) == ("1e-5", "60000", "n/m")
     assert (second["Data set"], second["Training images"]) == ("F-MNIST", "—")
+
+
+def test_a_row_of_ours_that_ended_short_is_marked_and_told_what_that_means(table8, tmp_path):
+    short = dataclasses.replace(run("dp_merf", 0.8)[0], metric="steps_share", value=0.75)
+    first, second = ours(table8(*run("dp_merf", 0.8), short, *run("foo", 0.6)))
+    assert (first["Method"], second["Method"]) == ("DP-MERF (ended short)", "foo")
+    assert "at 75.0% of them or more" in (tmp_path / "table8.md").read_text()
+    assert "ended short" not in (tmp_path / "table8.csv").read_text()
 
 
 def test_the_traps_are_printed_under_the_table(table8, tmp_path):
