@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
             place.remove()
         except OSError as error:
             raise cannot_write(error.filename or place.folder, error) from None
-    _tell(begun.plan, arguments)
+    _tell(begun.plan, arguments, card)
 
 
 def _out(arguments: argparse.Namespace) -> Path:
@@ -212,6 +212,7 @@ def _entry(begun: Begun, arguments: argparse.Namespace) -> dict[str, Any]:
         "method": begun.plan.method,
         "epsilon": begun.plan.costs[SOUND],
         "delta": begun.plan.budget.delta,
+        "records": begun.plan.public.num_train,
         "adjacency": sorted({release.adjacency for release in begun.plan.releases}),
         "out": str(arguments.out),
     }
@@ -236,7 +237,7 @@ def _make(
     place.publish()
 
 
-def _tell(plan: Plan, arguments: argparse.Namespace) -> None:
+def _tell(plan: Plan, arguments: argparse.Namespace, card: dict[str, Any]) -> None:
     releases = spent.entries(arguments.data)
     print(
         f"{arguments.out} may be given away: {plan.method}, epsilon {plan.costs[SOUND]:.4g} by the sound count at delta"
@@ -244,3 +245,17 @@ def _tell(plan: Plan, arguments: argparse.Namespace) -> None:
         f"release {len(releases)} from {arguments.data}, which has spent {spent.total(releases)} in all by basic"
         f" composition ({arguments.data / spent.FILE}; releases of the same pictures from another folder add to it)"
     )
+    _say_earlier(card, releases)
+
+
+def _say_earlier(card: dict[str, Any], releases: list[dict[str, Any]]) -> None:
+    """Says on stderr where a sum holds epsilons that are none for the pictures."""
+    # While a release was made from what a draw had left, its number of records was not written down.
+    earlier = sum("records" not in one for one in releases)
+    if card.get("test_drawn") and earlier:
+        print(
+            f"notice: {earlier} of these {len(releases)} releases were made by an earlier version, from what the draw"
+            " of a test split had left: their epsilons are for that split and not for the pictures, of which they may"
+            " have spent more (docs/privacy.md, \"Which records\")",
+            file=sys.stderr,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -93,6 +95,42 @@ def test_pictures_that_the_owner_set_apart_are_not_released(tmp_path, monkeypatc
     pictures(tmp_path / "own", 6)
     made(tmp_path, "--test", str(pictures(tmp_path / "apart", 2)))
     assert released(tmp_path, monkeypatch).total() == 12
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_sum_with_releases_of_what_a_draw_had_left_is_called_too_small(tmp_path, capsys, apart):
+    """Their epsilons are none for the pictures; an entry of then does not say how many records there were."""
+    pictures(tmp_path / "own", 6)
+    data = made(tmp_path, *(["--test", str(pictures(tmp_path / "apart", 2))] if apart else []))
+    then = {"id": "a" * 16, "epsilon": 10.0, "delta": 1e-5, "adjacency": ["replace_one"]}
+    (data / "spent.jsonl").write_text(json.dumps(then) + "\n")
+    assert call(tmp_path) == 0
+    said = capsys.readouterr()
+    assert "release 2 from" in said.out and "epsilon 20 " in said.out
+    assert ("notice: 1 of these 2 releases" in said.err) == (not apart)
+
+
+def test_account_tells_the_noise_of_a_release_from_its_number_of_records(tmp_path, monkeypatch, capsys):
+    """Rounds and images of a vote follow the records, so the training split alone needs another noise."""
+    np.savez(tmp_path / "own.npz", train_images=np.zeros((300, 28, 28), np.uint8), train_labels=np.arange(300) % 2)
+    data, plans = str(tmp_path / "data"), []
+    assert make_data(["lesions", "--folder", str(tmp_path / "own.npz"), "--out", data]) == 0
+
+    def trained(plan, *_, **options) -> None:
+        plans.append(plan)
+        raise Killed
+
+    def told(*records: str) -> float:
+        capsys.readouterr()
+        assert main(["account", "pate_gan", "--preset", "own", "--dataset", data, *records]) == 0
+        return float(re.search(r"by the sound count needs noise ([\d.]+)", capsys.readouterr().out)[1])
+
+    monkeypatch.setattr(release, "train", trained)
+    with pytest.raises(Killed):
+        main(["release", "pate_gan", "--data", data, "--out", str(tmp_path / "out"), "--device", "cpu"])
+    noise = plans[0].releases[0].noise
+    assert told("--records", "300") == pytest.approx(noise, rel=1e-3)
+    assert told() < 0.95 * noise
 
 
 @pytest.mark.parametrize("lacking", ["how it was drawn", "its hash"])

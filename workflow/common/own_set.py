@@ -40,7 +40,8 @@ class OwnSet:
     test_labels: str = setting("", "CSV with columns file,label for the pictures in `test`")
     test_split: str = setting("test", "of an .npz: test, or val to choose settings on without the test images",
                               choices=("test", "val"))  # fmt: skip
-    test_fraction: float = setting(0.2, "share of each class that is set apart as test split", low=0.01, high=0.9)
+    test_fraction: float = setting(0.2, "share of each class drawn as test split; a release trains on it too",
+                                   low=0.01, high=0.9)  # fmt: skip
     split_seed: int = setting(0, "seed of that draw", low=0)
     size: int = setting(0, "side of the square images in pixels: 28, 32 or 64; 0: deduced from the pictures", low=0)
     mode: str = setting("auto", "grey, rgb, or auto: grey if every picture is", choices=("auto", "grey", "rgb"))

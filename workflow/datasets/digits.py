@@ -23,4 +23,5 @@ def load() -> Dataset:
     enlarged = np.pad(grey.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (2, 2), (2, 2)))
     train, test = stratified(labelled(enlarged, bundle.target), "digits")
     raw = Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
-    return Dataset("digits", train, test, tuple("0123456789"), "scikit-learn's bundled digits", {raw.name: sha256(raw)})
+    files, source = {raw.name: sha256(raw)}, "scikit-learn's bundled digits"
+    return Dataset("digits", train, test, tuple("0123456789"), source, files, {"test_drawn": True})
