@@ -74,14 +74,19 @@ def test_a_card_has_our_number_beside_the_published_one_and_every_departure(made
 
 
 def test_a_card_marks_each_row_that_its_preset_would_make_otherwise_today(made) -> None:
-    """`quick_seeds` holds DP-Gauss, which has no settings, and DP-NTK with more steps than any preset has."""
-    record = json.loads((ROOT / "results/reference/quick_seeds/provenance.json").read_text())["settings"]["runs"]
-    assert record["dp_gauss"]["hyper"]["mnist"] == {}
-    assert record["dp_ntk"]["hyper"]["mnist"]["steps"] > shipped("quick").runs["dp_ntk"].hyper["mnist"]["steps"]
-    of_seeds = {name: [line for line in made[f"{name}.md"].splitlines() if "[quick_seeds]" in line]
-                for name in ("dp_gauss", "dp_ntk")}  # fmt: skip
-    assert len(of_seeds["dp_gauss"]) == len(of_seeds["dp_ntk"]) == 4
-    assert not any("†" in line for line in of_seeds["dp_gauss"]) and all("†" in line for line in of_seeds["dp_ntk"])
+    """`quick` holds DPGAN as it is now, and `quick_seeds` DP-NTK with more steps than any preset has."""
+    now = shipped("quick").runs
+
+    def committed(name: str, run: str) -> dict:
+        record = json.loads((ROOT / f"results/reference/{name}/provenance.json").read_text())
+        return record["settings"]["runs"][run]["hyper"]["mnist"]
+
+    assert committed("quick", "dpgan") == now["dpgan"].hyper["mnist"]
+    assert committed("quick_seeds", "dp_ntk")["steps"] > now["dp_ntk"].hyper["mnist"]["steps"]
+    dpgan = [line for line in made["dpgan.md"].splitlines() if "[quick]" in line]
+    ntk = [line for line in made["dp_ntk.md"].splitlines() if "[quick_seeds]" in line]
+    assert (len(dpgan), len(ntk)) == (2, 4)
+    assert not any("†" in line for line in dpgan) and all("†" in line for line in ntk)
 
 
 def test_a_row_is_older_where_settings_method_or_scoring_differ_but_not_where_a_default_is_spelled_out() -> None:
