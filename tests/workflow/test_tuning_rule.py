@@ -230,6 +230,13 @@ def test_a_trial_that_began_after_the_row_s_time_was_up_does_not_count(seconds, 
     assert found["chosen_by"]["core_minutes"] == round(4 * seconds * (winner + 1) / 60, 1)
 
 
+def test_a_row_whose_settings_before_the_search_had_no_time_to_be_compared_stays_as_it_was():
+    results = [*whole(0, [0.8] * 3 + [None], seconds=300.0), *whole(1, [0.5] * 4, seconds=400.0)]
+    assert choose.unsettled(CONFIG, row(), [results]).startswith("trial 0 of dp_gauss, the settings before the search")
+    slow = [*whole(0, [0.8] * 4, seconds=300.0), *whole(1, [0.5] * 4, seconds=400.0)]
+    assert choose.unsettled(CONFIG, row(), [slow]) == ""
+
+
 def test_a_row_of_which_the_late_trials_alone_have_every_score_stays_as_it_was():
     results = [*whole(0, [0.5] * 3 + [None], seconds=600.0), *whole(1, [0.9] * 4)]
     assert choose.unsettled(CONFIG, row(), [results]) == "no trial of dp_gauss has a score everywhere"

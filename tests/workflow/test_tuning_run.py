@@ -100,21 +100,27 @@ def test_a_training_has_seconds_of_its_own_that_no_other_command_is_held_to(tmp_
     found = Place(tmp_path, CONFIG, 200, 0, train_limit=40).run(gan, 0, CELLS[0], gan.before, timed)
     assert dict(timed.run)["train"] == 40 and {name for name, limit in timed.run if limit <= 40} == {"train"}
     assert found.outcome == SCORED
-    found = Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 0, CELLS[0], gan.before, Timed(30))
+    found = Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 1, CELLS[0], gan.before, Timed(30))
     assert found == Outcome(OVER_TIME, 90, None)
 
 
 def test_a_run_that_had_more_than_its_seconds_when_it_ended_is_out(tmp_path):
     # The system counts whole seconds, so that a command may end well after its time.
-    found = Place(tmp_path, CONFIG, 25, 0).run(row(), 0, CELLS[0], {}, Timed(13))
+    found = Place(tmp_path, CONFIG, 25, 0).run(row(), 1, CELLS[0], {}, Timed(13))
     assert found == Outcome(OVER_TIME, 26, None)
 
 
 def test_a_training_that_the_system_ended_for_its_time_is_over_time_though_it_reports_fewer_seconds(tmp_path):
     # Of a core that others use too, the samples by which the system counts were 2 to 4% off.
     timed = Timed(80.5, train=-signal.SIGXCPU)
-    found = Place(tmp_path, CONFIG, 300, 0, train_limit=85).run(row(), 0, CELLS[0], {}, timed)
+    found = Place(tmp_path, CONFIG, 300, 0, train_limit=85).run(row(), 1, CELLS[0], {}, timed)
     assert found == Outcome(OVER_TIME, 161.0, None) and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_machine_too_slow_for_the_settings_before_the_search_tunes_no_row(tmp_path):
+    gan = row("gs_wgan")
+    with pytest.raises(Failed, match=r"gs_wgan-trial0-mnist_val-eps10: .*methods train takes more than its 25 s.*fast"):
+        Place(tmp_path, CONFIG, 200, 0, train_limit=25).run(gan, 0, CELLS[0], gan.before, Timed(30))
 
 
 @pytest.mark.parametrize("code", [1, -signal.SIGKILL, -signal.SIGTERM])

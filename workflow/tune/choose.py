@@ -91,6 +91,8 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
         return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
+    if any(one.trial == 0 and one.score is None for one in own):
+        return f"trial 0 of {name}, the settings before the search, took too long to be compared with"
     open_ = rule.unfinished(own, row.judged(own))
     return "" if over else f"trial {max(one.trial for one in own) if open_ is None else open_} of {name} has not ended"
 

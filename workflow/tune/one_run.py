@@ -51,7 +51,7 @@ RUNS = "runs"
 
 
 class Failed(Exception):
-    """A command ended for another reason than time or settings, which a machine may be to blame for."""
+    """A command ended in a way that a machine may be to blame for, and that says nothing of settings."""
 
 
 class Stopped(Exception):
@@ -177,7 +177,8 @@ class Place:
     def run(self, row: Row, trial: int, cell: Cell, settings: Mapping[str, Any], commands: Commands) -> Outcome:
         """Trains, samples and scores; what it made is removed again, but warm starts, which a row's trials share.
 
-        Raises Failed for a command that hangs or ended for another reason than time or settings, and Stopped.
+        Raises Failed for a command that hangs or ended for another reason than time or settings, for the first trial
+        if it takes too much time, and Stopped.
         """
         name = f"{row.run.name}-trial{trial}-{cell[0]}-eps{format_epsilon(cell[1])}"
         log = self.out / "logs" / f"{name}.log"
@@ -197,9 +198,15 @@ class Place:
                 write_json(self._debt(row), {"seconds": shared})
             if code == 0 and seconds <= limit:
                 continue
+            # The first trial's settings are the preset's: over time or refused, they tell of the machine or the data.
             if code == _HAD_ITS_TIME or seconds > limit:
+                if not trial:
+                    raise Failed(
+                        f"{name}: with the settings before the search, python -m {' '.join(arguments[:2])} takes more"
+                        f" than its {limit:.0f} s of a core, and other trials have nothing to be compared with; search"
+                        " this row on a faster machine, or on one that does nothing else"
+                    )
                 return self._ended(row, folder, OVER_TIME, taken)
-            # The first trial's settings are the preset's: refused, they tell of the machine or the data.
             if trial and code == _MISUSE and arguments[:2] in REFUSING:
                 return self._ended(row, folder, REFUSED, taken)
             raise Failed(f"{name}: python -m {arguments[0]} ended with code {code}; see {log}")
