@@ -20,8 +20,8 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
-from methods.core.sharded.losses import mixed_precision
 from methods.core.speed.layout import laid_out, maps_laid_out
+from methods.core.speed.precision import PRECISIONS, mixed_precision
 from methods.core.speed.rows_at_once import rows_at_once
 from methods.core.speed.transfers import sent
 from methods.core.speed.upsampling import Transposed
@@ -92,7 +92,7 @@ class DPGAN(start.Started, Method):
         ema: float = setting(0.0, "decay of the sampled generator's average; 0: the last one", low=0, high=0.9999)
         precision: str = setting(
             "fp32", "fp32, or bf16 for the networks' passes; clipped rows, noise and optimisers stay fp32",
-            choices=("fp32", "bf16"),
+            choices=PRECISIONS,
         )  # fmt: skip
 
     PAPER: Mapping[tuple[str, float], Mapping[str, Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,13 @@ def _no_waiting_for_disks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", _only_checked)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of `precision: bf16` compute in it on a processor without its instructions too, where it takes longer."""
+    if precision := sys.modules.get("methods.core.speed.precision"):
+        monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
 
 
 @pytest.fixture(autouse=True)

@@ -84,10 +84,16 @@ def _origin(provenance: Mapping[str, Any]) -> str:
 def _origins(runs: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, str]], list[str]]:
     """Returns how many runs were made in which way, and the times at which runs ended."""
     records = [run["provenance"] if isinstance(run.get("provenance"), dict) else {} for run in runs]
-    lines = [_origin(record) for record in records]
+    lines = [_origin(record) + _widened(run) for record, run in zip(records, runs, strict=True)]
     return [(lines.count(line), line) for line in sorted(set(lines))], sorted(
         str(record["time"]) for record in records if record.get("time")
     )
+
+
+def _widened(run: Mapping[str, Any]) -> str:
+    allowed = run["hyper"].get("precision") if isinstance(run.get("hyper"), dict) else None
+    widened = (allowed, run.get("computed_in")) == ("bf16", "fp32")
+    return "; bfloat16 of the settings computed in single precision" if widened else ""
 
 
 def _choices(root: Path, provenance: Mapping[str, Any]) -> list[str]:

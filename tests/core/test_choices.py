@@ -30,11 +30,12 @@ from methods.core.release import NO_BUDGET, Budget, PublicSpec
 from methods.core.rng import named_rng, seeded
 from methods.core.scattering.features import Scattering
 from methods.core.sharded import pretraining, stacks
-from methods.core.sharded.losses import critic_loss, image_gradients, mixed_precision, score_loss
+from methods.core.sharded.losses import critic_loss, image_gradients, score_loss
 from methods.core.sharded.nets import Classifier, Critic, DCGANGenerator, ResNetGenerator, build_critic, draw_latents
 from methods.core.sharded.stacks import NetworkBatch
 from methods.core.speed import layout, written_gradients
 from methods.core.speed.choices import CHOICES, Choices
+from methods.core.speed.precision import mixed_precision
 from methods.core.speed.upsampling import doubled_bilinearly, transposed
 
 # Largest distance of a gradient, as a share of its norm. Single precision keeps 1e-7 of a product and sums hundreds of

@@ -36,6 +36,7 @@ from methods.core.runs.live_log import LiveLog, log_csv, plain_numbers
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
+from methods.core.speed.precision import is_widened
 from workflow.common import live, process
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_text
@@ -82,6 +83,8 @@ def train(
     if not is_begun(folder):
         begin_from.check(plan, warm_start, data)
         rehearse(plan, device)
+    if is_widened(device, getattr(plan.hyper, "precision", "fp32")):
+        print("computing in single precision: this processor has no instructions for bfloat16", file=sys.stderr)
     with held(folder):
         if record := outputs.ended(folder, plan, begins):
             return record
@@ -265,6 +268,12 @@ class TrainingLoop:
         return position
 
 
+def _computed_in(plan: Plan, device: torch.device) -> dict[str, str]:
+    if (precision := getattr(plan.hyper, "precision", None)) is None:
+        return {}
+    return {"computed_in": "fp32" if is_widened(device, precision) else precision}
+
+
 def _finish(
     plan: Plan, method: Method, loop: TrainingLoop, ledger: Ledger, folder: Path, device: torch.device
 ) -> dict[str, Any]:
@@ -284,6 +293,7 @@ def _finish(
         "steps_planned": method.num_steps,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
+        **_computed_in(plan, device),
         generator.DIGEST: digest,
         **finished.earlier_runs(folder),
         "provenance": provenance(),

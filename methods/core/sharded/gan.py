@@ -26,11 +26,12 @@ from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng
 from methods.core.sharded import pretraining
 from methods.core.sharded.interface import Mechanism, Networks, ShardStep
-from methods.core.sharded.losses import DTYPES, critic_loss, image_gradients, mixed_precision
+from methods.core.sharded.losses import critic_loss, image_gradients
 from methods.core.sharded.nets import GENERATORS, SIZES, build_critic, build_generator, draw_latents
 from methods.core.sharded.one_shard import OneShard
 from methods.core.sharded.poisson_shards import PoissonShards
 from methods.core.speed.layout import map_parts
+from methods.core.speed.precision import PRECISIONS, computed_in, mixed_precision
 from methods.core.speed.transfers import sent
 from workflow.common.errors import UserError
 from workflow.common.search_space import Space, choice, times
@@ -68,7 +69,7 @@ class ShardedHyper:
     average_decay: float = setting(
         0.999, "largest decay of the generator's running average, which samples", 0, 0.999999
     )
-    precision: str = setting("fp32", "of convolutions; penalties, noise and optimisers stay fp32", choices=DTYPES)
+    precision: str = setting("fp32", "of convolutions; penalties, noise and optimisers stay fp32", choices=PRECISIONS)
 
 
 def mechanism_of(hp: Any) -> type[Mechanism]:
@@ -251,7 +252,8 @@ class ShardedGAN(Method):
         """
         latents = sent(draw_latents(len(labels), rng), labels.device)
         with mixed_precision(labels.device, self.hp.precision), parametrize.cached():
-            parts = map_parts(self.generator.largest * DTYPES[self.hp.precision].itemsize, latents, labels)
+            size = computed_in(labels.device, self.hp.precision).itemsize
+            parts = map_parts(self.generator.largest * size, latents, labels)
             return torch.cat([self.generator(*part).float() for part in parts])
 
     def uniform_labels(self, count: int, rng: torch.Generator) -> torch.Tensor:

@@ -19,16 +19,10 @@ from torch.nn.utils import parametrize
 
 from methods.core.speed import written_losses
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.precision import computed_in, mixed_precision
 
-# Precision of convolutions by its name in the settings.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Images [N, C, H, W] and labels int64 [N] to scores [N].
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Returns an autocast context for "bf16", an empty one for "fp32"."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def critic_loss(
@@ -56,7 +50,8 @@ def critic_loss(
         return wasserstein + penalty * _gradient_penalty(score, between, labels) + drift * on_real.square().mean()
 
     if CHOICES.written_gradients:
-        return written_losses.critic_loss(critic, real, fake, labels, share, penalty, drift, DTYPES[precision])
+        kind = computed_in(real.device, precision)
+        return written_losses.critic_loss(critic, real, fake, labels, share, penalty, drift, kind)
     return _traced(formula, critic, precision, True, real, fake, labels, share)
 
 
@@ -73,7 +68,8 @@ def score_loss(
         return -scores.mean() + penalty * _gradient_penalty(score, images, labels) + drift * scores.square().mean()
 
     if CHOICES.written_gradients:
-        return written_losses.score_loss(classifier, images, labels, penalty, drift, DTYPES[precision])
+        kind = computed_in(images.device, precision)
+        return written_losses.score_loss(classifier, images, labels, penalty, drift, kind)
     return _traced(formula, classifier, precision, True, images, labels)
 
 
@@ -89,7 +85,7 @@ def image_gradients(scorer: Any, fake: torch.Tensor, labels: torch.Tensor, preci
     # Evaluation mode: the power iteration must not move on a forward pass that trains nothing.
     with _evaluating(scorer):
         if CHOICES.written_gradients:
-            return written_losses.image_gradients(scorer, fake, labels, DTYPES[precision])
+            return written_losses.image_gradients(scorer, fake, labels, computed_in(fake.device, precision))
         if not isinstance(scorer, nn.Module) and fake.ndim == 4:
             fake, labels = scorer.spread(fake), scorer.spread(labels)
         return _traced(formula, scorer, precision, False, fake, labels)

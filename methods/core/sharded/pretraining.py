@@ -22,9 +22,10 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.rng import named_rng
 from methods.core.sharded.half_done import HalfDone
-from methods.core.sharded.losses import critic_loss, image_gradients, mixed_precision
+from methods.core.sharded.losses import critic_loss, image_gradients
 from methods.core.sharded.nets import build_critic, build_generator, draw_latents
 from methods.core.sharded.stacks import NetworkBatch
+from methods.core.speed.precision import mixed_precision
 from methods.core.speed.threads import GoOn, for_each
 from methods.core.speed.transfers import sent
 from workflow.common import process

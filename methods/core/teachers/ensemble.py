@@ -17,9 +17,10 @@ from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.speed.batched_layers import seen
 from methods.core.speed.choices import CHOICES
+from methods.core.speed.precision import PRECISIONS, computed_in
 from methods.core.speed.threads import GoOn, for_each
 from methods.core.speed.transfers import sent
-from methods.core.teachers.kept_weights import PRECISIONS, put, rounding_noise, split, take
+from methods.core.teachers.kept_weights import put, rounding_noise, split, take
 from methods.core.teachers.stacked_pass import StackedPass
 from workflow.common.seeds import derive
 
@@ -56,7 +57,7 @@ class Teachers:
             weights and second moments stochastically rounded, so that small updates are not lost, the first to nearest.
         slots: moments that there are, a divisor of N; None: each teacher has its own.
         precision: of the products in a network and of its maps: "fp32", or "bf16", which takes less than half of their
-            time where a processor has such products. Updates, and what is normalised, are in 32 bits either way.
+            time, where the device has such products. Updates, and what is normalised, are in 32 bits either way.
         state: what `state` returned, to continue from; None: begin.
     """
 
@@ -76,7 +77,7 @@ class Teachers:
         precision: str = "fp32",
         state: dict[str, Any] | None = None,
     ) -> None:
-        self._decay, self._seed, self._slots, self._precision = decay, seed, slots, PRECISIONS[precision]
+        self._decay, self._seed, self._slots, self._precision = decay, seed, slots, computed_in(device, precision)
         with torch.device("meta"):
             self._network = build()
         self._own = threading.local()

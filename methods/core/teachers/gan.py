@@ -26,9 +26,9 @@ from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng, seeded
+from methods.core.speed.precision import PRECISIONS
 from methods.core.speed.transfers import sent
 from methods.core.teachers.ensemble import Teachers
-from methods.core.teachers.kept_weights import PRECISIONS
 from methods.core.teachers.nets import DISCRIMINATORS, Generator
 from workflow.common.errors import UserError
 from workflow.common.settings import setting

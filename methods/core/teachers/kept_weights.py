@@ -13,7 +13,6 @@ from workflow.common.seeds import numpy_stream
 Stack = Mapping[str, torch.Tensor]
 # The upper 16 bits of 32, which make a bfloat16.
 _UPPER = -(2**16)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def take(stack: Stack, part: slice) -> dict[str, torch.Tensor]:

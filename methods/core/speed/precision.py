@@ -1,0 +1,37 @@
+"""How many bits networks compute in: what a setting allows, where the device has instructions for it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import torch
+
+# By its name in the settings.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def computed_in(device: torch.device, precision: str) -> torch.dtype:
+    """Returns the type of the convolutions and products that a setting `precision`, "fp32" or "bf16", asks for.
+
+    It is float32 for "bf16" too on a processor without instructions for bfloat16, where libraries take 2 to 100
+    times as long for it as for single precision (docs/speed.md), which is no less precise.
+    """
+    return torch.float32 if is_widened(device, precision) else PRECISIONS[precision]
+
+
+def is_widened(device: torch.device, precision: str) -> bool:
+    """Returns whether a device computes in single precision what a setting allows to be in bfloat16."""
+    return precision == "bf16" and device.type == "cpu" and not processor_has_bfloat16()
+
+
+@functools.cache
+def processor_has_bfloat16() -> bool:
+    """Returns whether this processor multiplies numbers of 16 bits, by any of the extensions that are named for it."""
+    return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+
+
+def mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Returns an autocast context for what is computed in bfloat16, an empty one for single precision."""
+    kind = computed_in(device, precision)
+    return torch.autocast(device.type, kind) if kind == torch.bfloat16 else contextlib.nullcontext()

@@ -1,0 +1,88 @@
+"""What `precision: bf16` means on a processor with instructions for it, and on one without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from toys import CPU, TINY_GAN, TOY, toy_records
+
+from methods.core.release import Budget
+from methods.core.runs import train
+from methods.core.runs.plan import Plan
+from methods.core.speed import precision
+
+SMALL = {
+    "dpgan": {"steps": 1, "batch_size": 8, "dim": 4, "latent": 4},
+    "g_pate": {
+        "steps": 1, "batch_size": 4, "num_teachers": 5, "teacher_network": "conv_norm", "teacher_steps": 1, "width": 4,
+        "latent": 4, "projected": 5,
+    },
+    "gs_wgan": TINY_GAN | {"steps": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(params=[True, False], ids=["with", "without"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether this processor has the instructions."""
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: request.param)
+    return request.param
+
+
+class Kinds(TorchDispatchMode):
+    """Notes the types of all tensors that operations take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen |= {value.dtype for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("found", "there"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False, "l2_cache_size": 2**21}, False),
+        ({"architecture": "aarch64", "neon": True}, False),
+    ],
+)
+def test_the_instructions_are_told_by_what_torch_finds(monkeypatch, found, there):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    precision.processor_has_bfloat16.cache_clear()
+    try:
+        assert precision.processor_has_bfloat16() is there
+    finally:
+        precision.processor_has_bfloat16.cache_clear()
+
+
+def test_a_gpu_computes_in_what_is_asked_for(processor):
+    assert precision.computed_in(torch.device("cuda"), "bf16") == torch.bfloat16
+    assert precision.computed_in(torch.device("cuda"), "fp32") == torch.float32
+
+
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_a_run_computes_in_single_precision_where_there_are_none_and_says_so(processor, tmp_path, capsys, method):
+    plan = Plan.make(method, method, SMALL[method] | {"precision": "bf16"}, TOY, Budget(10.0, 1e-5, "published"), 0)
+    with Kinds() as kinds:
+        record = train.train(plan, toy_records(), tmp_path, CPU)
+    assert (torch.bfloat16 in kinds.seen) is processor
+    assert record["hyper"]["precision"] == "bf16" and record["computed_in"] == ("bf16" if processor else "fp32")
+    assert ("computing in single precision" in capsys.readouterr().err) is not processor
+
+
+def test_a_run_in_single_precision_says_nothing(processor, tmp_path, capsys):
+    plan = Plan.make("dpgan", "dpgan", SMALL["dpgan"], TOY, Budget(10.0, 1e-5, "sound"), 0)
+    assert train.train(plan, toy_records(), tmp_path, CPU)["computed_in"] == "fp32"
+    assert "precision" not in capsys.readouterr().err
+
+
+def test_a_method_without_the_setting_has_no_word_of_it(processor, tmp_path):
+    plan = Plan.make("dp_gauss", "dp_gauss", {}, TOY, Budget(10.0, 1e-5, "sound"), 0)
+    assert "computed_in" not in train.train(plan, toy_records(), tmp_path, CPU)
