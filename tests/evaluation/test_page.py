@@ -294,6 +294,18 @@ def test_provenance_tells_each_origin(page):
     assert "1 of 2 runs: commit abc123 with uncommitted changes" in text
 
 
+def test_a_run_that_was_computed_in_more_bits_than_its_settings_ask_for_is_another_origin(tmp_path):
+    root = tmp_path / "quick"
+    for seed, computed in enumerate(("fp32", "bf16")):
+        write(root, scores("dp_merf", (0.5, 9.0, 9.0, 9.0, 1.0), seed=0))
+        path = folder_of(root, "dp_merf", seed=0 if not seed else 2) / "run.json"
+        record = json.loads(path.read_text())
+        write_json(path, record | {"hyper": {"precision": "bf16"}, "computed_in": computed})
+    text = words(made(root).find(id="provenance").parent)
+    assert "1 of 2 runs: commit abc123; Chip, 2 cores; Python 3.11.9; torch 2.13.0; bfloat16 of the settings" in text
+    assert text.count("computed in single precision") == 1
+
+
 def test_names_and_logs_are_escaped(tmp_path):
     root, name = tmp_path / "odd", 'a<script>"\'&'
     write(root, scores("dp_merf", (0.5, 9.0, 9.0, 9.0, 1.0), dataset=name))

@@ -183,6 +183,14 @@ def test_a_first_trial_s_warm_start_costs_it_nothing_where_another_of_its_runs_h
     assert choose.best(row(), [*results, *slower], 0.01).trial == 0
 
 
+@pytest.mark.parametrize(("score", "winner"), [(0.29, 0), (0.3, 1)])
+def test_among_trials_that_all_guess_chance_does_not_choose(score, winner):
+    results = [*whole(0, [0.1] * 4, seconds=300.0), *whole(1, [0.1, 0.1, 0.1, score], seconds=300.0)]
+    found = entry(results)
+    assert found["splits"] == winner and found["chosen_by"]["trials"] == 2
+    assert ("no trial had 0.3 anywhere, so all guess" in found.get("chosen_note", "")) is not winner
+
+
 # Machines that share a row by cells
 
 

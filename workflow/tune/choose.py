@@ -2,12 +2,12 @@
 
 Of each row that has had its time, the trial with the highest mean score over the data sets and budgets of the preset's
 `tuning`, but those where the first trial was near a guess (`least_score` there), less the `time_price` for each
-doubling of its time, of those that have a score on each. Equal ones: the earlier. Trials that began after the time was
-up do not count, nor do those of a row whose first one had other settings than the preset has before the search, or
-results on data sets and budgets that a row is not tried on. Writes workflow/config/tuned/PRESET.yaml, which the preset
-reads, and into results/reference/tuning/PRESET/ all trials of all machines that count there, and costs.csv. Rows that
-are in none of the files keep what these hold of them, as do those whose trials do not count, and tuned ones that have
-not had their time anew yet.
+doubling of its time, of those that have a score on each. Equal ones, and where all guess: the first. Trials that began
+after the time was up do not count, nor do those of a row whose first one had other settings than the preset has before
+the search, or results on data sets and budgets that a row is not tried on. Writes workflow/config/tuned/PRESET.yaml,
+which the preset reads, and into results/reference/tuning/PRESET/ all trials of all machines that count there, and
+costs.csv. Rows that are in none of the files keep what these hold of them, as do those whose trials do not count, and
+tuned ones that have not had their time anew yet.
 """
 
 from __future__ import annotations
@@ -56,19 +56,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def best(row: Row, results: Sequence[Result], time_price: float) -> Result | None:
-    """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each."""
+    """Returns a result of the best trial of a row on all of its cells; None where no trial has a score on each.
+
+    The first one where all of them guess: there chance would choose.
+    """
+    whole, cells = _whole(row, results), row.judged(results)
+    if not whole:
+        return None
+    worth = {trial: _worth(scored, cells, time_price) for trial, scored in whole.items()}
+    winner = min(whole) if _guess(row, results) else min(worth, key=lambda trial: (-worth[trial], trial))
+    return whole[winner][cells[0]]
+
+
+def _whole(row: Row, results: Sequence[Result]) -> dict[int, dict[Cell, Result]]:
+    """Returns the results with a score, of each trial of a row that has one wherever trials are judged."""
     found: dict[int, dict[Cell, Result]] = {}
     for one in row.counted(results):
         if one.score is not None:
             found.setdefault(one.trial, {})[one.cell] = one
-    cells = row.judged(results)
-    worth = {
-        trial: _worth(scored, cells, time_price) for trial, scored in found.items() if scored.keys() >= set(cells)
-    }
-    if not worth:
-        return None
-    winner = min(worth, key=lambda trial: (-worth[trial], trial))
-    return found[winner][cells[0]]
+    return {trial: scored for trial, scored in found.items() if scored.keys() >= set(row.judged(results))}
+
+
+def _guess(row: Row, results: Sequence[Result]) -> bool:
+    """Returns whether no trial of a row is anywhere further from a guess than the first one has to be to count."""
+    whole = _whole(row, results).values()
+    return all(scored[cell].score < row.least_score for scored in whole for cell in row.judged(results))
 
 
 def _worth(scored: Mapping[Cell, Result], cells: Iterable[Cell], time_price: float) -> float:
@@ -139,23 +151,23 @@ def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any
             "core_minutes": round(sum(one.seconds for one in own) / 60, 1),
             "commit": " and ".join(sorted({one.commit for one in own})),
         },
-        **_note(row),
+        **_note(row, guess=_guess(row, own)),
         **winner.settings,
     }
 
 
-def _note(row: Row) -> dict[str, str]:
+def _note(row: Row, *, guess: bool) -> dict[str, str]:
     """Returns the note on settings that no trial changes and on the first trial, where there is more to say of them.
 
-    That they were chosen on held-out images, too, is what the row says already.
+    That they were chosen on held-out images, too, is what the row says already; not that all trials were guesses.
     """
     places = row.run.chosen_on
     held_out = all(place.endswith(HELD_OUT) for place in places)
     before = [*([] if held_out else [was_chosen(places)]), row.run.chosen_note]
-    if not any(before):
-        return {}
     said = "; ".join(filter(None, before)).removesuffix(".")
-    return {"chosen_note": f"of the first trial, and of what no trial changes: {said}."}
+    notes = [f"no trial had {row.least_score:g} anywhere, so all guess, and the settings stay as they were"] * guess
+    notes += [f"of the first trial, and of what no trial changes: {said}"] * bool(said)
+    return {"chosen_note": f"{'; '.join(notes)}."} if notes else {}
 
 
 def tuned(config: Config, entries: Mapping[str, Any]) -> dict[str, Any]:
