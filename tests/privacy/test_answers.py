@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -130,6 +131,21 @@ def test_a_kill_between_the_file_and_its_line_gives_the_answer_of_the_file(tmp_p
     with life.open() as ledger:
         assert torch.equal(life.answer(ledger), answer)
         assert '"answered"' in life.path.read_text()
+
+
+def test_a_machine_that_goes_down_after_an_answer_was_seen_gives_no_other(tmp_path, monkeypatch):
+    """A row of log.csv may have told of it, and outlive what nobody waited for."""
+    life, synced = Life(tmp_path, FEW), {}
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.update({os.fstat(handle).st_ino: os.fstat(handle).st_size}))
+    with life.open() as ledger:
+        answer = life.answer(ledger)
+    for path in (life.path, *life.folder.iterdir()):
+        os.truncate(path, synced.get(path.stat().st_ino, 0))
+    assert {life.folder.stat().st_ino, tmp_path.stat().st_ino} <= synced.keys()
+    assert '"answered"' in life.path.read_text()
+    with life.open() as ledger:
+        assert torch.equal(life.answer(ledger), answer)
+        assert ledger.uses("few") == life.charges() == 1
 
 
 @pytest.mark.parametrize("damage", ["deleted", "changed", "emptied", "another use's"])

@@ -2,8 +2,9 @@
 
 Where a kill between two checkpoints would lose too much of a release, or as many checkpoints as it takes would cost too
 much time, the noisy answer is in a file, and the ledger says so, before the method sees it. A run that continues is
-then given that same answer, which is post-processing. A charge that has no such line was never answered to anybody: a
-machine that went down and lost the line has lost all that ever saw the answer, for nothing leaves a run before its end.
+then given that same answer, which is post-processing. A charge that has no such line was never answered to anybody. Of
+a run whose noise is secret, file and line are on disk by then, for log.csv tells of an answer before any checkpoint
+does, and a machine that goes down may keep that row and lose the line; of another, the same answer would be made again.
 
 A file names its run, release and use in its digest. Any other file that lies there, such as one of another run, is
 passed over and not refused: then a use that was answered stays spent, as if the file were gone, and one that was not is
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +30,7 @@ import torch
 from methods.core.privacy.grant import Keep
 from methods.core.release import Release
 from workflow.common.errors import UserError
-from workflow.common.files import cannot_write
+from workflow.common.files import cannot_write, sync_folder
 
 # Answers of releases of more uses are not kept: a checkpoint at each of so many parts of them costs less.
 FEW, PARTS = 1000, 25
@@ -44,13 +46,13 @@ class Answers:
     """The answers kept in `folder`, one file a use.
 
     `repeatable` says that the run's noise and draws follow from its key, so that a use which was charged and never
-    answered would be answered the same. `run` is the run's name, which no other has. `size` counts the bytes that this
-    process has kept and not cleared.
+    answered would be answered the same. Without it, files are on disk before their answers are seen. `run` is the run's
+    name, which no other has. `size` counts the bytes that this process has kept and not cleared.
     """
 
     def __init__(self, folder: Path, repeatable: bool, run: str = "") -> None:
         self._folder = folder
-        self._repeatable = repeatable
+        self.repeatable = repeatable
         self._run = run
         self._passed_over: set[Path] = set()
         self._answered: dict[tuple[str, int], str] = {}
@@ -86,7 +88,7 @@ class Answers:
         stored, digest = self._stored(release, use), self._answered.get((release.name, use))
         if digest is not None:
             return stored is not None and stored[1] == digest
-        return stored is not None or self._repeatable or release.sampling == "all"
+        return stored is not None or self.repeatable or release.sampling == "all"
 
     def keep(self, release: Release, use: int, note: Callable[[dict[str, Any]], None], charged: bool = False) -> Keep:
         """Returns what gives the answer of a use that is kept, and else keeps the one that it makes.
@@ -138,11 +140,17 @@ class Answers:
         path, content = self._path(release, use), text.getvalue()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            # Not waited for: what a machine that goes down loses of it, the digest tells.
+            # Waited for where it cannot be made again; else the digest tells what a machine that goes down lost of it.
             whole = path.with_suffix(".new")
             with whole.open("wb") as file:
                 file.writelines((self._bound(release, use, content), content))
+                if not self.repeatable:
+                    file.flush()
+                    os.fsync(file.fileno())
             whole.replace(path)
+            if not self.repeatable:
+                for folder in (self._folder, self._folder.parent):
+                    sync_folder(folder)
         except OSError as error:
             raise cannot_write(path, error) from None
         self.size += len(content)

@@ -226,9 +226,12 @@ class Ledger:
 
     @contextlib.contextmanager
     def _lend(self, release: Release | None, use: int, charged: bool = False) -> Iterator[Grant]:
-        kept = release is not None and self._answers is not None and not unsaved(release)
-        note = functools.partial(self._append, durable=False)
-        grant = Grant(release, self._noise, use, self._answers.keep(release, use, note, charged) if kept else None)
+        keep = None
+        if release is not None and self._answers is not None and not unsaved(release):
+            # Another answer of the same use would be a second one, so a machine that goes down must not forget this.
+            note = functools.partial(self._append, durable=not self._answers.repeatable)
+            keep = self._answers.keep(release, use, note, charged)
+        grant = Grant(release, self._noise, use, keep)
         try:
             yield grant
         finally:
