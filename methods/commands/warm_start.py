@@ -8,6 +8,7 @@ from pathlib import Path
 from methods.commands.arguments import add_machine, add_seed, read_private, use_machine
 from methods.core.release import PublicSpec
 from methods.core.runs import warm_start
+from methods.core.speed.precision import tell_if_widened
 from workflow.common.files import json_or_path
 
 
@@ -28,7 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
     card = json_or_path(arguments.card)
     public = PublicSpec.from_card(card)
     data = read_private(arguments.data, public)
+    settings = json_or_path(arguments.settings)
+    tell_if_widened(device, settings)
     warm_start.make(
-        arguments.method, json_or_path(arguments.settings), public, data, arguments.seed, device, arguments.out,
+        arguments.method, settings, public, data, arguments.seed, device, arguments.out,
         card["splits"]["train"].get("sha256"),
     )  # fmt: skip

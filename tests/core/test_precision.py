@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import CPU, TINY_GAN, TOY, toy_records
 
+from methods.commands import warm_start
+from methods.core import registry
 from methods.core.release import Budget
 from methods.core.runs import train
 from methods.core.runs.plan import Plan
 from methods.core.speed import precision
+from workflow.common.errors import UserError
 
 SMALL = {
     "dpgan": {"steps": 1, "batch_size": 8, "dim": 4, "latent": 4},
@@ -75,6 +81,24 @@ def test_a_run_computes_in_single_precision_where_there_are_none_and_says_so(pro
     assert (torch.bfloat16 in kinds.seen) is processor
     assert record["hyper"]["precision"] == "bf16" and record["computed_in"] == ("bf16" if processor else "fp32")
     assert ("computing in single precision" in capsys.readouterr().err) is not processor
+    # Nothing is computed then.
+    with pytest.raises(UserError, match="is a finished run"):
+        train.train(plan, toy_records(), tmp_path, CPU)
+    assert "precision" not in capsys.readouterr().err
+
+
+def test_the_command_that_makes_a_warm_start_says_so_too(processor, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(warm_start, "use_machine", lambda arguments: CPU)
+    monkeypatch.setattr(warm_start, "read_private", lambda *_: toy_records())
+    monkeypatch.setattr(warm_start, "PublicSpec", SimpleNamespace(from_card=lambda card: TOY))
+    settings = registry.load("gs_wgan").warm_start(registry.hyper("gs_wgan", TINY_GAN | {"warm_start_steps": 1}))
+    for kind in ("bf16", "fp32"):
+        warm_start.run(SimpleNamespace(
+            method="gs_wgan", settings=json.dumps(settings | {"precision": kind}), card='{"splits": {"train": {}}}',
+            data="", seed=0, out=tmp_path / kind,
+        ))  # fmt: skip
+        told = "computing in single precision" in capsys.readouterr().err
+        assert told is (kind == "bf16" and not processor) and (tmp_path / kind / "done.json").exists()
 
 
 def test_a_run_in_single_precision_says_nothing(processor, tmp_path, capsys):

@@ -12,7 +12,7 @@ from tuned_results import CELLS, CONFIG, alike, result, row, whole
 
 from workflow.common.search_space import choice
 from workflow.tune import choose, rule, search, trials
-from workflow.tune.one_run import Commands, Outcome
+from workflow.tune.one_run import Commands, Failed, Outcome
 from workflow.tune.rows import Row
 from workflow.tune.search import Book
 from workflow.tune.trials import OVER_TIME, SCORED, Result
@@ -93,6 +93,13 @@ def began(trial: int, cells: Sequence, one: Row | None = None, **others) -> list
 def test_a_trial_without_a_score_on_a_cell_stays_out(tmp_path):
     done = [*began(0, CELLS, seconds=20.0), *began(1, CELLS[:1], score=None, seconds=20.0)]
     assert {trial for trial, _ in gone_on(tmp_path, done, 4)} == {2}
+
+
+def test_no_search_goes_on_whose_first_trial_has_no_score_to_compare_others_with(tmp_path):
+    done = [*began(0, CELLS[:1], seconds=20.0), *began(0, CELLS[1:2], score=None, seconds=20.0)]
+    with pytest.raises(Failed, match=r"trial 0, .* is over time in .*trials.csv.* once its lines are taken out"):
+        gone_on(tmp_path, done, 4)
+    assert gone_on(tmp_path, done[:1], 1) == [(0, cell) for cell in CELLS[1:]]
 
 
 def test_results_of_another_seed_neither_count_nor_take_time(tmp_path):
@@ -188,7 +195,14 @@ def test_among_trials_that_all_guess_chance_does_not_choose(score, winner):
     results = [*whole(0, [0.1] * 4, seconds=300.0), *whole(1, [0.1, 0.1, 0.1, score], seconds=300.0)]
     found = entry(results)
     assert found["splits"] == winner and found["chosen_by"]["trials"] == 2
-    assert ("no trial had 0.3 anywhere, so all guess" in found.get("chosen_note", "")) is not winner
+    note = "no trial with every score had 0.3 anywhere, so all guess"
+    assert (note in found.get("chosen_note", "")) is not winner
+
+
+def test_a_trial_that_was_given_up_after_one_good_score_makes_the_others_no_better_than_guesses():
+    lucky = [result(1, CELLS[0], 0.31, seconds=300.0), result(1, CELLS[1], 0.0, seconds=300.0)]
+    found = entry([*whole(0, [0.28] * 4, seconds=300.0), *lucky, *whole(2, [0.29] * 4, seconds=300.0)])
+    assert found["splits"] == 0 and found["chosen_note"].startswith("no trial with every score had 0.3 anywhere")
 
 
 # Machines that share a row by cells
@@ -241,6 +255,8 @@ def test_a_trial_that_began_after_the_row_s_time_was_up_does_not_count(seconds, 
 def test_a_row_whose_settings_before_the_search_had_no_time_to_be_compared_stays_as_it_was():
     results = [*whole(0, [0.8] * 3 + [None], seconds=300.0), *whole(1, [0.5] * 4, seconds=400.0)]
     assert choose.unsettled(CONFIG, row(), [results]).startswith("trial 0 of dp_gauss, the settings before the search")
+    found = choose.unsettled(CONFIG, row(), [alike(1, 0.5, "dp_gauss", seconds=600.0)])
+    assert found.startswith("trial 0 of dp_gauss") and found.endswith("has no results to be compared with")
     slow = [*whole(0, [0.8] * 4, seconds=300.0), *whole(1, [0.5] * 4, seconds=400.0)]
     assert choose.unsettled(CONFIG, row(), [slow]) == ""
 

@@ -103,6 +103,8 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
         return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
+    if all(one.trial for one in own):
+        return f"trial 0 of {name}, the settings before the search, has no results to be compared with"
     if any(one.trial == 0 and one.score is None for one in own):
         return f"trial 0 of {name}, the settings before the search, took too long to be compared with"
     open_ = rule.unfinished(own, row.judged(own))
@@ -142,7 +144,7 @@ def _shared(row: Row, results: Iterable[Result]) -> tuple[Row, list[Result]]:
 
 def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any]:
     """Returns the entry in the tuned preset of a row that is settled: its settings, and which trials chose them."""
-    own = rule.within(row.counted(results), 60 * config.tuning["core_minutes"])
+    own = _own(config, row, results)
     winner = best(row, own, config.tuning["time_price"])
     return {
         "chosen_on": list(config.tuning["datasets"]),
@@ -156,6 +158,11 @@ def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any
     }
 
 
+def _own(config: Config, row: Row, results: Sequence[Result]) -> list[Result]:
+    """Returns the results that a row's settings are chosen by."""
+    return rule.within(row.counted(results), 60 * config.tuning["core_minutes"])
+
+
 def _note(row: Row, *, guess: bool) -> dict[str, str]:
     """Returns the note on settings that no trial changes and on the first trial, where there is more to say of them.
 
@@ -165,7 +172,9 @@ def _note(row: Row, *, guess: bool) -> dict[str, str]:
     held_out = all(place.endswith(HELD_OUT) for place in places)
     before = [*([] if held_out else [was_chosen(places)]), row.run.chosen_note]
     said = "; ".join(filter(None, before)).removesuffix(".")
-    notes = [f"no trial had {row.least_score:g} anywhere, so all guess, and the settings stay as they were"] * guess
+    # Not that the settings are as they were: a preset that extends this one may change them, and says this note too.
+    mark = f"no trial with every score had {row.least_score:g} anywhere"
+    notes = [f"{mark}, so all guess, and the search changed nothing"] * guess
     notes += [f"of the first trial, and of what no trial changes: {said}"] * bool(said)
     return {"chosen_note": f"{'; '.join(notes)}."} if notes else {}
 
@@ -225,7 +234,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out or REFERENCE / arguments.preset
     path = arguments.tuned or merging.FOLDER / merging.TUNED / f"{arguments.preset}.yaml"
     before = Before.read(path, out)
-    entries = {}
+    entries, guesses = {}, set()
     for row in rows.rows(config, dict.fromkeys(one.run for one in results)):
         counted = row.counted(results)
         if gone := [one for one in results if one.run == row.run.name and one not in counted]:
@@ -238,6 +247,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"notice: {why}; its settings stay as they are", file=sys.stderr)
         else:
             entries[row.run.name] = chosen(config, row, results)
+            guesses |= {row.run.name} if _guess(row, _own(config, row, results)) else set()
     if not entries:
         raise UserError("no row has had its time and a score on every data set and budget; let the search go on")
     staying = before.staying(results, entries)
@@ -249,4 +259,5 @@ def run(arguments: argparse.Namespace) -> None:
     text = yaml.safe_dump(tuned(config, before.entries | entries), sort_keys=False, allow_unicode=True, width=110)
     write_text(path, HEAD.format(trials=out / "trials.csv") + text)
     for name, entry in entries.items():
-        print(f"{name}: the best of {entry['chosen_by']['trials']} trials in {entry['chosen_by']['core_minutes']} min")
+        which = "its settings as they were, as all guess" if name in guesses else "the best"
+        print(f"{name}: {which} of {entry['chosen_by']['trials']} trials in {entry['chosen_by']['core_minutes']} min")

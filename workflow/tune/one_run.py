@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -201,10 +202,11 @@ class Place:
             # The first trial's settings are the preset's: over time or refused, they tell of the machine or the data.
             if code == _HAD_ITS_TIME or seconds > limit:
                 if not trial:
+                    words = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
                     raise Failed(
-                        f"{name}: with the settings before the search, python -m {' '.join(arguments[:2])} takes more"
-                        f" than its {limit:.0f} s of a core, and other trials have nothing to be compared with; search"
-                        " this row on a faster machine, or on one that does nothing else"
+                        f"{name}: with the settings before the search, python -m {words} takes more than the"
+                        f" {limit:.0f} s of a core that it may have, and other trials have nothing to be compared with;"
+                        " search this row on a faster machine, or on one that does nothing else"
                     )
                 return self._ended(row, folder, OVER_TIME, taken)
             if trial and code == _MISUSE and arguments[:2] in REFUSING:

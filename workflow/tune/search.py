@@ -136,10 +136,20 @@ class Book:
 
 
 def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
-    """Tries settings of a row until its time is up. Raises Failed for a command that broke, and Stopped."""
+    """Tries settings of a row until its time is up.
+
+    Raises Failed for a command that broke, or a first trial without a score somewhere, and Stopped.
+    """
     run = row.run.name
     for trial in itertools.count():
         done = book.of(run, trial)
+        if not trial and (ended := [one.outcome for one in done if one.outcome != SCORED]):
+            # Of a search by an earlier version, or a file put together by hand.
+            raise Failed(
+                f"trial 0, the settings before the search, is {ended[0]} in {book.path}, and other trials have nothing"
+                " to be compared with; once its lines are taken out there, on a faster machine or one that does"
+                " nothing else"
+            )
         waiting = [cell for cell in book.judged(run) if cell not in {one.cell for one in done}]
         if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
             continue

@@ -36,7 +36,7 @@ from methods.core.runs.live_log import LiveLog, log_csv, plain_numbers
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
-from methods.core.speed.precision import is_widened
+from methods.core.speed.precision import is_widened, tell_if_widened
 from workflow.common import live, process
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_text
@@ -83,8 +83,6 @@ def train(
     if not is_begun(folder):
         begin_from.check(plan, warm_start, data)
         rehearse(plan, device)
-    if is_widened(device, getattr(plan.hyper, "precision", "fp32")):
-        print("computing in single precision: this processor has no instructions for bfloat16", file=sys.stderr)
     with held(folder):
         if record := outputs.ended(folder, plan, begins):
             return record
@@ -95,6 +93,8 @@ def train(
         else:
             finished.begin(plan, folder, again, secret_noise)
             begins = begins.named(len(kept_ledgers(folder)), ledgers_digest(folder))
+        # Here, as what is refused or only put back computes nothing.
+        tell_if_widened(device, plan.hyper)
         # The working copy is undeclared to Snakemake, which deletes a failed job's outputs: a spend must outlive a
         # failure.
         ledger_path = working_ledger(folder)

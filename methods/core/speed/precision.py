@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -14,15 +17,25 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def computed_in(device: torch.device, precision: str) -> torch.dtype:
     """Returns the type of the convolutions and products that a setting `precision`, "fp32" or "bf16", asks for.
 
-    It is float32 for "bf16" too on a processor without instructions for bfloat16, where libraries take 2 to 100
-    times as long for it as for single precision (docs/speed.md), which is no less precise.
+    It is float32 for "bf16" too on a processor without instructions for bfloat16, where libraries take
+    several times as long for it as for single precision (docs/speed.md), which is no less precise.
     """
     return torch.float32 if is_widened(device, precision) else PRECISIONS[precision]
 
 
-def is_widened(device: torch.device, precision: str) -> bool:
+def is_widened(device: torch.device, precision: str | None) -> bool:
     """Returns whether a device computes in single precision what a setting allows to be in bfloat16."""
     return precision == "bf16" and device.type == "cpu" and not processor_has_bfloat16()
+
+
+def tell_if_widened(device: torch.device, settings: Any) -> None:
+    """Says on stderr where a device is to compute in single precision what `settings` allow to be in bfloat16.
+
+    Settings are an object or a mapping; those without `precision` are computed in what they always are.
+    """
+    precision = settings.get("precision") if isinstance(settings, Mapping) else getattr(settings, "precision", None)
+    if is_widened(device, precision):
+        print("computing in single precision: this processor has no instructions for bfloat16", file=sys.stderr)
 
 
 @functools.cache

@@ -158,7 +158,7 @@ class TeacherGAN(Method):
         "departure: targets of the generator's regression are cut to [0, 1], the range of an image",
         "departure, with teacher_memory bf16: weights and moments are kept in 16 bits between rounds, the weights and "
         "second moments rounded so that the mean is right, by at most 2^-7 of a value; updates are in 32 bits",
-        "departure, with precision bf16: products within a teacher are of numbers of 16 bits",
+        "departure, with precision bf16: products within a teacher are of numbers of 16 bits, if the device has those",
         "departure: options the authors lack, off by default and set by presets: dense teachers whose label weighs the "
         "hidden units, teachers that forget old generators by losing a share of their weights at each update, several "
         "generator updates per released answer, an averaged generator",
