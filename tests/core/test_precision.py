@@ -19,6 +19,8 @@ from methods.core.runs.plan import Plan
 from methods.core.speed import precision
 from workflow.common.errors import UserError
 
+# Before a fixture puts another in its place.
+HAS_BFLOAT16 = precision.processor_has_bfloat16
 SMALL = {
     "dpgan": {"steps": 1, "batch_size": 8, "dim": 4, "latent": 4},
     "g_pate": {
@@ -59,13 +61,8 @@ class Kinds(TorchDispatchMode):
     ],
 )
 def test_the_instructions_are_told_by_what_torch_finds(monkeypatch, found, there):
-    monkeypatch.undo()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    precision.processor_has_bfloat16.cache_clear()
-    try:
-        assert precision.processor_has_bfloat16() is there
-    finally:
-        precision.processor_has_bfloat16.cache_clear()
+    assert HAS_BFLOAT16.__wrapped__() is there
 
 
 def test_a_gpu_computes_in_what_is_asked_for(processor):
