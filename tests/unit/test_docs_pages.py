@@ -74,7 +74,7 @@ def test_a_card_has_our_number_beside_the_published_one_and_every_departure(made
 
 
 def test_a_card_marks_each_row_that_its_preset_would_make_otherwise_today(made) -> None:
-    """`quick` holds DPGAN as it is now, and `quick_seeds` DP-NTK with more steps than any preset has."""
+    """`quick` holds DPGAN as it is now, and `longer_seeds` DP-NTK with more steps than any preset has."""
     now = shipped("quick").runs
 
     def committed(name: str, run: str) -> dict:
@@ -82,9 +82,9 @@ def test_a_card_marks_each_row_that_its_preset_would_make_otherwise_today(made) 
         return record["settings"]["runs"][run]["hyper"]["mnist"]
 
     assert committed("quick", "dpgan") == now["dpgan"].hyper["mnist"]
-    assert committed("quick_seeds", "dp_ntk")["steps"] > now["dp_ntk"].hyper["mnist"]["steps"]
+    assert committed("longer_seeds", "dp_ntk")["steps"] > now["dp_ntk"].hyper["mnist"]["steps"]
     dpgan = [line for line in made["dpgan.md"].splitlines() if "[quick]" in line]
-    ntk = [line for line in made["dp_ntk.md"].splitlines() if "[quick_seeds]" in line]
+    ntk = [line for line in made["dp_ntk.md"].splitlines() if "[longer_seeds]" in line]
     assert (len(dpgan), len(ntk)) == (2, 4)
     assert not any("†" in line for line in dpgan) and all("†" in line for line in ntk)
 
