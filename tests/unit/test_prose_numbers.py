@@ -80,7 +80,7 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
 
 def test_in_the_newest_run_of_all_rows_each_sound_gan_is_below_its_own_at_the_published_count():
     """One seed of every row, at about a minute a training: the three seeds of the first tables are of longer ones."""
-    assert "In the newest run of all rows, of one seed, each sound GAN is below its own at the published count" in README
+    assert "In the newest run of all, of one seed, each sound GAN is below its own at the published count" in README
     assert "at the published count, and below `dp_merf`, `dp_cgan` and `dpgan`." in README
     assert "there each sound row is below its own of these on both data sets" in MEASURED
     assert "each of the two is below its own at the published count in gen2real on both data sets" in RESULTS
