@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,11 +27,18 @@ def _no_waiting_for_disks() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of `precision: bf16` compute in it on a processor without its instructions too, where it takes longer."""
-    if precision := sys.modules.get("methods.core.speed.precision"):
-        monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
+@pytest.fixture(autouse=True, scope="session")
+def _bfloat16() -> Iterator[None]:
+    """Tests of `precision: bf16` compute in it on a processor without its instructions too, where it takes longer.
+
+    From the first test to the last: a run that many tests share is not to be of another precision than theirs.
+    """
+    # Here: a command that a test starts has no need of it.
+    from methods.core.speed import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "processor_has_bfloat16", lambda: True)
+        yield
 
 
 @pytest.fixture(autouse=True)
