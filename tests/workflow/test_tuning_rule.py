@@ -97,7 +97,7 @@ def test_a_trial_without_a_score_on_a_cell_stays_out(tmp_path):
 
 def test_no_search_goes_on_whose_first_trial_has_no_score_to_compare_others_with(tmp_path):
     done = [*began(0, CELLS[:1], seconds=20.0), *began(0, CELLS[1:2], score=None, seconds=20.0)]
-    with pytest.raises(Failed, match=r"trial 0, .* is over time in .*trials.csv.* once its lines are taken out"):
+    with pytest.raises(Failed, match=r"trial 0, .* is over time in .*trials.csv.* take its lines out"):
         gone_on(tmp_path, done, 4)
     assert gone_on(tmp_path, done[:1], 1) == [(0, cell) for cell in CELLS[1:]]
 

@@ -85,7 +85,7 @@ def _guess(row: Row, results: Sequence[Result]) -> bool:
 
 def _worth(scored: Mapping[Cell, Result], cells: Iterable[Cell], time_price: float) -> float:
     """Returns a trial's mean score less the price of its time: of its shortest run, as others may hold warm starts."""
-    shortest = min(one.seconds for one in scored.values())
+    shortest = min(one.preset_seconds for one in scored.values())
     return fmean(scored[cell].score for cell in cells) - time_price * math.log2(max(shortest, 1.0))
 
 
@@ -99,7 +99,7 @@ def unsettled(config: Config, row: Row, parts: Sequence[Sequence[Result]]) -> st
     own = row.counted(merged(parts))
     over = _is_over(row, [own], budget) or _is_over(row, parts, budget)
     if not over and has_time(row, own, budget):
-        spent = f"{sum(one.seconds for one in own) / 60:.1f} of {config.tuning['core_minutes']:g}"
+        spent = f"{rule.spent(own) / 60:.1f} of {config.tuning['core_minutes']:g}"
         return f"the search of {name} has taken {spent} minutes of a core, and another trial fits"
     if best(row, rule.within(own, budget), config.tuning["time_price"]) is None:
         return f"no trial of {name} has a score everywhere"
@@ -150,7 +150,7 @@ def chosen(config: Config, row: Row, results: Sequence[Result]) -> dict[str, Any
         "chosen_on": list(config.tuning["datasets"]),
         "chosen_by": {
             "trials": len({one.trial for one in own}),
-            "core_minutes": round(sum(one.seconds for one in own) / 60, 1),
+            "core_minutes": round(rule.spent(own) / 60, 1),
             "commit": " and ".join(sorted({one.commit for one in own})),
         },
         **_note(row, guess=_guess(row, own)),

@@ -206,7 +206,8 @@ class Place:
                     raise Failed(
                         f"{name}: with the settings before the search, python -m {words} takes more than the"
                         f" {limit:.0f} s of a core that it may have, and other trials have nothing to be compared with;"
-                        " search this row on a faster machine, or on one that does nothing else"
+                        " search this row where nothing else runs, or with a --time-factor above 1 if the machine is"
+                        " slower than the one of the preset's seconds"
                     )
                 return self._ended(row, folder, OVER_TIME, taken)
             if trial and code == _MISUSE and arguments[:2] in REFUSING:

@@ -30,14 +30,19 @@ def counted(results: Iterable[Result], cells: Sequence[Cell], least: float) -> l
     return [one for one in own if one.trial == 0 or one.cell in kept]
 
 
+def spent(results: Iterable[Result]) -> float:
+    """Returns the seconds of a core that results took, as they count: where the preset's seconds were measured."""
+    return sum(one.preset_seconds for one in results)
+
+
 def has_time(results: Sequence[Result], cells: int, budget: float) -> bool:
     """Returns whether another trial on so many cells fits into a row's seconds, beside its results so far.
 
     Each of its runs is taken to cost the median of those with a score, as a warm start is in a data set's first run
     alone; the first trial fits whatever it costs.
     """
-    scored = [one.seconds for one in results if one.outcome == SCORED]
-    cost, left = (median(scored) * cells if scored else 0.0), budget - sum(one.seconds for one in results)
+    scored = [one.preset_seconds for one in results if one.outcome == SCORED]
+    cost, left = (median(scored) * cells if scored else 0.0), budget - spent(results)
     return not results or (left > 0 and left >= cost)
 
 
@@ -89,4 +94,4 @@ def is_of_another_preset(results: Sequence[Result], before: Mapping[str, Any]) -
 
 def within(results: Sequence[Result], budget: float) -> list[Result]:
     """Returns the results of those trials of a row that began before its seconds were up."""
-    return [one for one in results if sum(other.seconds for other in results if other.trial < one.trial) < budget]
+    return [one for one in results if spent(other for other in results if other.trial < one.trial) < budget]

@@ -35,6 +35,7 @@ from workflow.tune.rows import Row
 from workflow.tune.trials import SCORED, Cell, Result
 
 _MOST_MINUTES = 100_000
+_LEAST_FACTOR, _MOST_FACTOR = 0.1, 100
 
 
 def epilog(argv: Sequence[str]) -> str:
@@ -49,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", default="", help="some of them, with a comma between (default all that are tuned)")
     parser.add_argument("--cells", default="", help="some data sets and budgets, such as mnist_val:10,mnist_val:1")
     parser.add_argument("--minutes", type=minutes, help="of a core for each row, on all cells (default the preset's)")
+    parser.add_argument(
+        "--time-factor", type=number("--time-factor", _LEAST_FACTOR, _MOST_FACTOR), default=1.0,
+        help="seconds of this machine that count as one: all limits on time are so many times as long (default 1)",
+    )  # fmt: skip
     parser.add_argument("--cores", type=whole("--cores", 1, 1024), default=1, help="rows at once (default 1)")
     parser.add_argument("--seed", type=whole("--seed", 0, MOST_SEED), default=0, help="of draws and runs (default 0)")
     parser.add_argument("--out", type=Path, help="folder to work in (default results/tuning-PRESET)")
@@ -57,8 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Book:
     """All results of a search on disk, what is left of each row's time, and the line that says so."""
 
-    def __init__(self, path: Path, tried: Iterable[Row], cells: Iterable[Cell], budget: float, seed: int) -> None:
-        self.path, self.seed, self.cores = path, seed, 1
+    def __init__(
+        self, path: Path, tried: Iterable[Row], cells: Iterable[Cell], budget: float, seed: int,
+        time_factor: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.path, self.seed, self.cores, self.time_factor = path, seed, 1, time_factor
         self.results = trials.read(path) if path.exists() else []
         self.rows = {row.run.name: replace(row, cells=tuple(c for c in row.cells if c in cells)) for row in tried}
         # Of a part of the cells, that part of the time.
@@ -82,8 +90,8 @@ class Book:
         return max((one.trial for one in self.of(run)), default=-1)
 
     def spent(self, run: str) -> float:
-        """Returns the seconds of a core that a row's runs have taken; the last may have taken more than was left."""
-        return sum(one.seconds for one in self.of(run))
+        """Returns the seconds that a row's runs took, as they count; the last may have taken more than was left."""
+        return rule.spent(self.of(run))
 
     def left(self, run: str) -> float:
         """Returns the seconds of a core that a row has left."""
@@ -98,9 +106,15 @@ class Book:
         return rule.is_behind(self.of(run), trial, self.judged(run))
 
     def check(self, row: Row) -> None:
-        """Raises UserError where a row's first trial was not of the preset as it is, and its trials would count."""
+        """Raises UserError where a row's trials would count, but are of other settings or another time factor."""
         if rule.is_of_another_preset(self.of(row.run.name), row.before):
             raise self.other_settings(row.run.name, 0)
+        factors = {one.time_factor for one in self.of(row.run.name)}
+        if other := factors - {self.time_factor}:
+            raise UserError(
+                f"{self.path}: trials of {row.run.name} had --time-factor {min(other):g}, not {self.time_factor:g};"
+                f" give it again, or take the lines of {row.run.name} out"
+            )
 
     def other_settings(self, run: str, trial: int) -> UserError:
         """Returns the error of a trial that cannot go on, or count, as its settings are now others."""
@@ -113,7 +127,7 @@ class Book:
         """Writes a result, and the line of progress."""
         one = Result(
             row.run.name, row.run.method, trial, settings, *cell, self.seed, found.outcome, found.score,
-            found.seconds, *self._machine,
+            found.seconds, *self._machine, self.time_factor,
         )  # fmt: skip
         with self._lock:
             self.results.append(one)
@@ -127,11 +141,13 @@ class Book:
 
     def _line(self, one: Result) -> str:
         shown = one.outcome if one.score is None else f"{one.score:.3f}"
-        left = describe(sum(map(self.left, self.budget)) / self.cores)
-        spent = f"{describe(self.spent(one.run))} of {describe(self.budget[one.run])}"
+        # By this machine's clock, as is what is printed of the run.
+        left = describe(sum(map(self.left, self.budget)) * self.time_factor / self.cores)
+        shares = self.spent(one.run), self.budget[one.run]
+        spent, budget = (describe(seconds * self.time_factor) for seconds in shares)
         return (
             f"progress: {one.run} trial {one.trial} on {one.dataset} at epsilon {format_epsilon(one.epsilon)}: {shown}"
-            f" in {describe(one.seconds)} of a core; {spent}; at most about {left} left"
+            f" in {describe(one.seconds)} of a core; {spent} of {budget}; at most about {left} left"
         )
 
 
@@ -147,8 +163,8 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
             # Of a search by an earlier version, or a file put together by hand.
             raise Failed(
                 f"trial 0, the settings before the search, is {ended[0]} in {book.path}, and other trials have nothing"
-                " to be compared with; once its lines are taken out there, on a faster machine or one that does"
-                " nothing else"
+                " to be compared with; take its lines out there, and search where nothing else runs, or with a"
+                " --time-factor above 1 if the machine is slower than the one of the preset's seconds"
             )
         waiting = [cell for cell in book.judged(run) if cell not in {one.cell for one in done}]
         if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
@@ -185,10 +201,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"no row of {arguments.rows or arguments.preset} is tried on {arguments.cells}")
     budget = 60 * (arguments.minutes or config.tuning["core_minutes"])
     out = arguments.out or Path("results", f"tuning-{arguments.preset}")
-    longest = 60 * config.tuning["run_minutes"]
-    place = Place(out, config, longest, arguments.seed, config.tuning["train_seconds"])
+    factor = arguments.time_factor
+    longest, training = 60 * config.tuning["run_minutes"] * factor, config.tuning["train_seconds"] * factor
+    place = Place(out, config, longest, arguments.seed, training)
     with locked(out):
-        book = Book(out / "trials.csv", tried, cells, budget, arguments.seed)
+        book = Book(out / "trials.csv", tried, cells, budget, arguments.seed, factor)
         book.cores = arguments.cores
         for row in tried:
             book.check(row)

@@ -34,6 +34,7 @@ class Result:
         seed: of the training and of the score's classifier.
         score: gen2real accuracy of the CNN, trained on samples and tested on held-out images; None unless scored.
         seconds: of one core, for plan, warm start, training, samples and score.
+        time_factor: how many of these are one second of the preset's, as its user said of the machine.
     """
 
     run: str
@@ -48,6 +49,12 @@ class Result:
     seconds: float
     commit: str
     processor: str
+    time_factor: float = 1.0
+
+    @property
+    def preset_seconds(self) -> float:
+        """Its seconds as they count: those that it would have taken where the preset's were measured."""
+        return self.seconds / self.time_factor
 
     @property
     def cell(self) -> Cell:
@@ -61,6 +68,8 @@ class Result:
 
 
 COLUMNS = tuple(field.name for field in fields(Result))
+# Of files that are older than the last column: all of their machines counted as the preset's.
+_OLDER = COLUMNS[:-1]
 
 
 def write(path: Path, results: Iterable[Result]) -> None:
@@ -75,13 +84,16 @@ def _cells(one: Result) -> list[Any]:
     cells["epsilon"] = format_epsilon(one.epsilon)
     cells["score"] = "" if one.score is None else f"{one.score:.6g}"
     cells["seconds"] = f"{one.seconds:.1f}"
+    cells["time_factor"] = f"{one.time_factor:g}"
     return list(cells.values())
 
 
 def read(path: Path) -> list[Result]:
     """Returns the results of a file. Raises UserError for one that is missing or damaged."""
     found = []
-    for number, cells in read_lines(path, COLUMNS, MAKER, exact=True).items():
+    older = read_lines(path, (), MAKER).values()
+    columns = _OLDER if any(COLUMNS[-1] not in cells for cells in older) else COLUMNS
+    for number, cells in read_lines(path, columns, MAKER, exact=True).items():
         try:
             found.append(_result(cells))
         except (ValueError, UserError) as error:
@@ -123,10 +135,13 @@ def _result(cells: Mapping[str, str]) -> Result:
     seconds = parse_number(cells["seconds"])
     if not seconds >= 0:
         raise ValueError(f"seconds must be 0 or more, got {cells['seconds']}")
+    factor = parse_number(cells.get("time_factor", "1"))
+    if not factor > 0:
+        raise ValueError(f"time_factor must be above 0, got {cells['time_factor']}")
     trial, seed = int(cells["trial"]), int(cells["seed"])
     if trial < 0 or seed < 0:
         raise ValueError(f"trial and seed must be 0 or more, got {trial} and {seed}")
     return Result(
         cells["run"], cells["method"], trial, settings, cells["dataset"], parse_epsilon(cells["epsilon"]), seed,
-        cells["outcome"], score, seconds, cells["commit"], cells["processor"],
+        cells["outcome"], score, seconds, cells["commit"], cells["processor"], factor,
     )  # fmt: skip
