@@ -42,6 +42,7 @@ class Protocol:
     cnn_g2r_lr: float = setting(0.05, "peak learning rate of gen2real's CNN", 1e-6, 10)
     mlp_r2g_iterations: int = setting(15, "most epochs of real2gen's MLP", 1)
     mlp_g2r_iterations: int = setting(60, "most epochs of gen2real's MLP", 1)
+    g2r_classifiers: int = setting(1, "MLPs and CNNs of gen2real, of a seed each, whose mean accuracy counts", 1, 100)
     holdout: float = setting(0.1, "fraction of a classifier's own training images that chooses its epoch", 0.01, 0.5)
     best_on_test: bool = setting(
         False, "also report gen2real's CNN at its best epoch on the test split, which picks on what it is scored on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evaluation import nets
@@ -17,7 +18,7 @@ from workflow.common.contracts import LabelledImages, load_images
 from workflow.common.errors import UserError, command, unknown
 from workflow.common.files import refuse_folder, write_json
 from workflow.common.options import Parser, whole
-from workflow.common.seeds import MOST_SEED
+from workflow.common.seeds import MOST_SEED, derive
 
 DIRECTIONS = ("g2r", "r2g")
 MODELS = ("mlp", "cnn")
@@ -70,7 +71,9 @@ def score(
     """Scores one direction: accuracies `<direction>_mlp` and `<direction>_cnn`, and details of each classifier.
 
     With the protocol's `best_on_test`, g2r has `g2r_cnn_best_on_test` as well: the highest accuracy on `test` that the
-    CNN had after any of its epochs, as DataLens' and G-PATE's authors report. It picks on what it is scored on.
+    CNN had after any of its epochs, as DataLens' and G-PATE's authors report. It picks on what it is scored on. With
+    `g2r_classifiers` above 1 each accuracy of g2r is the mean of so many classifiers' (`<name>_each`, in the order of
+    their seeds), the first of which is that of 1; details are of the first.
 
     Args:
         direction: "g2r" trains on `samples` and tests once on `test`; "r2g" tests classifiers trained on the real train
@@ -84,15 +87,30 @@ def score(
 
     Source: GS-WGAN and DP-GAN-DPAC evaluation code; departures: `evaluation.protocol.SOURCES`.
     """
-    on_test: list[float] = []
-    if direction == "g2r":
-        num_classes = 1 + int(max(test.labels.max(), samples.labels.max()))
-        look = (lambda model: on_test.append(accuracy(model, test))) if protocol.best_on_test else None
-        models = fit(direction, samples, num_classes, protocol, seed, threads, look)
-    else:
+    if direction == "r2g":
         models = {name: (model, {}, model) for name, model in (stored or {}).items()}
-    target = test if direction == "g2r" else samples
-    result: dict[str, Any] = {"g2r_cnn_best_on_test": max(on_test)} if on_test else {}
+        return _accuracies(direction, models, samples)
+    seeds = [seed, *(derive(seed, "gen2real", number) for number in range(1, protocol.g2r_classifiers))]
+    first, *others = (_gen2real(samples, test, protocol, one, threads) for one in seeds)
+    return first | _means([first, *others]) if others else first
+
+
+def _gen2real(
+    samples: LabelledImages, test: LabelledImages, protocol: Protocol, seed: int, threads: int
+) -> dict[str, Any]:
+    on_test: list[float] = []
+    num_classes = 1 + int(max(test.labels.max(), samples.labels.max()))
+    look = (lambda model: on_test.append(accuracy(model, test))) if protocol.best_on_test else None
+    models = fit("g2r", samples, num_classes, protocol, seed, threads, look)
+    best = {"g2r_cnn_best_on_test": max(on_test)} if on_test else {}
+    return best | _accuracies("g2r", models, test)
+
+
+def _accuracies(
+    direction: str, models: dict[str, tuple[Model, dict[str, Any], Model]], target: LabelledImages
+) -> dict[str, Any]:
+    """Returns the accuracy of each model of `fit` on `target`, and its details."""
+    result: dict[str, Any] = {}
     for name, (model, details, last) in models.items():
         result[f"{direction}_{name}"] = accuracy(model, target)
         if last is not model:
@@ -102,6 +120,13 @@ def score(
         if details:
             result[f"{direction}_{name}_details"] = details
     return result
+
+
+def _means(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the mean of each accuracy over the passes, and all of them."""
+    names = [name for name, value in passes[0].items() if isinstance(value, float)]
+    each = {name: [one[name] for one in passes] for name in names}
+    return {name: fmean(values) for name, values in each.items()} | {f"{name}_each": each[name] for name in names}
 
 
 def store(name: str, model: Model, folder: Path) -> None:

@@ -117,6 +117,28 @@ def test_the_best_epoch_on_test_images_is_reported_only_when_asked_for_and_moves
     assert set(r2g) == {"r2g_mlp", "r2g_cnn"}
 
 
+def test_several_classifiers_of_gen2real_are_of_other_seeds_and_their_mean_counts():
+    # Labels so wrong that another seed moves both accuracies.
+    data = squares(240, 1)
+    wrong = np.arange(240) < 130
+    samples = LabelledImages(data.images, np.where(wrong, permuted(data).labels, data.labels))
+    test = squares(90, 2)
+    one = utility.score("g2r", samples, test, ON_TEST, seed=0)
+    three = utility.score("g2r", samples, test, replace(ON_TEST, g2r_classifiers=3), seed=0)
+    for name in ("g2r_mlp", "g2r_cnn", "g2r_cnn_best_on_test"):
+        each = three[f"{name}_each"]
+        assert each[0] == one[name] and len(each) == 3 and three[name] == pytest.approx(sum(each) / 3)
+    assert len(set(three["g2r_cnn_each"])) > 1 and len(set(three["g2r_mlp_each"])) > 1
+    # As many again begin with the same ones; another seed of the run shares none of them but by chance.
+    more = utility.score("g2r", samples, test, replace(ON_TEST, g2r_classifiers=4), seed=0)
+    assert more["g2r_cnn_each"][:3] == three["g2r_cnn_each"] and not any(name.endswith("_each") for name in one)
+    # real2gen has one network for all runs, which no setting of gen2real moves.
+    stored = {name: model for name, (model, *_) in utility.fit("r2g", data, 3, FAST, seed=0).items()}
+    assert utility.score("r2g", samples, test, replace(FAST, g2r_classifiers=3), 0, stored).keys() == {
+        "r2g_mlp", "r2g_cnn"
+    }  # fmt: skip
+
+
 def test_the_holdout_keeps_class_balance_and_shares_no_image_with_training():
     data = squares(300, 1)
     train, held_out = fitting.split(data, 0.1, seed=0)
