@@ -80,7 +80,7 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
 
 def test_in_the_newest_run_of_all_rows_each_sound_gan_is_below_its_own_at_the_published_count():
     """One seed of every row, at about a minute a training: the three seeds of the first tables are of longer ones."""
-    assert "In the newest run of all, of one seed, each sound GAN is below its own at the published count" in README
+    assert "In the newest run of all rows, of one seed, each sound GAN is below its own at the published" in README
     assert "at the published count, and below `dp_merf`, `dp_cgan` and `dpgan`." in README
     assert "there each sound row is below its own of these on both data sets" in MEASURED
     assert "each of the two is below its own at the published count in gen2real on both data sets" in RESULTS
@@ -99,7 +99,8 @@ def test_what_the_settings_chosen_since_reach_on_held_out_images_is_what_the_tri
     told = [f"({reached[f'{run}_sound']:.3f} to {reached[run]:.3f}" for run in ("gs_wgan", "dpac")]
     assert all(one in README and one in RESULTS for one in told)
     assert reached["gs_wgan_sound"] > reached["gs_wgan"] and reached["dpac_sound"] < reached["dpac"]
-    assert "`gs_wgan_sound` is above `gs_wgan` (" in README and "`dpac_sound` not above `dpac` (" in README
+    assert "have `gs_wgan_sound` above `gs_wgan` (" in README and "`dpac_sound` not above `dpac` (" in README
+    assert "`dpac_sound` still below `dpac` (" in RESULTS
 
 
 def test_the_pages_say_which_rows_are_of_settings_that_quick_has_no_more():
@@ -153,7 +154,7 @@ def test_the_readme_says_by_how_much_a_seed_moves_a_sharded_gan():
 
 def test_in_accuracy_no_method_of_the_papers_tables_beats_dp_gauss_in_quick_and_in_distances_some_do():
     assert "no method of the paper's tables is above it in any of the four accuracies" in RESULTS
-    assert "by FWD DP-MERF, `dp_cgan` and `dpgan` are nearer to the real images on both data sets" in RESULTS
+    assert "by FWD `dp_ntk`, DP-MERF, `dp_cgan` and `dpgan` are nearer to the real images on both data sets" in RESULTS
 
     def gauss(dataset: str, metric: str) -> float:
         return value("quick", "dp_gauss", dataset, metric)
@@ -161,8 +162,9 @@ def test_in_accuracy_no_method_of_the_papers_tables_beats_dp_gauss_in_quick_and_
     for dataset in SETS:
         for metric in ("g2r_cnn", "g2r_mlp", "r2g_cnn", "r2g_mlp"):
             assert max(value("quick", run, dataset, metric) for run in PAPER) < gauss(dataset, metric)
-        for run in ("dp_merf", "dp_cgan", "dpgan"):
-            assert value("quick", run, dataset, "fwd") < gauss(dataset, "fwd")
+    nearer = [{run for run, one, epsilon, metric in reference("quick") if (one, epsilon, metric) == (dataset, 10, "fwd")
+               and value("quick", run, dataset, "fwd") < gauss(dataset, "fwd")} for dataset in SETS]  # fmt: skip
+    assert set.intersection(*nearer) == {"dpac_scatter", "dp_ntk", "dp_merf", "dp_cgan", "dpgan"}
     fid, recall = (value("quick", "dp_merf", "fashion_mnist", metric) for metric in ("fid_classifier", "recall"))
     there, share = gauss("fashion_mnist", "fid_classifier"), gauss("fashion_mnist", "recall")
     assert f"({fid:.1f} to {there:.1f}, {recall:.2f} to {share:.2f}), which one seed" in RESULTS
