@@ -1,6 +1,7 @@
 """Choices: what each arrangement for speed buys, by the same work with that one alone turned off, in turn.
 
-All but the precision, which is a setting, are turned off in methods/core/speed/choices.py.
+All but the precision, which is a setting, are turned off in methods/core/speed/choices.py. It is left out on a
+processor without instructions for bfloat16, where both sides would do the same in single precision.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.contestants import our_steps, our_warm_start, records
 from benchmarks.sizes import Case, Sizes
 from benchmarks.table import Row, compared
 from methods.core.speed.choices import CHOICES, Choices
+from methods.core.speed.precision import is_widened
 
 PART = "choices"
 
@@ -56,7 +58,7 @@ MEASURED = (
 
 def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[Row]]:
     """Yields the rows of one choice in one case after the other."""
-    for choice in MEASURED:
+    for choice in measured(device):
         for name in choice.cases:
             compare = _iterations if name in sizes.iterations else _warm_starts
             case = {**sizes.iterations, **sizes.warm_start}[name]
@@ -64,9 +66,14 @@ def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[R
             yield compared(PART, f"{choice.name} ({name})", comparison, ("with", "without", "gain"))
 
 
-def count(sizes: Sizes) -> int:
+def count(sizes: Sizes, device: torch.device) -> int:
     """Returns how often `measure` yields."""
-    return sum(len(choice.cases) for choice in MEASURED)
+    return sum(len(choice.cases) for choice in measured(device))
+
+
+def measured(device: torch.device) -> list[Choice]:
+    """Returns those whose sides differ on a device."""
+    return [choice for choice in MEASURED if "precision" not in choice.hyper or not is_widened(device, "bf16")]
 
 
 def _iterations(choice: Choice, case: Case, sizes: Sizes, repeats: int, device: torch.device) -> Comparison:

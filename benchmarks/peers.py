@@ -34,6 +34,7 @@ from methods.core import registry
 from methods.core.method import Context, Method
 from methods.core.release import PublicSpec
 from methods.core.speed.layout import laid_out
+from methods.core.speed.precision import is_widened, tell_if_widened
 from workflow.common.errors import command
 from workflow.common.files import write_json, write_text
 from workflow.common.options import Parser
@@ -101,8 +102,11 @@ def _rows(reals: int, fakes: int, label_scale: float, device: torch.device) -> t
 
 
 def tasks(sizes: Sizes, device: torch.device) -> Iterator[tuple[str, int, Callable[[], Task]]]:
-    """Yields a name, a width and a call that makes the task."""
-    for precision in sizes.precisions:
+    """Yields a name, a width and a call that makes the task.
+
+    None in bfloat16 for a processor without its instructions, where a method's losses are in single precision.
+    """
+    for precision in (one for one in sizes.precisions if not is_widened(device, one)):
         for width in sizes.widths:
             yield f"dpgan {precision}", width, partial(of_dpgan, width, precision, device)
     for hidden in sizes.hidden:
@@ -197,6 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     device = use_machine(arguments)
     out = arguments.out or RESULTS / machine_name(device)
+    tell_if_widened(device, {"precision": "bf16"})
     for line in lines(measure(Sizes(), arguments.repeats, device, out)):
         print(line)
     print(f"wrote {out}/peers.csv and peers.json", file=sys.stderr)

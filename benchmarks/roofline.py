@@ -7,6 +7,9 @@ which lowers the rate, never raises it.
 
 On a processor the time that passes within convolutions and products is measured too: the rate there is what the
 iteration would reach if all else took no time.
+
+On a processor without instructions for bfloat16 the iteration is computed in single precision, so its rate is set
+against the convolution in that, and none in bfloat16 is timed.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from benchmarks.clock import seconds, warm_up
 from benchmarks.contestants import our_steps, records, textbook_steps
 from benchmarks.sizes import Sizes
 from benchmarks.table import Row
+from methods.core.speed.precision import is_widened
 
 PART = "roofline"
+# The first that a device has instructions for is what an iteration is computed in.
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
 GIGA = 1e9
@@ -36,14 +41,14 @@ GIGA = 1e9
 
 def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[Row]]:
     """Yields the rows of the peaks, then those of the iteration."""
-    convolutions = [_convolution(sizes, repeats, device, precision) for precision in PRECISIONS]
+    precisions = [precision for precision in PRECISIONS if not is_widened(device, precision)]
+    convolutions = [_convolution(sizes, repeats, device, precision) for precision in precisions]
     yield convolutions
-    yield [_matmul(sizes, repeats, device, precision) for precision in PRECISIONS]
-    peak = next(row.value for row in convolutions if row.case == "convolution_bf16")
-    yield _iteration(sizes, repeats, device, peak)
+    yield [_matmul(sizes, repeats, device, precision) for precision in precisions]
+    yield _iteration(sizes, repeats, device, convolutions[0])
 
 
-def count(sizes: Sizes) -> int:
+def count(sizes: Sizes, device: torch.device) -> int:
     """Returns how often `measure` yields."""
     return 3
 
@@ -119,7 +124,7 @@ def _matmul(sizes: Sizes, repeats: int, device: torch.device, precision: str) ->
     return _row(f"matmul_{precision}", rates)
 
 
-def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) -> list[Row]:
+def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: Row) -> list[Row]:
     name, data = sizes.roofline, records(sizes.num_train)
     case = sizes.iterations[name]
     with our_steps(case, *data, device) as step:
@@ -131,8 +136,8 @@ def _iteration(sizes: Sizes, repeats: int, device: torch.device, peak: float) ->
         Row(PART, name, None, "work_ours", work / GIGA, "GFLOP"),
         Row(PART, name, None, "work_textbook", plain / GIGA, "GFLOP"),
         _row(name, rates),
-        _share(name, "share_of_convolution_bf16", rates, peak),
-        *([_share(name, "share_within_convolutions_and_products", within, peak)] if within else []),
+        _share(name, f"share_of_{peak.case}", rates, peak.value),
+        *([_share(name, "share_within_convolutions_and_products", within, peak.value)] if within else []),
     ]
 
 

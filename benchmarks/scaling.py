@@ -26,7 +26,7 @@ def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[R
             yield rows(axis, value, *in_own_process(point(axis, value, sizes), torch.get_num_threads(), device))
 
 
-def count(sizes: Sizes) -> int:
+def count(sizes: Sizes, device: torch.device) -> int:
     """Returns how often `measure` yields."""
     return sum(len(axis.values) for axis in sizes.axes)
 

@@ -24,7 +24,7 @@ def measure(sizes: Sizes, repeats: int, device: torch.device) -> Iterator[list[R
         yield compared(PART, name, _warm_starts(case, sizes, repeats, device), NAMES)
 
 
-def count(sizes: Sizes) -> int:
+def count(sizes: Sizes, device: torch.device) -> int:
     """Returns how often `measure` yields."""
     return len(sizes.iterations) + len(sizes.warm_start)
 

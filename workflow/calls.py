@@ -252,7 +252,8 @@ def _runs_a_group(workflow: Any, settings: Any) -> bool:
 def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: Any) -> None:
     """Makes a Snakemake workflow hold `root` while it executes; `fail` ends the call with an error's one line.
 
-    `progress` has the words for an end by Ctrl-C, and the last line of a call that has made all it was asked for.
+    `progress` has the words for an end by Ctrl-C, and the last line of a call that has made all it was asked for, or
+    of a dry run.
 
     A dry run changes nothing and holds nothing, nor does a step that Snakemake starts as a call of its own. Several
     steps that a cluster runs as one job share their imports as those of a local call do.
@@ -274,7 +275,10 @@ def guard(workflow: Any, root: str, fail: Callable[[Exception], Any], progress: 
                 cluster.leave_retries_to_the_caller(workflow)
             if settings.dryrun_exec or not workflow.is_main_process or not workflow.execution_settings.lock:
                 with fork_server.running() if _runs_a_group(workflow, settings) else contextlib.nullcontext():
-                    return execute(*arguments, executor_plugin=executor_plugin, **named)
+                    made = execute(*arguments, executor_plugin=executor_plugin, **named)
+                if settings.dryrun_exec and (expected := progress.expected(workflow)):
+                    print(expected, file=sys.stderr, flush=True)
+                return made
             if not settings.local_exec:
                 cluster.prepare(workflow, named.get("executor_settings"))
             libraries = fork_server.running() if settings.local_exec else contextlib.nullcontext()

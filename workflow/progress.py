@@ -113,16 +113,8 @@ class Progress(logging.Handler):
         Under `--quiet rules` Snakemake's own messages about jobs give way to the progress line.
         """
         dag = workflow.dag
-        wanted = {dag.jobid(job): job for job in dag.needrun_jobs() if job.rule.name != "all"}
-        tasks = {
-            key: self.task(job, (dag.jobid(need) for need in dag.dependencies[job])) for key, job in wanted.items()
-        }
         # On a cluster each job has a machine, or a part of one, to itself.
-        slots = workflow.cores if workflow.local_exec else workflow.nodes
-        self.schedule = Schedule(tasks, max(int(slots or 1), 1))
-        for job in dag.jobs:
-            if (took := _took(job)) is not None:
-                self.schedule.costs.learn(job.rule.name, *self._priced(job.rule.name, job.wildcards), took)
+        self.schedule = self._planned(dag, workflow.cores if workflow.local_exec else workflow.nodes)
         self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
         logger = logging.getLogger("snakemake.logging")
@@ -132,6 +124,32 @@ class Progress(logging.Handler):
         logger.addHandler(self)
         threading.Thread(target=self._tick, daemon=True).start()
         self.report()
+
+    def _planned(self, dag: Any, slots: int | None) -> Schedule:
+        """Returns the jobs to run, before any has begun, and what is known of how long they take."""
+        # A dry run has ended when it asks, and its jobs count as finished.
+        wanted = {dag.jobid(job): job for job in dag.needrun_jobs(exclude_finished=False) if job.rule.name != "all"}
+        tasks = {
+            key: self.task(job, (dag.jobid(need) for need in dag.dependencies[job])) for key, job in wanted.items()
+        }
+        schedule = Schedule(tasks, max(int(slots or 1), 1))
+        for job in dag.jobs:
+            if (took := _took(job)) is not None:
+                schedule.costs.learn(job.rule.name, *self._priced(job.rule.name, job.wildcards), took)
+        return schedule
+
+    def expected(self, workflow: Any) -> str:
+        """Returns the line that says, at the end of a dry run, how long the call would take.
+
+        Nothing where there is nothing to do, or nobody knows: a preset for a GPU says nothing of its trainings.
+        """
+        schedule = self._planned(workflow.dag, workflow.cores)
+        tasks = schedule.tasks.values()
+        if not tasks or ("train" not in self.cost and any(task.rule == "train" for task in tasks)):
+            return ""
+        cores = f"{schedule.slots} core{'s' * (schedule.slots > 1)}"
+        took = describe(schedule.seconds_left(time.monotonic()))
+        return f"expected: {len(tasks)} step{'s' * (len(tasks) > 1)}, about {took} on {cores}"
 
     def stop(self) -> None:
         """Ends the reports; for `onsuccess` and `onerror`."""

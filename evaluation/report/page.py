@@ -32,6 +32,8 @@ PUBLISHED = HERE.parents[1] / "results/published"
 SCRIPTS = ("vega.min.js", "vega-lite.min.js", "sortable.min.js")
 _CODE = re.compile("`([^`]+)`")
 _MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
+# By `computed_in` of a run's run.json, what follows where its settings allow bfloat16.
+_WIDENED = {"fp32": "", "bf16 and fp32": " for a part of the steps"}
 
 LIMITS = (
     "Scores of one preset compare methods with each other at that preset's size. The paper trained longer and with "
@@ -92,8 +94,8 @@ def _origins(runs: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, str]], 
 
 def _widened(run: Mapping[str, Any]) -> str:
     allowed = run["hyper"].get("precision") if isinstance(run.get("hyper"), dict) else None
-    widened = (allowed, run.get("computed_in")) == ("bf16", "fp32")
-    return "; bfloat16 of the settings computed in single precision" if widened else ""
+    part = _WIDENED.get(str(run.get("computed_in"))) if allowed == "bf16" else None
+    return f"; bfloat16 of the settings computed in single precision{part}" if part is not None else ""
 
 
 def _choices(root: Path, provenance: Mapping[str, Any]) -> list[str]:

@@ -146,6 +146,7 @@ def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) ->
 def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]:
     """Ends a block when time is up: at the end of a step, and once what it yields was called, anywhere.
 
+    The time is that of the command, whose imports and preparations may have taken a part of it before the block.
     However short the time, a step of warm start or training is done and kept, so that every call gets on. A SIGTERM
     from elsewhere ends the block in the same way, but with its own exit code. Time that is up when all is done is not.
     """
@@ -167,7 +168,8 @@ def _within(minutes: float | None, folder: Path) -> Iterator[Callable[[], None]]
             signal.signal(signal.SIGTERM, stop)
             signals.stop("")
 
-        timer = threading.Timer(60 * minutes, time_is_up, (os.getpid(), signal.SIGTERM))
+        left = max(0.0, 60 * minutes - process.seconds_so_far())
+        timer = threading.Timer(left, time_is_up, (os.getpid(), signal.SIGTERM))
         timer.daemon = True
         timer.start()
         try:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toys import CPU, TINY_GAN, TOY, toy_records
+from toys import CPU, TINY_GAN, TOY, Killed, killed_at, toy_records
 
 from methods.commands import warm_start
 from methods.core import registry
 from methods.core.release import Budget
-from methods.core.runs import train
+from methods.core.runs import checkpoint, train
 from methods.core.runs.plan import Plan
 from methods.core.speed import precision
 from workflow.common.errors import UserError
@@ -82,6 +82,54 @@ def test_a_run_computes_in_single_precision_where_there_are_none_and_says_so(pro
     with pytest.raises(UserError, match="is a finished run"):
         train.train(plan, toy_records(), tmp_path, CPU)
     assert "precision" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("instructions", [(True, False), (False, True), (True, True)])
+def test_a_run_that_went_on_on_another_processor_says_what_both_computed_in(tmp_path, monkeypatch, instructions):
+    settings = SMALL["dpgan"] | {"steps": 3, "precision": "bf16"}
+    plan = Plan.make("dpgan", "dpgan", settings, TOY, Budget(10.0, 1e-5, "published"), 0)
+    for there, dies_at in zip((*instructions, instructions[1]), (1, 2, None), strict=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(precision, "processor_has_bfloat16", lambda there=there: there)
+            if dies_at is None:
+                record = train.train(plan, toy_records(), tmp_path, CPU)
+                continue
+            killed_at(patch, "dpgan", dies_at)
+            with pytest.raises(Killed):
+                train.train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=0.0)
+    names = {"bf16" if there else "fp32" for there in instructions}
+    assert record["computed_in"] == " and ".join(sorted(names))
+
+
+def test_a_process_that_only_ended_a_run_computed_none_of_it(tmp_path, monkeypatch):
+    plan = Plan.make("dpgan", "dpgan", SMALL["dpgan"] | {"precision": "bf16"}, TOY, Budget(10.0, 1e-5, "sound"), 0)
+
+    def stop(*_):
+        raise Killed
+
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, "_finish", stop)
+        train.train(plan, toy_records(), tmp_path, CPU)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
+    assert train.train(plan, toy_records(), tmp_path, CPU)["computed_in"] == "bf16"
+
+
+@pytest.mark.parametrize("stored", [{}, {"computed_in": "fp8"}], ids=["older", "damaged"])
+def test_a_checkpoint_of_an_older_version_goes_on_and_a_damaged_one_does_not(tmp_path, monkeypatch, stored):
+    plan = Plan.make("dpgan", "dpgan", SMALL["dpgan"] | {"steps": 2}, TOY, Budget(10.0, 1e-5, "published"), 0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, "dpgan", 1)
+        train.train(plan, toy_records(), tmp_path, CPU, checkpoint_seconds=0.0)
+    content = torch.load(checkpoint.checkpoint_path(tmp_path), weights_only=True)
+    assert content["about"].pop("computed_in") == "fp32"
+    content["about"] |= stored
+    torch.save(content, checkpoint.checkpoint_path(tmp_path))
+    if stored:
+        with pytest.raises(UserError, match=r"does not fit its run: 'computed_in' is 'fp8'"):
+            train.train(plan, toy_records(), tmp_path, CPU)
+    else:
+        assert train.train(plan, toy_records(), tmp_path, CPU)["computed_in"] == "fp32"
 
 
 def test_the_command_that_makes_a_warm_start_says_so_too(processor, tmp_path, capsys, monkeypatch):

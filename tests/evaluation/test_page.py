@@ -304,6 +304,10 @@ def test_a_run_that_was_computed_in_more_bits_than_its_settings_ask_for_is_anoth
     text = words(made(root).find(id="provenance").parent)
     assert "1 of 2 runs: commit abc123; Chip, 2 cores; Python 3.11.9; torch 2.13.0; bfloat16 of the settings" in text
     assert text.count("computed in single precision") == 1
+    write_json(path, record | {"hyper": {"precision": "bf16"}, "computed_in": "bf16 and fp32"})
+    text = words(made(root).find(id="provenance").parent)
+    assert text.count("computed in single precision") == 2
+    assert text.count("computed in single precision for a part of the steps") == 1
 
 
 def test_names_and_logs_are_escaped(tmp_path):

@@ -164,6 +164,22 @@ def test_a_run_whose_time_is_always_up_at_once_gets_on_with_each_call(tmp_path, 
         assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "slots" / name).read_bytes()
 
 
+@pytest.mark.parametrize(("so_far", "left"), [(0.0, 540.0), (30.5, 509.5), (1000.0, 0.0)])
+def test_what_the_command_took_before_is_a_part_of_its_time(tmp_path, monkeypatch, so_far, left):
+    timers = []
+
+    class Timer:
+        def __init__(self, seconds, function, arguments):
+            timers.append(seconds)
+            self.start = self.cancel = self.join = lambda: None
+
+    monkeypatch.setattr(whole_run.threading, "Timer", Timer)
+    monkeypatch.setattr(whole_run.process, "seconds_so_far", lambda: so_far)
+    with whole_run._within(9, tmp_path):
+        pass
+    assert timers == [left]
+
+
 class TimerThat:
     """A timer that goes off when it is started, when it is cancelled, or never."""
 

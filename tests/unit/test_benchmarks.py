@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import PublicSpec
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.sharded import gan, losses, nets
+from methods.core.speed import precision
 from methods.core.speed.choices import CHOICES
 from workflow.common.errors import UserError
 
@@ -163,6 +165,21 @@ def test_a_choice_is_off_where_the_plain_side_is_built_and_runs_and_nowhere_else
     assert [row.quantity for row in rows[0]] == ["with", "without", "gain"]
     assert seen[:2] == [True, False] if case == "gs_wgan_quick" else seen[-2:] == [True, False]
     assert CHOICES.fused_adam
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bf16_is_compared_with_single_precision_only_where_the_device_has_its_instructions(monkeypatch, there):
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: there)
+    names = [choice.name for choice in choices.measured(CPU)]
+    assert ("bf16" in names) is there and len(names) == len(choices.MEASURED) - (not there)
+    assert choices.count(full(), CPU) == sum(len(choice.cases) for choice in choices.MEASURED) - (0 if there else 3)
+    assert choices.measured(torch.device("cuda")) == list(choices.MEASURED)
+    assert len(list(roofline.measure(tiny(), 1, CPU))) == roofline.count(tiny(), CPU)
+    rows = [row for of_case in roofline.measure(tiny(), 1, CPU) for row in of_case]
+    of_bf16 = {"convolution_bf16", "matmul_bf16", "share_of_convolution_bf16"}
+    seen = {row.case for row in rows} | {row.quantity for row in rows}
+    assert of_bf16 <= seen if there else not of_bf16 & seen
+    assert ("share_of_convolution_fp32" in seen) is not there and {"convolution_fp32", "matmul_fp32"} <= seen
 
 
 def problem(method, **overrides):
@@ -367,6 +384,17 @@ def test_the_plot_labels_every_axis_and_clips_no_text():
     assert all(axes.get_ylabel() or axes.get_title() for axes in figure.axes)
     assert clips_nothing(figure)
     assert len(plot.draw(rows[:1]).axes) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_says_that_cases_in_bfloat16_are_in_single_precision(tmp_path, monkeypatch, capsys, there):
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: there)
+    monkeypatch.setattr(command, "PARTS", {"throughput": SimpleNamespace(count=lambda *_: 0, measure=lambda *_: [])})
+    monkeypatch.setattr(plot, "write", lambda *_: None)
+    monkeypatch.setattr(command, "use_machine", lambda _: CPU)
+    assert command.main(["--only", "throughput", "--out", str(tmp_path)]) == 0
+    assert ("computing in single precision" in capsys.readouterr().err) is not there
+    assert json.loads((tmp_path / "provenance.json").read_text())["bfloat16"] is there
 
 
 def tiny():

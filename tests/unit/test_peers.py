@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks import clipped_sums, opacus_layout, peer_fidelity, peers
 from benchmarks.clock import in_turn
 from benchmarks.table import Row
+from methods.core.speed import precision
 from methods.core.speed.one_backward_pass import OneBackwardPass
 
 CPU = torch.device("cpu")
@@ -52,6 +53,13 @@ def test_each_peer_sums_the_same_clipped_gradients_again_and_again(peer, chunk):
     run = clipped_sums.PEERS[peer](task(), chunk)
     for _ in range(2):
         torch.testing.assert_close(run(), plain_sum(task()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_sums_in_bfloat16_are_timed_only_where_the_device_has_its_instructions(monkeypatch, there):
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: there)
+    found = {name for name, _, _ in peers.tasks(peers.Sizes(), CPU)}
+    assert found == {"dpgan fp32", "dp_cgan fp32"} | ({"dpgan bf16"} if there else set())
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")

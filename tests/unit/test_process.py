@@ -72,6 +72,13 @@ def test_a_process_that_only_imports_keeps_its_own_ways():
     assert run(code).stdout == "True\n"
 
 
+def test_a_command_s_seconds_are_counted_from_before_its_imports_and_not_in_what_it_forks():
+    code = f"import time; {START} time.sleep(0.2); print(0.2 <= process.seconds_so_far() < 60, flush=True)\n"
+    fork = "if not os.fork(): print(process.seconds_so_far(), flush=True); os._exit(0)\nos.wait()"
+    assert run(code + fork).stdout == "True\n0.0\n"
+    assert run("from workflow.common import process; print(process.seconds_so_far())").stdout == "0.0\n"
+
+
 def test_training_that_ctrl_c_ends_at_a_checkpoint_says_so_too(capsys):
     @command
     def main(argv=None):

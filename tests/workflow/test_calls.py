@@ -261,7 +261,7 @@ def test_the_default_limit_of_jobs_a_second_is_lifted_and_a_users_own_stays(here
         execute=lambda **_: seen.append(scheduling.max_jobs_per_timespan),
     )  # fmt: skip
     assert parsed.max_jobs_per_timespan is not None
-    calls.guard(workflow, "results/long", fail=pytest.fail, progress=None)
+    calls.guard(workflow, "results/long", fail=pytest.fail, progress=SimpleNamespace(expected=lambda _: ""))
     plugin = SimpleNamespace(common_settings=SimpleNamespace(dryrun_exec=True))
     workflow.execute(executor_plugin=plugin)
     assert [limit is not None for limit in seen] == [limited]

@@ -46,6 +46,18 @@ def test_progress_and_the_time_left_are_shown(finished: Project):
     assert done == total
 
 
+def test_a_dry_run_says_at_its_end_how_long_it_would_take_where_the_preset_knows(fresh: Project):
+    runs = [f"results/quick/runs/mnist/{run}/eps10/seed0/run.json" for run in ("alpha", "beta")]
+    call = ("-n", "--quiet", "rules", "--", *runs)
+    assert "expected:" not in fresh.snakemake(*call).stdout
+    cost = "cost: {data: 60, plan: 0, train: {alpha: 600, beta: 360}}"
+    fresh.edit("workflow/config/quick.yaml", "preset: quick", f"preset: quick\n{cost}")
+    assert fresh.snakemake(*call).stdout.splitlines()[-1] == "expected: 5 steps, about 11 min on 2 cores"
+    assert fresh.snakemake("--cores", "1", *call).stdout.splitlines()[-1] == "expected: 5 steps, about 17 min on 1 core"
+    assert "expected:" not in fresh.snakemake("--quiet", "rules", "--", *runs).stdout
+    assert "expected:" not in fresh.snakemake(*call).stdout
+
+
 def test_runs_with_equal_warm_starts_share_one(finished: Project):
     assert len(list(finished.folder.glob("results/quick/private/critics/mnist/*/done.json"))) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 from toys import shipped
@@ -11,10 +12,13 @@ from toys import shipped
 from methods.core import registry
 from methods.core.release import Budget, PublicSpec
 from methods.core.runs.plan import Plan
+from workflow.common.errors import UserError
 from workflow.grid import Job
 
 JOBS = {job.run: job for job in shipped("own").jobs}
 RECORDS = (300, 500, 5_000, 60_000, 1_000_000)
+LEAST = 64
+ROOT = Path(__file__).resolve().parents[2]
 SHAPES = tuple((colours, size, size) for colours, size in product((1, 3), (28, 32, 64)))
 
 
@@ -33,10 +37,36 @@ def test_the_user_gives_the_data_sets_and_every_run_is_sound():
     assert {job.method for job in JOBS.values()} == set(registry.names())
 
 
+def least(run: str) -> int:
+    """Returns the fewest training records that a row takes."""
+    job = JOBS[run]
+    for records in range(LEAST, 0, -1):
+        try:
+            registry.load(job.method).check(registry.hyper(job.method, job.hyper, records), public(records))
+        except UserError as error:
+            assert f"at most {records}, the training records" in str(error)
+            return records + 1
+    return 1
+
+
+def test_fewer_records_than_it_was_made_for_are_taken_as_the_pages_say():
+    header = " ".join((ROOT / "workflow/config/own.yaml").read_text().split("preset:")[0].replace("#", "").split())
+    page = " ".join((ROOT / "docs/your-own-images.md").read_text().split())
+    table = (ROOT / "docs/running.md").read_text()
+    made_for = f"made for {RECORDS[0]} to {RECORDS[-1]:,}"
+    assert all(made_for in text for text in (header, page, table))
+    assert f"Every row takes {LEAST} records and more" in header and f"every row takes {LEAST} and more" in page
+    needs = {run: least(run) for run in JOBS}
+    assert max(needs.values()) == needs.pop("dp_cgan") == LEAST
+    others = needs.pop("dpgan"), needs["gs_wgan_sound"]
+    assert "(`dp_cgan` needs {}, `dpgan` {}, the GANs of shards {})".format(LEAST, *others) in page
+    assert max(needs.values()) == needs["gs_wgan_sound"] == needs["dpac_sound"]
+
+
 @pytest.mark.parametrize("run", JOBS)
 def test_every_method_takes_every_shape_and_number_of_classes(run):
     job = JOBS[run]
-    for records, classes, shape in product(RECORDS, (2, 10, 100), SHAPES):
+    for records, classes, shape in product((LEAST, *RECORDS), (2, 10, 100), SHAPES):
         spec = public(records, classes, shape)
         registry.load(job.method).check(registry.hyper(job.method, job.hyper, records), spec)
 

@@ -8,6 +8,8 @@ import fcntl
 import functools
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -303,6 +305,24 @@ def test_a_search_that_stops_waits_for_no_command_that_hangs(tmp_path, made, mon
         commands.stop()
         assert isinstance(working.exception(), Stopped)
     assert not commands.running and not outlived(tmp_path)
+
+
+def test_a_search_that_is_killed_leaves_no_command_behind(tmp_path, made):
+    made(60, DEAF)
+    text = (
+        "import pathlib, sys\nfrom workflow.tune.one_run import Commands\n"
+        "folder = pathlib.Path(sys.argv[1])\nCommands().seconds(['made_0', str(folder)], folder / 'log', 60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], cwd=one_run.ROOT) as searching:
+        is_ready(tmp_path)
+        searching.kill()
+    assert not outlived(tmp_path)
+
+
+def test_what_waits_beside_a_command_for_the_end_of_the_search_takes_nothing_from_it(tmp_path, made):
+    made(60, "import os, sys\nassert sys.stdin.read() == ''\ntry: os.fstat(3)\nexcept OSError: raise SystemExit(7)")
+    code, _ = Commands().seconds(["made_0"], tmp_path / "log", 60)
+    assert code == 7, (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("text", [DEAF, HANGS], ids=["deaf", "ends alone"])

@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ CLOSED_PIPE = 128 + signal.SIGPIPE
 LINE = "interrupted: the same command goes on from what is finished"
 CLEAR = "\r\x1b[K"  # what a progress line, and the terminal's own ^C, have left on the last line goes
 _quiet = False
+_begun = 0, 0.0  # the process that was readied, and when
 
 
 class Stopped(SystemExit):
@@ -95,9 +97,17 @@ def begin() -> None:
 
 def ready() -> None:
     """Readies this process, whatever started it."""
+    global _begun
+    _begun = os.getpid(), time.monotonic()
     print_anything()
     draw_anywhere()
     end_quietly()
+
+
+def seconds_so_far() -> float:
+    """Returns the seconds since this process was readied, before its imports; 0 where it was not, as in a notebook."""
+    # One that was forked has the number of another.
+    return time.monotonic() - _begun[1] if _begun[0] == os.getpid() else 0.0
 
 
 def print_anything() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -32,8 +33,12 @@ from workflow.tune.trials import OVER_TIME, REFUSED, SCORED, Cell
 ROOT = Path(__file__).resolve().parents[2]
 SCORE = "g2r_cnn"
 # Before it replaces the shell: a command that has had its seconds of a core is ended by the system, by a signal of its
-# own. The system counts by samples, so that the seconds reported at the end are some per cent more or fewer.
-_LIMITED = 'ulimit -c 0 && ulimit -S -t "$1" || exit 125; shift; exec "$@"'
+# own. The system counts by samples, so that the seconds reported at the end are some per cent more or fewer. Beside the
+# command a shell waits for the end of its stdin, which is that of the search, and then ends the group, itself included.
+_LIMITED = (
+    'ulimit -c 0 && ulimit -S -t "$1" || exit 125; shift; exec 3<&0 </dev/null;'
+    ' { read -r nothing; kill -s KILL 0; } <&3 >/dev/null 2>&1 & exec 3<&-; exec "$@"'
+)
 _HAD_ITS_TIME = -signal.SIGXCPU
 # What waits takes no seconds of a core, so a hanging command is ended by the clock. Neither of the two is a setting:
 # a machine so busy that a command has less than a 24th of a core is not one to measure on, and an hour leaves room for
@@ -64,9 +69,15 @@ def clock_seconds(limit: float) -> float:
     return max(CLOCK_LEAST, CLOCK_TIMES * limit)
 
 
+@functools.cache
+def _lifeline() -> int:
+    """Returns a file that ends when this process does, killed or not: nothing else holds the end to write into."""
+    return os.pipe()[0]
+
+
 @dataclass
 class Commands:
-    """Runs commands, from several threads, until `stop`. What a command has started ends with it.
+    """Runs commands, from several threads, until `stop`. What a command has started ends with it, or with this process.
 
     Attributes:
         running: the processes at work, each the first of a process group.
@@ -111,7 +122,7 @@ class Commands:
             if self.stopped:
                 raise Stopped
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, process_group=0
+                command, stdin=_lifeline(), stdout=file, stderr=file, env=environment, process_group=0
             )  # fmt: skip
             self.running.add(process)
         code, seconds = self._ended(process, clock_seconds(limit))

@@ -36,12 +36,12 @@ from methods.core.runs.live_log import LiveLog, log_csv, plain_numbers
 from methods.core.runs.peak_memory import peak_memory_mib
 from methods.core.runs.plan import Plan
 from methods.core.runs.rehearsal import rehearse
-from methods.core.speed.precision import is_widened, tell_if_widened
+from methods.core.speed.precision import BOTH, PRECISIONS, computes_in, tell_if_widened, together
 from workflow.common import live, process
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_text
 from workflow.common.provenance import provenance
-from workflow.common.readers.fields import fields, is_whole
+from workflow.common.readers.fields import fields, is_one_of, is_whole
 from workflow.common.readers.guard import reading
 
 PRIVATE_REPORT = "report.json"
@@ -107,7 +107,7 @@ def train(
             if begins_to_charge is not None:
                 begins_to_charge()
             method = plan.build(device)
-            loop = TrainingLoop(plan, method, folder, begins, kept, checkpoint_seconds)
+            loop = TrainingLoop(plan, method, folder, begins, kept, checkpoint_seconds, computes_in(device, plan.hyper))
             with process.Signals() as signals:
                 if stored is None:
                     loop.prepare(data, ledger, warm_start)
@@ -165,9 +165,12 @@ class TrainingLoop:
     """Steps of a method, and what they must remember across a kill."""
 
     def __init__(
-        self, plan: Plan, method: Method, folder: Path, begins: Begun, kept: Answers, checkpoint_seconds: float
-    ) -> None:
+        self, plan: Plan, method: Method, folder: Path, begins: Begun, kept: Answers, checkpoint_seconds: float,
+        computes_in: str,
+    ) -> None:  # fmt: skip
         self.answers = kept
+        # Of this process, and of all so far that computed something: another processor may have begun.
+        self.computes_in, self.computed_in = computes_in, ""
         self.plan, self.method, self.folder, self.checkpoint_seconds = plan, method, folder, checkpoint_seconds
         self.live_log = LiveLog(folder / LOG)
         self.releases, self.run_digest = plan.releases, begins.run
@@ -183,6 +186,7 @@ class TrainingLoop:
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Does the method's work before step 0."""
+        self.computed_in = self.computes_in
         live.tell(self.folder, live.Live(0, self.method.num_steps))
         try:
             self.method.prepare(data, ledger, warm_start)
@@ -198,8 +202,11 @@ class TrainingLoop:
         self.method.resume(data, ledger, warm_start)
         with reading(checkpoint.checkpoint_path(self.folder), "does not fit its run", checkpoint.AGAIN):
             fields(stored, {"step": is_whole(0, self.method.num_steps)})
+            # Checkpoints of an older version lack it.
+            about = fields({"computed_in": "", **stored["about"]}, {"computed_in": is_one_of("", *PRECISIONS, BOTH)})
             self.method.load(stored["public"], stored["private"])
         self.step, self.before, self.log = stored["step"], stored["seconds"], stored["log"]
+        self.computed_in = about["computed_in"]
         # A disk that cannot take a checkpoint is found before anything is charged: a retry costs nothing.
         self._store(ledger)
         if self.step == 0:
@@ -212,6 +219,8 @@ class TrainingLoop:
         """Trains to the last step or the end of the budget."""
         total = self.method.num_steps
         every = max(1, total // LOG_ROWS)
+        if self.step < total:
+            self.computed_in = together(self.computed_in, self.computes_in)
         with LiveLine(self.plan, self.folder, self.step, total) as line:
             while self.step < total:
                 try:
@@ -259,19 +268,13 @@ class TrainingLoop:
 
     def _store(self, ledger: Ledger) -> Position:
         position = ledger.position()
-        about = {"run": self.run_digest, "ledger": position.to_dict()}
+        about = {"run": self.run_digest, "ledger": position.to_dict(), "computed_in": self.computed_in}
         begun = time.monotonic()
         checkpoint.save(self.folder, self.method, self.step, self.seconds, self.log, about)
         self.saved = time.monotonic()
         self.storing = self.saved - begun
         self.saved_uses = {release.name: ledger.uses(release.name) for release in self.releases}
         return position
-
-
-def _computed_in(plan: Plan, device: torch.device) -> dict[str, str]:
-    if (precision := getattr(plan.hyper, "precision", None)) is None:
-        return {}
-    return {"computed_in": "fp32" if is_widened(device, precision) else precision}
 
 
 def _finish(
@@ -293,7 +296,7 @@ def _finish(
         "steps_planned": method.num_steps,
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
-        **_computed_in(plan, device),
+        **({"computed_in": loop.computed_in} if loop.computed_in else {}),
         generator.DIGEST: digest,
         **finished.earlier_runs(folder),
         "provenance": provenance(),

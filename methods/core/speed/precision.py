@@ -12,6 +12,8 @@ import torch
 
 # By its name in the settings.
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# How a run is called that went on, on another processor, in another precision than before.
+BOTH = "bf16 and fp32"
 
 
 def computed_in(device: torch.device, precision: str) -> torch.dtype:
@@ -26,6 +28,19 @@ def computed_in(device: torch.device, precision: str) -> torch.dtype:
 def is_widened(device: torch.device, precision: str | None) -> bool:
     """Returns whether a device computes in single precision what a setting allows to be in bfloat16."""
     return precision == "bf16" and device.type == "cpu" and not processor_has_bfloat16()
+
+
+def computes_in(device: torch.device, settings: Any) -> str:
+    """Returns the name of what a device computes these settings in; empty for those that do not choose one of these."""
+    precision = getattr(settings, "precision", None)
+    if precision not in tuple(PRECISIONS):
+        return ""
+    return "fp32" if is_widened(device, precision) else precision
+
+
+def together(before: str, now: str) -> str:
+    """Returns what a run was computed in: `before` by processes that ended, `now` by the next one; empty: by none."""
+    return BOTH if before and now and before != now else now or before
 
 
 def tell_if_widened(device: torch.device, settings: Any) -> None:
