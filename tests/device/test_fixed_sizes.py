@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here
 
 CPU = torch.device("cpu")
 RELEASE = Release(
-    name="g", kind="gaussian", clip=0.5, noise=0.0, bounded="sum", rows=100, rate=0.1, sampling="poisson", max_uses=99,
-    adjacency="add_or_remove",
+    name="g", kind="gaussian", clip=0.5, noise=0.0, bounded="sum", rows=1000, rate=0.1, sampling="poisson",
+    max_uses=99, adjacency="add_or_remove",
 )  # fmt: skip
 
 
@@ -72,13 +72,13 @@ def summed(batch: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, lis
 
 
 def test_a_step_of_dp_sgd_multiplies_the_same_sizes_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    records = torch.randn(60, 64, generator=named_rng(0, "records"))
-    here = {count: summed(records[:count], CPU)[0] for count in (1, 9, 10, 22, 60)}
+    records = torch.randn(300, 64, generator=named_rng(0, "records"))
+    here = {count: summed(records[:count], CPU)[0] for count in (1, 99, 100, 140, 300)}
     with pretended_card(monkeypatch):
         there = {count: summed(records[:count], CUDA) for count in here}
-    # Ten are expected, and 23 are room enough; more come in parts of as many.
-    assert there[9][1] and there[1][1] == there[9][1] == there[10][1] == there[22][1]
-    assert {tuple(map(str, one)) for one in there[60][1]} == {tuple(map(str, one)) for one in there[9][1]}
+    # A hundred are expected, and 140 are room enough; more come in parts of as many.
+    assert there[99][1] and there[1][1] == there[99][1] == there[100][1] == there[140][1]
+    assert there[300][1] == 3 * there[99][1]
     for count, total in here.items():
         torch.testing.assert_close(getattr(there[count][0], "held", there[count][0]), total, rtol=1e-4, atol=1e-6)
 
