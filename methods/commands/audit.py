@@ -81,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Audits every plan and writes one row each. Raises UserError for bad input, or where nothing can be audited."""
+    """Audits every plan and writes one row each; says on stderr where a lower bound exceeds a count.
+
+    Raises UserError for bad input, or where nothing can be audited.
+    """
     _check(arguments)
     plans = [read_plan(path) for path in arguments.plan] or [_plan(arguments)]
     private = [plan for plan in plans if not math.isinf(plan.budget.epsilon)]
@@ -97,6 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"auditing {plan.run} on {plan.public.dataset}", file=sys.stderr)
             audits[key] = _attack(plan, arguments, device)
         rows.append(_row(plan, arguments.attack, audits[key]))
+        _tell_of_excess(rows[-1])
     _write(rows, arguments.out)
 
 
@@ -146,6 +150,16 @@ def _row(plan: Plan, attack: str, audit: Audit) -> dict[str, Any]:
         **{f"eps_{count}": epsilon(audit.releases, plan.budget.delta, count) for count in COUNTS},
     }
     return {name: values[name] for name in COLUMNS}
+
+
+def _tell_of_excess(row: dict[str, Any]) -> None:
+    for count in COUNTS:
+        if row["epsilon_lower"] > row[f"eps_{count}"]:
+            print(
+                f"{row['run']} on {row['dataset']}: epsilon_lower {row['epsilon_lower']:g} exceeds eps_{count}"
+                f" {row[f'eps_{count}']:g}; at confidence {row['confidence']:g}, that count is wrong, or the code is",
+                file=sys.stderr,
+            )
 
 
 def _write(rows: Sequence[dict[str, Any]], out: Path | None) -> None:

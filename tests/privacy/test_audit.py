@@ -15,6 +15,7 @@ from methods.__main__ import main
 from methods.core.accounting.calibration import epsilon
 from methods.core.audit import bounds, coverage, mechanism, whole_run
 from methods.core.audit.canaries import shape_of
+from methods.core.audit.mechanism import Audit
 from methods.core.privacy import grant, noise
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
@@ -132,6 +133,16 @@ def test_a_larger_delta_proves_less_and_more_coins_prove_more(bound):
     assert bound(scores[:200], coins[:200], 0.0, 0.95) < bound(scores, coins, 0.0, 0.95)
     assert bound(scores, coins, 0.0, 0.999) < bound(scores, coins, 0.0, 0.9)
     assert bound(np.zeros(4000), coins, 0.0, 0.95) == bound(scores[:1], coins[:1], 0.0, 0.95) == 0.0
+
+
+def test_no_canary_is_guessed_both_ways(monkeypatch):
+    guessed = []
+    monkeypatch.setattr(
+        bounds, "_one_run_bound", lambda canaries, guesses, *_: float(guessed.append((canaries, guesses)) or guesses)
+    )
+    for count in range(1, 40):
+        bounds.from_one_run(np.arange(count, dtype=float), np.arange(count) >= count / 2, 0.0)
+    assert len(guessed) > 100 and all(guesses <= canaries for canaries, guesses in guessed)
 
 
 def test_scores_that_rounding_alone_tells_apart_are_equal_and_keep_their_order():
@@ -337,6 +348,17 @@ def test_the_command_audits_plans_and_passes_over_what_is_not_private(capsys, tm
     main(["audit", "--plan", str(paths[0]), "--seconds", "0.3", "--out", str(out)])
     (stored,) = json.loads(out.read_text())
     assert stored["epsilon_lower"] == float(rows[0]["epsilon_lower"]) and stored["confidence"] == 0.95
+
+
+@pytest.mark.parametrize("lower, told", [(0.5, []), (4.0, ["published", "sound"])])
+def test_the_command_says_where_a_lower_bound_exceeds_a_count(lower, told, monkeypatch, capsys):
+    monkeypatch.setattr(
+        mechanism, "audit", lambda releases, *_, **options: Audit(releases, 100, options["confidence"], lower)
+    )
+    assert main(["audit", "dp_merf", "--epsilon", "1", "--confidence", "0.99"]) in (0, None)
+    said = [line for line in capsys.readouterr().err.splitlines() if "exceeds" in line]
+    assert [line.partition("exceeds eps_")[2].split()[0] for line in said] == told
+    assert all("dp_merf on mnist: epsilon_lower 4 " in line and "at confidence 0.99" in line for line in said)
 
 
 def test_the_command_takes_a_method_and_its_settings(capsys):

@@ -104,7 +104,8 @@ def from_one_run(scores: np.ndarray, coins: np.ndarray, delta: float, confidence
 
 
 def _guessed(scores: np.ndarray, coins: np.ndarray, share: float, delta: float, confidence: float) -> float:
-    each = round(share * len(scores) / 2)
+    # Of an odd number the half may round up, and one canary be guessed both ways.
+    each = min(round(share * len(scores) / 2), len(scores) // 2)
     if not each:
         return 0.0
     order = np.argsort(scores, kind="stable")

@@ -6,6 +6,7 @@ the same sum in a fraction of the time.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +30,11 @@ MARGIN = 2.0**-13
 _MOST_SUMMED = 1500
 # Rows that pass the network at once, at least, or all of a chunk. Kernels for fewer are chosen by their number: a row's
 # last digits would then follow from how many others there are, and with them which of its units are on, so that one
-# record would move the others' gradients. Found of up to 11 rows, and of up to 51 on 32 threads.
+# record would move the others' gradients. Found of up to 11 rows, and of up to 51 on 32 threads. A GPU's libraries may
+# choose by any number, so there all chunks have the same one.
 _FEWEST = 64
+# Deviations above the expected batch that a GPU's chunks have room for together; a larger batch takes one chunk more.
+_ROOM = 4
 
 
 def release(name: str, hp: Any, public: PublicSpec, noise: float) -> Release:
@@ -57,7 +61,8 @@ class PrivateOptimizer:
         optimizer: a torch optimiser of its parameters, which receives the sanitised gradient.
         release: a "sum" release; its clip and noise are used, whatever the caller's settings say.
         expected_batch: by what the noisy sum is divided. Public: the true Poisson batch size is not.
-        chunk: rows that pass through the network at once; the sum is the same. 0: all, or 1,500 where there are more.
+        chunk: rows that pass through the network at once; the sum is the same. 0: all, or 1,500 where there are more;
+            on a GPU an equal share of the batch to be expected, filled up.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class PrivateOptimizer:
         for layer in network.modules():
             _check(layer)
         self._one_backward_pass = OneBackwardPass(network, self._clip)
+        self._on_processor = next(network.parameters()).device.type == "cpu"
         self._optimizer = DPOptimizerFastGradientClipping(
             optimizer,
             # The grant adds the noise: torch's CPU generator, which Opacus draws from, keeps 32 bits of a seed.
@@ -132,7 +138,18 @@ class PrivateOptimizer:
 
     @property
     def _at_once(self) -> int:
-        return min((self._chunk if CHOICES.row_chunks else 0) or _MOST_SUMMED, _MOST_SUMMED)
+        """Most rows of a chunk: a public number, as the size of a Poisson batch is not."""
+        most = min((self._chunk if CHOICES.row_chunks else 0) or _MOST_SUMMED, _MOST_SUMMED)
+        if self._on_processor:
+            return most
+        expected = self._release.rows * self._release.rate
+        likely = expected + _ROOM * math.sqrt(expected)
+        return math.ceil(likely / math.ceil(likely / most))
+
+    @property
+    def _fewest(self) -> int:
+        """Rows that a chunk is filled up to."""
+        return min(_FEWEST, self._at_once) if self._on_processor else self._at_once
 
     def _add_part(
         self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor, weight: float
@@ -154,7 +171,7 @@ class PrivateOptimizer:
     ) -> None:
         """Adds each row's gradient, clipped and times `weight`, to the parameters' `grad`; non-finite ones are zero."""
         if CHOICES.one_backward_pass:
-            self._one_backward_pass.add_clipped(losses, batch, weight, min(_FEWEST, self._at_once))
+            self._one_backward_pass.add_clipped(losses, batch, weight, self._fewest)
             return
         parameters = list(self._network.parameters())
         for row in batch.split(1):

@@ -60,6 +60,7 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
             kept = finite & ~(factors < _LEAST_FACTOR)
             if batch.device.type != "cpu":
                 # To ask whether any is not would wait for the device, and emptying rows takes it next to no time.
+                kept[len(batch) :] = False
                 for gradient in gradients:
                     gradient.without(~kept).add_sum(weight * factors.where(kept, 0.0))
                 return
@@ -86,8 +87,12 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
     def _gradients(
         self, losses: Callable[[nn.Module, torch.Tensor], torch.Tensor], batch: torch.Tensor, fewest: int
     ) -> tuple[torch.Tensor, list[LayerGradients]]:
-        """Returns the losses [B] and each layer's per-example gradients; their norms are for `get_clipping_coef`."""
-        rows = len(batch)
+        """Returns the losses [B] and each layer's per-example gradients; their norms are for `get_clipping_coef`.
+
+        On a processor B is the batch's. On a GPU the rows that fill it up are there as well: products of gradients then
+        have the same sizes, and so the same kernels, however many rows there are.
+        """
+        rows = len(batch) if batch.device.type == "cpu" else max(len(batch), fewest)
         self.enable_hooks()
         try:
             values = losses(self, _filled_up(batch, fewest))

@@ -11,6 +11,9 @@ from methods.core.speed.transfers import sent
 
 # Images at once: what is made of so many stays in a processor's cache.
 _AT_ONCE = 64
+# On a GPU, always: its libraries may choose kernels by the number of images, and how many of a Poisson batch there are
+# would then move the last digits of each one's values.
+_ON_A_GPU = 512
 _MOST_BYTES = 2**30
 
 
@@ -30,8 +33,7 @@ class Remembered:
     ) -> None:
         self._function, self._device = function, device
         keeps = CHOICES.remembered_features and device.type == "cpu"
-        # A GPU takes whatever the caller holds at once.
-        self._at_once = _AT_ONCE if device.type == "cpu" else most
+        self._at_once = _AT_ONCE if device.type == "cpu" else _ON_A_GPU
         # Memory that is not written to is not taken.
         self._values = torch.empty(min(most, _MOST_BYTES // (2 * size)) if keeps else 0, size, dtype=torch.float16)
         self._places: dict[bytes, int] = {}
@@ -52,7 +54,10 @@ class Remembered:
         return found.float()
 
     def _made(self, images: torch.Tensor) -> torch.Tensor:
-        return self._function(sent(images, self._device).float() / 255).half()
+        count = len(images)
+        if self._device.type != "cpu":
+            images = torch.cat([images, images.new_zeros(_ON_A_GPU - count, *images.shape[1:])])
+        return self._function(sent(images, self._device).float() / 255)[:count].half()
 
     def _keep(self, new: dict[bytes, int], found: torch.Tensor) -> None:
         room = len(self._values) - len(self._places)
