@@ -173,7 +173,8 @@ def _has_ended(process: subprocess.Popen) -> bool:
 class Place:
     """Where a search works, on which protocol, and for how many seconds of a core at most on one run and its training.
 
-    A warm start is no part of these: it is there before all runs that begin with it.
+    A warm start is no part of these: it is there before all runs that begin with it, and may take LONGEST times the
+    machine's `time_factor`.
     """
 
     out: Path
@@ -181,6 +182,7 @@ class Place:
     limit: float
     seed: int
     train_limit: float = math.inf
+    time_factor: float = 1.0
 
     def data(self, dataset: str) -> Path:
         """Returns the folder of a prepared data set."""
@@ -217,7 +219,7 @@ class Place:
                     raise Failed(
                         f"{name}: with the settings before the search, python -m {words} takes more than the"
                         f" {limit:.0f} s of a core that it may have, and other trials have nothing to be compared with;"
-                        " search this row where nothing else runs, or with a --time-factor above 1 if the machine is"
+                        " search this row where nothing else runs, or with a larger --time-factor if the machine is"
                         " slower than the one of the preset's seconds"
                     )
                 return self._ended(row, folder, OVER_TIME, taken)
@@ -230,7 +232,7 @@ class Place:
     def _limit(self, arguments: list[str], taken: float) -> float:
         """Returns the seconds of a core that a command of a run may have, after others that took so many."""
         if arguments[:2] == SHARED:
-            return LONGEST
+            return LONGEST * self.time_factor
         left = self.limit - taken
         return min(left, self.train_limit) if arguments[:2] == TRAINING else left
 
