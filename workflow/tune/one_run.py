@@ -149,6 +149,7 @@ class Commands:
             self.running.discard(process)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            _reap_orphans(process.pid)
         return process.returncode, usage.ru_utime + usage.ru_stime
 
     def _hangs(self, process: subprocess.Popen) -> None:
@@ -162,6 +163,16 @@ class Commands:
         # macOS refuses the signal to a group of which only the ended first process is left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _reap_orphans(group: int) -> None:
+    """Reaps what is left of a group that was killed, where this process is given orphans, as a container's first is.
+
+    There nobody else would, and what waits beside each command would stay in the table of processes until it is full.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
 
 
 def _has_ended(process: subprocess.Popen) -> bool:
