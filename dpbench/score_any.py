@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from workflow.progress import FALLBACK_SECONDS
 # What the steps are called, those of the classifiers by the names of evaluation/classifiers.py.
 CLASSIFIERS = {"features": "feature network", "mlp": "real2gen MLP", "cnn": "real2gen CNN"}
 LOADING, FIDELITY, UTILITY = "library loading", "fidelity", "gen2real and real2gen"
+# Settings that say nothing of a real set's classifiers, of those that folders of before were kept without.
+_OF_SAMPLES = {"g2r_classifiers"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     protocol = Protocol.parse(json.dumps(_settings(arguments)))
     real = read_real(arguments.real, arguments.test)
     samples = read_samples(arguments.samples, real.wanted)
-    key = hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {protocol} {arguments.seed}".encode()).hexdigest()
-    kept = Kept(arguments.classifiers, key, CLASSIFIERS)
+    kept = Kept(arguments.classifiers, _key(real, protocol, arguments.seed), CLASSIFIERS)
     with kept.held():
         parts = Parts(expected(arguments.preset, kept))
         count = min(len(samples), protocol.num_samples)
@@ -77,6 +79,14 @@ def run(arguments: argparse.Namespace) -> None:
             raise process.Stopped(signal.SIGINT, left(real.wanted.name, kept)) from None
     _write(arguments, real.wanted.name, epsilon, found)
     print(text(arguments, real, len(samples), epsilon, found))
+
+
+def _key(real: RealSet, protocol: Protocol, seed: int) -> str:
+    """Returns a digest of what the classifiers of a real set depend on."""
+    settings = {name: value for name, value in asdict(protocol).items() if name not in _OF_SAMPLES}
+    # As a dataclass shows itself.
+    shown = f"Protocol({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    return hashlib.sha256(f"{real.train.digest()} {real.test.digest()} {shown} {seed}".encode()).hexdigest()
 
 
 def expected(preset: str, kept: Kept) -> dict[str, float | None]:

@@ -143,13 +143,19 @@ class Progress(logging.Handler):
 
         Nothing where there is nothing to do, or nobody knows: a preset for a GPU says nothing of its trainings.
         """
-        schedule = self._planned(workflow.dag, workflow.cores)
+        # A dry run takes `--jobs` neither for cores, as a call without `--cores` does, nor as a cluster's: that one is
+        # meant is left in this setting alone.
+        on_cluster = bool(workflow.nodes) and workflow.execution_settings.use_threads
+        by_jobs = on_cluster or (workflow.nodes and workflow.cores == 1)
+        schedule = self._planned(workflow.dag, workflow.nodes if by_jobs else workflow.cores)
         tasks = schedule.tasks.values()
         if not tasks or ("train" not in self.cost and any(task.rule == "train" for task in tasks)):
             return ""
-        cores = f"{schedule.slots} core{'s' * (schedule.slots > 1)}"
+        # Of jobs without limit, as many as there are.
+        slots = min(schedule.slots, len(tasks)) if by_jobs else schedule.slots
+        where = f"with {slots} at once" if on_cluster else f"on {slots} core{'s' * (slots > 1)}"
         took = describe(schedule.seconds_left(time.monotonic()))
-        return f"expected: {len(tasks)} step{'s' * (len(tasks) > 1)}, about {took} on {cores}"
+        return f"expected: {len(tasks)} step{'s' * (len(tasks) > 1)}, about {took} {where}"
 
     def stop(self) -> None:
         """Ends the reports; for `onsuccess` and `onerror`."""

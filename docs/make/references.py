@@ -11,9 +11,12 @@ from typing import Any
 from evaluation.intervals import half_width
 from evaluation.scores import Score, read_scores
 from workflow.common.chosen_on import brief
+from workflow.common.errors import UserError
 from workflow.common.files import read_object
 
 Key = tuple[str, float, str]  # data set, epsilon, run
+# Evaluation settings that add a score, or name a file's place, and move no other score.
+_MOVE_NOTHING = {"best_on_test", "inception_weights"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Reference:
     """A folder of measured scores, which method each of its runs trained, and how long its stages took.
 
     `seconds` are those of all jobs of a stage together, each on one core; `commits` counts runs by their code; `chosen`
-    says on which images and by what a run's settings were chosen.
+    says on which images and by what a run's settings were chosen, `protocol` how its rows were scored.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Reference:
     seconds: Mapping[str, float]
     commits: Mapping[str, int] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def keys(self, method: str) -> list[Key]:
         """Returns the runs of a method: by data set, from the largest epsilon on, then by name."""
@@ -47,7 +51,8 @@ def read_reference(folder: Path) -> Reference:
     runs = record["settings"]["runs"].items()
     methods, chosen = {run: one["method"] for run, one in runs}, {run: brief(one) for run, one in runs}
     scores = read_scores(folder / "scores.csv")
-    return Reference(folder.name, methods, scores, record["job_seconds"], record["runs_by_commit"], chosen)
+    protocol = {key: value for key, value in record["settings"]["protocol"].items() if key not in _MOVE_NOTHING}
+    return Reference(folder.name, methods, scores, record["job_seconds"], record["runs_by_commit"], chosen, protocol)
 
 
 def owners(references: Sequence[Reference]) -> dict[Key, Reference]:
@@ -63,8 +68,14 @@ def pooled(references: Sequence[Reference]) -> Reference:
     """Returns one reference of all rows, each from its owner; it has no stages of its own.
 
     Where the settings of a run were chosen is what the owner of its rows says, the first one of several: another's run
-    of the same name may have other settings.
+    of the same name may have other settings. Raises UserError for references whose rows were scored otherwise.
     """
+    first = references[0]
+    if other := [one.name for one in references if one.protocol != first.protocol]:
+        raise UserError(
+            f"{first.name} and {other[0]} were scored by other evaluation settings (`protocol` of provenance.json): no"
+            " table sets their rows beside each other; name one of them"
+        )
     owner = owners(references)
     scores = [s for one in references for s in one.scores if owner.get((s.dataset, s.epsilon, s.method)) is one]
     methods = {run: method for one in reversed(references) for run, method in one.method_of.items()}

@@ -12,6 +12,10 @@ from workflow.common.files import read_object
 
 RECORD = "provenance.json"
 UNKNOWN = "a processor that nobody noted"
+PROTOCOL, PER_DATASET = "protocol", "per_dataset"
+# Where a machine has a file of one content: it moves no score.
+_PLACES = ("inception_weights",)
+_UNSAID = "by default"
 
 
 def made_by(a: Path, b: Path) -> list[str]:
@@ -22,14 +26,14 @@ def made_by(a: Path, b: Path) -> list[str]:
     old, new = _records(a), _records(b)
     if not old or not new:
         return []
-    on = [listed(map(_processor, records)) for records in (old, new)]
+    on = [listed(map(_processor, records.values())) for records in (old, new)]
     told = f"both sides from {on[0]}" if on[0] == on[1] else f"A from {on[0]}, B from {on[1]}"
-    return [told, *_others(old, new)]
+    return [told, *_others(list(old.values()), list(new.values())), *_scored_otherwise(old, new)]
 
 
-def _records(side: Path) -> list[dict[str, Any]]:
-    paths = (path.parent / RECORD for path in score_files(side).values())
-    return [read_object(path, "the origin of scores") for path in paths if path.is_file()]
+def _records(side: Path) -> dict[str, dict[str, Any]]:
+    paths = {name: path.parent / RECORD for name, path in score_files(side).items()}
+    return {name: read_object(path, "the origin of scores") for name, path in paths.items() if path.is_file()}
 
 
 def _processor(record: Mapping[str, Any]) -> str:
@@ -57,3 +61,34 @@ def _packages(records: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
         for name, version in packages.items() if isinstance(packages, Mapping) else ():
             found.setdefault(name, set()).add(str(version))
     return found
+
+
+def _scored_otherwise(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns in words which evaluation settings differ on data sets of both sides: there a score may move alone."""
+    found: dict[str, tuple[list[Any], list[Any]]] = {}
+    for name in [name for name in old if name in new]:
+        one, other = _protocols(old[name]), _protocols(new[name])
+        for dataset in [dataset for dataset in one if dataset in other]:
+            of_a, of_b = one[dataset], other[dataset]
+            for key in sorted({*of_a, *of_b}.difference(_PLACES)):
+                if of_a.get(key, _UNSAID) != of_b.get(key, _UNSAID):
+                    in_a, in_b = found.setdefault(key, ([], []))
+                    in_a.append(of_a.get(key, _UNSAID))
+                    in_b.append(of_b.get(key, _UNSAID))
+    told = [f"{key} {listed(in_a)} in A, {listed(in_b)} in B" for key, (in_a, in_b) in found.items()]
+    return [f"{PROTOCOL}: {'; '.join(told)}"] if told else []
+
+
+def _protocols(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns data set -> the evaluation settings that its preset gives; none where the record says nothing of them."""
+    settings = _object(record.get("settings"))
+    protocol, datasets = settings.get(PROTOCOL), settings.get("datasets")
+    if not isinstance(protocol, Mapping) or not isinstance(datasets, list):
+        return {}
+    shared = {key: value for key, value in protocol.items() if key != PER_DATASET}
+    own = _object(protocol.get(PER_DATASET))
+    return {name: {**shared, **_object(own.get(name))} for name in map(str, datasets)}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -86,6 +86,23 @@ def test_both_processors_are_named_and_what_else_differs(run) -> None:
     assert run({}, a=OLD, b=OLD)[1][1] == f"note: both sides from {OLD['processor']}"
 
 
+def test_sides_that_were_scored_otherwise_are_told_apart(run) -> None:
+    def scored(**protocol: Any) -> dict[str, Any]:
+        return OLD | {"settings": {"datasets": ["digits", "mnist"], "protocol": {"num_samples": 500, **protocol}}}
+
+    def told(a: dict[str, Any], b: dict[str, Any]) -> str:
+        return run({}, a=a, b=b)[1][1].removeprefix(f"note: both sides from {OLD['processor']}")
+
+    assert told(scored(), scored(g2r_classifiers=5)) == "; protocol: g2r_classifiers by default in A, 5 in B"
+    own = {"per_dataset": {"mnist": {"g2r_classifiers": 5}, "celeba": {"num_samples": 9}}}
+    assert told(scored(g2r_classifiers=1, **own), scored(g2r_classifiers=5)) == (
+        "; protocol: g2r_classifiers 1 in A, 5 in B"
+    )
+    # Neither the place of a file, nor what is said of a data set that one side has alone, moves a score.
+    assert told(scored(**own), scored(per_dataset={"mnist": own["per_dataset"]["mnist"]}, inception_weights="/x")) == ""
+    assert told(scored(), OLD) == told(scored(), OLD | {"settings": {"datasets": 3, "protocol": []}}) == ""
+
+
 def test_a_side_whose_origin_is_not_noted_has_no_processor(run) -> None:
     assert len(run({}, a=OLD)[1]) == 1
     assert "B from a processor that nobody noted" in run({}, a=OLD, b={})[1][1]

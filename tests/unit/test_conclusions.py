@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from docs.make import results_tables
 from docs.make.conclusions import Conclusions
-from docs.make.references import Reference, owners, pooled
+from docs.make.references import Reference, owners, pooled, read_reference
 from docs.make.results_tables import filled, read_tables
 from evaluation.report.layout import parse_layout
 from evaluation.scores import Score
 from workflow.common.errors import UserError
 
+REFERENCES = Path(__file__).resolve().parents[2] / "results/reference"
 LAYOUT = parse_layout({
     "runs": {"foo": "Foo", "bar": "Bar", "baz": "Baz"}, "datasets": {"mnist": "MNIST"},
     "claims": {"table9": {"title": "Table 9", "claims": {
@@ -59,6 +61,19 @@ def test_where_settings_were_chosen_is_said_by_the_reference_that_a_row_is_of():
     assert pooled([first, second]).chosen == {"foo": "as first says", "bar": "as second says"}
     # What another run of the same name was tuned to says nothing of this one.
     assert pooled([replace(first, chosen={}), second]).chosen["foo"] == ""
+
+
+def test_references_that_were_scored_otherwise_share_no_table():
+    first, second = (replace(one, protocol={"num_samples": 500}) for one in (FIRST, SECOND))
+    assert pooled([first, second]).name == "first, second"
+    more = replace(second, protocol={"num_samples": 500, "g2r_classifiers": 5})
+    with pytest.raises(UserError, match="first and second were scored by other evaluation settings"):
+        pooled([first, more])
+    # One more score, of the best epoch on test images, moves no other.
+    quick, long, scatter = (read_reference(REFERENCES / name) for name in ("quick", "long", "long_scatter"))
+    assert pooled([scatter, long]).scores
+    with pytest.raises(UserError, match="quick and long were scored by other"):
+        pooled([quick, long])
 
 
 def test_sentences_and_claims_say_the_verdicts():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import threading
@@ -14,12 +16,15 @@ from toys import squares
 
 from dpbench import kept_classifiers, parts, score_any
 from dpbench.__main__ import main
-from dpbench.kept_classifiers import BEGUN, CARD, Kept
+from dpbench.kept_classifiers import BEGUN, CARD, WHAT_FOR, Kept
 from dpbench.parts import Parts
 from evaluation import classifiers
+from evaluation.protocol import Protocol
+from workflow import merging
 from workflow.common.errors import UserError
-from workflow.common.files import write_json
+from workflow.common.files import read_json, write_json
 from workflow.common.locks import locked
+from workflow.datasets.real_sets import read_real
 
 TINY = (
     '{"min_steps": 2, "batch_size": 64, "feature_epochs": 1, "cnn_r2g_epochs": 1, "cnn_g2r_epochs": 1,'
@@ -99,6 +104,22 @@ def test_what_an_ended_call_has_trained_is_used_by_the_same_call(call, trained, 
     printed = capsys.readouterr()
     assert trained.names == ["cnn"] and printed.out == scores
     assert f"the classifiers of real are those in {folder}\n" in printed.err
+
+
+def test_several_classifiers_of_gen2real_take_the_real_set_s_that_were_kept_for_one(call, trained, tmp_path) -> None:
+    again = [*call, "--classifiers", str(tmp_path / "kept")]
+    assert main(again) == 0
+    card = read_json(tmp_path / "kept" / CARD)
+    real = read_real(tmp_path / "real.npz", None)
+    shown = str(Protocol.parse(json.dumps(merging.shipped_content("smoke")["protocol"] | json.loads(TINY))))
+    # The key of a folder from before there was such a setting.
+    before = shown.replace("g2r_classifiers=1, ", "")
+    text = f"{real.train.digest()} {real.test.digest()} {before} 0"
+    assert before != shown and card[WHAT_FOR] == hashlib.sha256(text.encode()).hexdigest()
+    again[again.index(TINY)] = TINY.replace("{", '{"g2r_classifiers": 2, ')
+    assert main(again) == 0 and len(trained.names) == 3
+    again[again.index("--protocol") + 1] = TINY.replace("{", '{"num_samples": 80, ')
+    assert main(again) == 2
 
 
 def test_what_was_begun_with_other_settings_is_not_used(call, trained, tmp_path, capsys) -> None:

@@ -125,9 +125,15 @@ def test_a_job_is_named_by_its_rule_and_wildcards():
     assert named == "train mnist dpac eps10 seed0"
 
 
-def a_job(rule: str, folder, **wildcards: str) -> SimpleNamespace:
+class Job(SimpleNamespace):
+    """As Snakemake's, a job is equal to itself alone."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+
+def a_job(rule: str, folder, **wildcards: str) -> Job:
     """What Progress asks of a job of Snakemake."""
-    return SimpleNamespace(
+    return Job(
         rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(**wildcards), wildcards_dict=wildcards, threads=1,
         priority=0, output=[str(folder / "run.json")], benchmark=folder / "b.tsv",
     )  # fmt: skip
@@ -228,3 +234,28 @@ def test_of_what_a_preset_has_not_measured_no_seconds_are_told():
     assert [progress.seconds("train", run) for run in ("dpac", "other")] == [40, 40]
     assert progress.seconds("sample", "") == 3
     assert progress.seconds("utility", "") is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "cluster", "said"),
+    [
+        (2, None, False, "about 2 min on 2 cores"),
+        (2, 8, False, "about 2 min on 2 cores"),
+        # `snakemake -n -j 3` has one core, and the call itself three.
+        (1, 3, False, "about 80 s on 3 cores"),
+        (1, 2**63 - 1, False, "about 40 s on 6 cores"),
+        (1, None, False, "about 4 min on 1 core"),
+        # Each submission has so many cores.
+        (4, 3, True, "about 80 s with 3 at once"),
+        (4, 2**63 - 1, True, "about 40 s with 6 at once"),
+    ],
+)
+def test_a_dry_run_counts_with_what_the_call_itself_would_have(tmp_path, cores, jobs, cluster, said):
+    made = {a_job("train", tmp_path, run="dpac"): number for number in range(6)}
+    dag = SimpleNamespace(
+        jobs=made, jobid=made.get, needrun_jobs=lambda exclude_finished: made, dependencies=dict.fromkeys(made, ())
+    )
+    settings = SimpleNamespace(use_threads=cluster)
+    workflow = SimpleNamespace(dag=dag, cores=cores, nodes=jobs, execution_settings=settings)
+    progress = Progress({"train": {"dpac": 40}}, lambda wildcards: wildcards.run)
+    assert progress.expected(workflow) == f"expected: 6 steps, {said}"

@@ -325,6 +325,19 @@ def test_what_waits_beside_a_command_for_the_end_of_the_search_takes_nothing_fro
     assert code == 7, (tmp_path / "log").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process ask for orphans")
+def test_the_first_process_of_a_container_keeps_nothing_of_a_command_that_has_ended(tmp_path, made):
+    made(60, "import subprocess\nsubprocess.Popen(['sleep', '60'])")
+    text = (
+        "import ctypes, os, pathlib, sys\nfrom workflow.tune.one_run import Commands\n"
+        "PR_SET_CHILD_SUBREAPER = 36\nassert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0\n"
+        "print(Commands().seconds(['made_0'], pathlib.Path(sys.argv[1]), 60)[0])\n"
+        "try: print(os.waitpid(-1, 0))\nexcept ChildProcessError: print('none')"
+    )
+    call = [sys.executable, "-c", text, str(tmp_path / "log")]
+    assert subprocess.run(call, cwd=one_run.ROOT, capture_output=True, text=True).stdout.split() == ["0", "none"]
+
+
 @pytest.mark.parametrize("text", [DEAF, HANGS], ids=["deaf", "ends alone"])
 def test_a_command_whose_wait_a_signal_broke_off_leaves_nothing_behind(tmp_path, made, monkeypatch, text):
     made(60, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import write_text
 from workflow.tune import __main__ as tune
 from workflow.tune import choose, search, trials
-from workflow.tune.one_run import Outcome, Place
+from workflow.tune.one_run import LONGEST, SHARED, TRAINING, Outcome, Place
 from workflow.tune.trials import SCORED, Result
 
 SECONDS = 100.0
@@ -22,7 +23,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: float, *opt
     limits = set()
 
     def run(place: Place, *_: object) -> Outcome:
-        limits.add((place.limit, place.train_limit))
+        limits.add(tuple(place._limit(arguments, 0) for arguments in (["evaluation.utility"], TRAINING, SHARED)))
         return Outcome(SCORED, seconds, 0.5)
 
     monkeypatch.setattr(search, "prepare", lambda *_: None)
@@ -30,7 +31,8 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: float, *opt
     assert tune.main(["search", "--rows", "dp_merf", "--out", str(folder), *options]) == 0
     (found,) = limits
     factor = float(options[1]) if options else 1.0
-    assert found == (60 * CONFIG.tuning["run_minutes"] * factor, CONFIG.tuning["train_seconds"] * factor)
+    measured = 60 * CONFIG.tuning["run_minutes"], CONFIG.tuning["train_seconds"], LONGEST
+    assert found == tuple(seconds * factor for seconds in measured)
     return trials.read(folder / "trials.csv")
 
 
@@ -63,9 +65,16 @@ def test_a_search_goes_on_with_the_factor_that_it_began_with(tmp_path, monkeypat
     assert tune.main(["search", "--rows", "dp_merf", "--out", str(tmp_path), "--time-factor", "2"]) == 2
     said = capsys.readouterr().err
     assert "trials of dp_merf had --time-factor 1.5, not 2; give it again" in said and said.count("\n") == 1
+    # The very same one, though it has many digits.
+    factor = 131 / 72
+    trials.write(tmp_path / "trials.csv", [replace(one, time_factor=factor) for one in begun])
+    monkeypatch.setattr(Place, "run", lambda *_: Outcome(SCORED, 900.0, 0.5))
+    other = ["search", "--rows", "dp_merf", "--out", str(tmp_path), "--time-factor"]
+    assert tune.main([*other, f"{factor:.6g}"]) == 2
+    assert f"had --time-factor {factor}, not {factor:.6g};" in capsys.readouterr().err
+    assert tune.main([*other, str(factor)]) == 0
     # Of another row it may be another: how much slower a machine is depends on what it computes.
     assert tune.main(["search", "--rows", "dp_merf", "--out", str(tmp_path)]) == 2
-    monkeypatch.setattr(Place, "run", lambda *_: Outcome(SCORED, 900.0, 0.5))
     assert tune.main(["search", "--rows", "dp_gauss", "--out", str(tmp_path)]) == 0
 
 
@@ -91,6 +100,9 @@ def test_trials_of_a_file_from_before_there_was_a_factor_had_none(tmp_path):
     text = "\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines())
     write_text(path, f"{text}\n")
     assert [one.time_factor for one in trials.read(path)] == [1.0] * 4
+    # Its lines may have been taken out, so that the row is searched with a factor.
+    write_text(path, text.splitlines()[0])
+    assert trials.read(path) == []
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "nan", "fast"])

@@ -149,6 +149,7 @@ class Commands:
             self.running.discard(process)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
+            _reap_orphans(process.pid)
         return process.returncode, usage.ru_utime + usage.ru_stime
 
     def _hangs(self, process: subprocess.Popen) -> None:
@@ -164,6 +165,16 @@ class Commands:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def _reap_orphans(group: int) -> None:
+    """Reaps what is left of a group that was killed, where this process is given orphans, as a container's first is.
+
+    There nobody else would, and what waits beside each command would stay in the table of processes until it is full.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
+
+
 def _has_ended(process: subprocess.Popen) -> bool:
     """Returns whether a process that is not reaped yet has ended."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
@@ -173,7 +184,8 @@ def _has_ended(process: subprocess.Popen) -> bool:
 class Place:
     """Where a search works, on which protocol, and for how many seconds of a core at most on one run and its training.
 
-    A warm start is no part of these: it is there before all runs that begin with it.
+    A warm start is no part of these: it is there before all runs that begin with it, and may take LONGEST times the
+    machine's `time_factor`.
     """
 
     out: Path
@@ -181,6 +193,7 @@ class Place:
     limit: float
     seed: int
     train_limit: float = math.inf
+    time_factor: float = 1.0
 
     def data(self, dataset: str) -> Path:
         """Returns the folder of a prepared data set."""
@@ -217,7 +230,7 @@ class Place:
                     raise Failed(
                         f"{name}: with the settings before the search, python -m {words} takes more than the"
                         f" {limit:.0f} s of a core that it may have, and other trials have nothing to be compared with;"
-                        " search this row where nothing else runs, or with a --time-factor above 1 if the machine is"
+                        " search this row where nothing else runs, or with a larger --time-factor if the machine is"
                         " slower than the one of the preset's seconds"
                     )
                 return self._ended(row, folder, OVER_TIME, taken)
@@ -230,7 +243,7 @@ class Place:
     def _limit(self, arguments: list[str], taken: float) -> float:
         """Returns the seconds of a core that a command of a run may have, after others that took so many."""
         if arguments[:2] == SHARED:
-            return LONGEST
+            return LONGEST * self.time_factor
         left = self.limit - taken
         return min(left, self.train_limit) if arguments[:2] == TRAINING else left
 

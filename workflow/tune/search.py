@@ -112,8 +112,8 @@ class Book:
         factors = {one.time_factor for one in self.of(row.run.name)}
         if other := factors - {self.time_factor}:
             raise UserError(
-                f"{self.path}: trials of {row.run.name} had --time-factor {min(other):g}, not {self.time_factor:g};"
-                f" give it again, or take the lines of {row.run.name} out"
+                f"{self.path}: trials of {row.run.name} had --time-factor {trials.exact(min(other))}, not"
+                f" {trials.exact(self.time_factor)}; give it again, or take the lines of {row.run.name} out"
             )
 
     def other_settings(self, run: str, trial: int) -> UserError:
@@ -163,8 +163,8 @@ def search(row: Row, place: Place, book: Book, commands: Commands) -> None:
             # Of a search by an earlier version, or a file put together by hand.
             raise Failed(
                 f"trial 0, the settings before the search, is {ended[0]} in {book.path}, and other trials have nothing"
-                " to be compared with; take its lines out there, and search where nothing else runs, or with a"
-                " --time-factor above 1 if the machine is slower than the one of the preset's seconds"
+                " to be compared with; take its lines out there, and search where nothing else runs, or with a larger"
+                " --time-factor if the machine is slower than the one of the preset's seconds"
             )
         waiting = [cell for cell in book.judged(run) if cell not in {one.cell for one in done}]
         if not waiting or any(one.outcome != SCORED for one in done) or book.is_behind(run, trial):
@@ -203,7 +203,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("results", f"tuning-{arguments.preset}")
     factor = arguments.time_factor
     longest, training = 60 * config.tuning["run_minutes"] * factor, config.tuning["train_seconds"] * factor
-    place = Place(out, config, longest, arguments.seed, training)
+    place = Place(out, config, longest, arguments.seed, training, factor)
     with locked(out):
         book = Book(out / "trials.csv", tried, cells, budget, arguments.seed, factor)
         book.cores = arguments.cores

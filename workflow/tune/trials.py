@@ -11,6 +11,7 @@ from typing import Any
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError, unknown
 from workflow.common.files import read_lines, write_csv
+from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.guard import reason
 from workflow.common.readers.json_text import parse_json
 from workflow.common.readers.numbers import parse_number
@@ -84,15 +85,21 @@ def _cells(one: Result) -> list[Any]:
     cells["epsilon"] = format_epsilon(one.epsilon)
     cells["score"] = "" if one.score is None else f"{one.score:.6g}"
     cells["seconds"] = f"{one.seconds:.1f}"
-    cells["time_factor"] = f"{one.time_factor:g}"
+    cells["time_factor"] = exact(one.time_factor)
     return list(cells.values())
+
+
+def exact(factor: float) -> str:
+    """Returns the shortest text of a time factor that reads as the same one: a search goes on with no other."""
+    return repr(float(factor)).removesuffix(".0")
 
 
 def read(path: Path) -> list[Result]:
     """Returns the results of a file. Raises UserError for one that is missing or damaged."""
     found = []
-    older = read_lines(path, (), MAKER).values()
-    columns = _OLDER if any(COLUMNS[-1] not in cells for cells in older) else COLUMNS
+    # The header alone tells: of an older file all lines may have been taken out.
+    header = [cells for _, cells in read_cells(path, f"it is written by {MAKER}")[:1]]
+    columns = _OLDER if header == [list(_OLDER)] else COLUMNS
     for number, cells in read_lines(path, columns, MAKER, exact=True).items():
         try:
             found.append(_result(cells))
