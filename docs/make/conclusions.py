@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from docs.make.references import Key, Reference, owners, pooled, table
 from evaluation.report import verdicts
 from evaluation.report.layout import ClaimsSpec, Layout
 from evaluation.report.verdicts import Comparison
-from evaluation.scores import Score
+from evaluation.scores import Score, format_value
+from workflow.common.contracts import REAL
+from workflow.common.metrics import METRICS
 
 FORMS = ("sentences", "claims", "comparisons", "sources")
 SHORT = 7  # letters of a commit
@@ -36,10 +39,21 @@ class Conclusions:
     def markdown(self, paper: Iterable[Score]) -> str:
         """Returns the lines; `paper` has the paper's numbers."""
         spec = self.spec()
-        lines = verdicts.judge(spec, pooled(self.references).scores, paper)
+        lines = self.judged(paper)
         return {"sentences": _sentences, "claims": _claims, "comparisons": self._comparisons, "sources": self._sources}[
             self.form
         ](spec, lines)
+
+    def judged(self, paper: Iterable[Score] = ()) -> list[Comparison]:
+        """Returns the comparisons of the claims; `paper` has the paper's numbers."""
+        return verdicts.judge(self.spec(), pooled(self.references).scores, paper, self._by_two_networks)
+
+    def _by_two_networks(self, line: Comparison) -> bool:
+        owner = owners(self.references)
+        one, other = (owner.get((line.dataset, line.epsilon, run)) for run in (line.better, line.than))
+        if not METRICS[line.metric].network or None in (one, other) or one is other:
+            return False
+        return _of_real(one, line) != _of_real(other, line)
 
     def spec(self) -> ClaimsSpec:
         """Returns the claims to judge."""
@@ -65,6 +79,11 @@ class Conclusions:
             ["reference", "rows", "seeds", "commits"],
             [_source(one, [key for key, owner in taken.items() if owner is one]) for one in self.references],
         )
+
+
+def _of_real(reference: Reference, line: Comparison) -> list[str]:
+    """Returns what the network of a comparison's metric makes of real images: that tells one from another."""
+    return [format_value(value) for value in reference.values((line.dataset, math.inf, REAL), line.metric)]
 
 
 def _sentences(spec: ClaimsSpec, lines: Sequence[Comparison]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +24,13 @@ from workflow.common.options import Parser
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open at this size"
 NOT_RUN, ONE_SEED, NO_SHARED = "open: not run", "open: one seed", "open: no seed in common"
 NO_SPREAD, AMBIGUOUS = "open: seeds show no spread", "open: under two counts or presets"
+TWO_NETWORKS = "open: scored by two networks"
 # What keeps a comparison from being judged, of one and of several.
 _LACKING = {
     ("lacks a second seed", "lack a second seed"): (NOT_RUN, ONE_SEED, NO_SHARED),
     ("shows no spread between seeds", "show no spread between seeds"): (NO_SPREAD,),
     ("is under two counts or presets", "are under two counts or presets"): (AMBIGUOUS,),
+    ("was scored by two networks", "were scored by two networks"): (TWO_NETWORKS,),
 }
 COLUMNS = (
     *("claim", "says", "by", "dataset", "epsilon", "metric", "better", "than", "difference", "low", "high", "seeds"),
@@ -76,14 +78,26 @@ class Comparison:
     shares: Mapping[str, float] = field(default_factory=dict)
 
 
-def judge(spec: ClaimsSpec, scores: Iterable[Score], published: Iterable[Score] = ()) -> list[Comparison]:
-    """Returns each comparison of each claim, in the order of the claims; `published` has the paper's numbers."""
+def judge(
+    spec: ClaimsSpec,
+    scores: Iterable[Score],
+    published: Iterable[Score] = (),
+    by_two_networks: Callable[[Comparison], bool] = lambda line: False,
+) -> list[Comparison]:
+    """Returns each comparison of each claim, in the order of the claims.
+
+    Args:
+        scores: of all runs.
+        published: the paper's numbers.
+        by_two_networks: whether another network scored each row of a comparison, as it may where scores of several
+            runs are set beside each other: nothing pairs these.
+    """
     measured, kinds = _indexed(scores)
     paper = {(s.dataset, s.method, s.epsilon, s.metric): s.value for s in published if s.source == "published"}
     found = []
     for name, claim in spec.claims.items():
         lines = [_compared(name, *setting, measured, paper) for setting in _settings(claim, spec.only, measured)]
-        found += _corrected(lines, kinds)
+        found += _corrected([_unpaired(line, kinds, by_two_networks) for line in lines])
     return found
 
 
@@ -141,16 +155,16 @@ def _ambiguous(line: Comparison, kinds: Kinds) -> bool:
     return max(map(len, found)) > 1 or (all(found) and len({preset for kind in found for preset, _ in kind}) > 1)
 
 
-def _corrected(lines: Sequence[Comparison], kinds: Kinds) -> list[Comparison]:
+def _unpaired(line: Comparison, kinds: Kinds, by_two_networks: Callable[[Comparison], bool]) -> Comparison:
+    """Returns a comparison without its difference, where that would be of more than the two rows."""
+    why = AMBIGUOUS if _ambiguous(line, kinds) else TWO_NETWORKS if line.seeds and by_two_networks(line) else ""
+    return dataclasses.replace(line, difference=None, effect=None, verdict=why) if why else line
+
+
+def _corrected(lines: Sequence[Comparison]) -> list[Comparison]:
     """Returns the comparisons of one claim with their p values corrected, and their verdicts."""
-    clear = [
-        dataclasses.replace(line, difference=None, effect=None, verdict=AMBIGUOUS)
-        if _ambiguous(line, kinds)
-        else line
-        for line in lines
-    ]
-    corrected = iter(holm([line.effect.p for line in clear if line.effect]))
-    pairs = [(line, next(corrected) if line.effect else None) for line in clear]
+    corrected = iter(holm([line.effect.p for line in lines if line.effect]))
+    pairs = [(line, next(corrected) if line.effect else None) for line in lines]
     return [dataclasses.replace(line, p_holm=p, verdict=line.verdict or _verdict(line, p)) for line, p in pairs]
 
 

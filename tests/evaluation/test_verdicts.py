@@ -143,6 +143,21 @@ def test_a_sentence_says_of_comparisons_with_seeds_that_these_are_not_what_they_
     ]
 
 
+def test_what_two_networks_scored_is_not_compared_and_corrects_nothing_else():
+    scores = run("foo", FOO) + run("bar", BAR) + run("baz", BAR)
+    spec = parse_layout(described(pairs=[["foo", "bar"], ["foo", "baz"]])).claims["table9"]
+    apart = judge(spec, scores, by_two_networks=lambda line: line.than == "baz")
+    assert [(line.verdict, line.difference is None) for line in apart] == [
+        ("supported", False), ("open: scored by two networks", True)
+    ]  # fmt: skip
+    assert apart[0].p_holm == apart[0].effect.p < judge(spec, scores)[0].p_holm
+    said = "foo beats bar (us): supported in 1 of 1 comparison; 1 more was scored by two networks."
+    assert verdicts.summary(spec, apart) == [said]
+    # One that was not run was scored by none.
+    lacking = judge(spec, run("foo", FOO), by_two_networks=lambda line: True)
+    assert {line.verdict for line in lacking} == {"open: not run"}
+
+
 def test_which_metrics_of_the_claims_are_by_one_network_for_all_seeds_is_said():
     claims = load_layout(str(LAYOUT)).claims["table9"].claims.values()
     judged_by_one = {METRICS[name].label for claim in claims for name in claim.metrics if METRICS[name].network}
