@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from toys import shipped
 
-from methods.core import registry
 from workflow import merging
 from workflow.common.chosen_on import HELD_OUT
 from workflow.common.files import read_csv
@@ -38,6 +37,11 @@ def test_each_row_began_as_the_preset_was_and_has_had_its_full_time_where_the_pr
     assert {name: rule.unfinished(book.of(name), book.judged(name)) for name in used} == dict.fromkeys(used)
 
 
+def test_every_row_of_quick_that_is_tuned_has_had_its_time():
+    used = {run.name for run in shipped("quick").runs.values() if run.chosen_by and run.own_settings}
+    assert used == set(rows.tuned_rows(rows.load("quick")))
+
+
 def test_every_trial_is_on_held_out_images_and_by_committed_code(committed):
     book, tried = committed
     assert all(one.dataset.endswith(HELD_OUT) for one in book.results)
@@ -52,16 +56,6 @@ def test_a_row_under_way_goes_on_with_the_trials_that_it_began(committed):
     rows_under_way = {row.run.name: row for row in tried if row.run.name not in used}
     drawn = [(one, rows_under_way[one.run]) for one in book.results if one.run in rows_under_way]
     assert not [one.key for one, row in drawn if one.settings != row.settings(one.trial, one.seed)]
-
-
-def test_a_row_that_nothing_was_chosen_for_has_the_settings_that_it_had(committed):
-    name = committed[0].path.parent.name
-    before, now = rows.load(name).runs, shipped(name).runs
-    untouched = {run.name: run for run in now.values() if run.own_settings and not run.chosen_by}
-    assert untouched
-    for run in untouched.values():
-        place = run.datasets[0]
-        assert registry.hyper(run.method, run.hyper[place]) == registry.hyper(run.method, before[run.name].hyper[place])
 
 
 def test_the_settings_and_costs_of_a_preset_are_those_that_choose_writes_from_its_trials(committed):
