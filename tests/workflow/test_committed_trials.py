@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toys import shipped
 
+from methods.core import registry
 from workflow import merging
 from workflow.common.chosen_on import HELD_OUT
 from workflow.common.files import read_csv
@@ -56,6 +57,15 @@ def test_a_row_under_way_goes_on_with_the_trials_that_it_began(committed):
     rows_under_way = {row.run.name: row for row in tried if row.run.name not in used}
     drawn = [(one, rows_under_way[one.run]) for one in book.results if one.run in rows_under_way]
     assert not [one.key for one, row in drawn if one.settings != row.settings(one.trial, one.seed)]
+
+
+def test_a_row_that_nothing_was_chosen_for_has_the_settings_that_it_had(committed):
+    # Of quick none is left; a row that comes later is one until it is tuned.
+    name = committed[0].path.parent.name
+    before, now = rows.load(name).runs, shipped(name).runs
+    for run in (one for one in now.values() if one.own_settings and not one.chosen_by):
+        place = run.datasets[0]
+        assert registry.hyper(run.method, run.hyper[place]) == registry.hyper(run.method, before[run.name].hyper[place])
 
 
 def test_the_settings_and_costs_of_a_preset_are_those_that_choose_writes_from_its_trials(committed):
