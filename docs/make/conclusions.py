@@ -53,7 +53,9 @@ class Conclusions:
         one, other = (owner.get((line.dataset, line.epsilon, run)) for run in (line.better, line.than))
         if not METRICS[line.metric].network or None in (one, other) or one is other:
             return False
-        return _of_real(one, line) != _of_real(other, line)
+        real = _of_real(one, line)
+        # Where neither has it, nothing tells that it is one network.
+        return not real or real != _of_real(other, line)
 
     def spec(self) -> ClaimsSpec:
         """Returns the claims to judge."""

@@ -81,19 +81,22 @@ def test_references_that_were_scored_otherwise_share_no_table():
     [
         ("r2g_cnn", 0.99, "supported"),
         ("r2g_cnn", 0.98, "open, 1 comparison was scored by two networks"),
+        ("r2g_cnn", None, "open, 1 comparison was scored by two networks"),
         ("g2r_cnn", 0.98, "supported"),
     ],
 )
 def test_rows_that_another_network_scored_are_not_compared(metric, there, verdict):
-    def scored(one: Reference, real: float) -> Reference:
+    def scored(one: Reference, real: float | None) -> Reference:
         scores = [replace(s, metric=metric) for s in one.scores]
+        if real is None:
+            return replace(one, scores=scores)
         of_real = Score("toy", "mnist", "real", float("inf"), "none", 0, metric, real, "measured")
         return replace(one, scores=[*scores, of_real])
 
     claim = LAYOUT.claims["table9"].claims["one"]
     spec = replace(LAYOUT.claims["table9"], claims={"one": replace(claim, metrics=(metric,))})
     layout = replace(LAYOUT, claims={"table9": spec})
-    pair = [scored(FIRST, 0.99), scored(SECOND, there)]
+    pair = [scored(FIRST, there and 0.99), scored(SECOND, there)]
     assert f"| foo beats bar | us | {verdict}" in Conclusions(pair, layout, "table9", "claims").markdown([])
 
 

@@ -74,7 +74,7 @@ def test_the_readme_says_which_rows_of_its_first_table_ran_more_steps_than_quick
     sound, both = (then_now[run] for run in ("gs_wgan_sound", "dpac_sound"))
     ntk, scatter = (steps("longer_seeds", run) for run in ("dp_ntk", "dpac_scatter"))
     assert f"`dpac_scatter` with {scatter} steps and `dp_ntk` with {ntk:,}, three seeds of an older run" in MEASURED
-    assert f"takes longer, {both[0]} steps stand beside {sound[0]}." in RESULTS
+    assert f"`dpac_sound` takes {both[0]} steps, `gs_wgan_sound` {sound[0]}, for less and more time." in RESULTS
 
 
 def test_in_the_newest_run_of_all_rows_each_sound_gan_is_below_its_own_at_the_published_count():
@@ -376,7 +376,7 @@ def test_no_attack_reaches_10_and_the_audits_of_two_data_sets_are_one_draw():
 
 def test_the_readme_says_whose_settings_were_chosen_on_a_test_split_before_they_were_tuned():
     assert "some began with settings that a test split had chosen" in README
-    assert "the committed `gs_wgan` and `dpac` are from before its end" in README
+    assert "the committed `quick`, `gs_wgan` and `dpac` are from before its end" in README
     for run, kept in (("gs_wgan", True), ("dpac", False)):
         assert "chosen by scores on the test split" in shipped("quick").runs[run].chosen_note
         assert (trials(run)[1][0] == settings("published_seeds")["runs"][run]["hyper"]["mnist"]) == kept
