@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from methods.core.accounting.calibration import calibrate
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec, Release
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, shown
 from workflow.common.search_space import Space
 
 # A number of the device is fetched where the log has a row of its step: to fetch each would wait for the device.
@@ -137,13 +138,13 @@ class Method(ABC):
         """Returns the releases at the smallest noise that fits `budget`; reads no data.
 
         At epsilon infinity every method does the same: it neither clips nor adds noise. Raises UserError for settings
-        that `check` refuses, or where no noise fits.
+        that `check` refuses, where no noise fits, or for a method that declares no releases.
         """
         cls.check(hp, public)
         if math.isinf(budget.epsilon):
-            return tuple(release.without_noise() for release in cls.releases(hp, public, 0.0))
-        noise = calibrate(functools.partial(cls.counted, hp, public), budget)
-        return cls.releases(hp, public, noise)
+            return tuple(release.without_noise() for release in _declared(cls.releases, hp, public, 0.0))
+        noise = calibrate(functools.partial(_declared, cls.counted, hp, public), budget)
+        return _declared(cls.releases, hp, public, noise)
 
     @classmethod
     def search_space(cls, hp: Any) -> Space:
@@ -228,3 +229,21 @@ class Method(ABC):
     def load(self, public: Mapping[str, torch.Tensor], private: Mapping[str, Any] | None) -> None:
         """Restores both states; `private` is None when the method is loaded only to sample."""
         raise TypeError(f"{type(self).__name__} cannot be loaded")
+
+
+def _declared(make: Callable[..., Any], hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+    """Returns what a method's `releases` or `counted` declares. Raises UserError where it fails or is no such tuple."""
+    # Where a method has no `counted` of its own, it is `releases` that is asked.
+    name = "releases" if make.__func__ is Method.counted.__func__ else make.__name__
+    what = f"{make.__self__.__module__.replace('.', '/')}.py: `{name}`"
+    try:
+        found = make(hp, public, noise)
+    except UserError:
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} (at {Path(line.filename).name} line {line.lineno})"
+        raise UserError(f"{what} ended with {told}; mend it") from error
+    if not isinstance(found, tuple) or not all(isinstance(one, Release) for one in found):
+        raise UserError(f"{what} must return a tuple of Release, (Release(...),) for one; got {shown(found)}")
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow.common.contracts import ACCOUNTINGS
-from workflow.common.errors import UserError, misfit, unknown
+from workflow.common.errors import UserError, misfit, shown, unknown
 
 _CHOICES = {
     "kind": ("gaussian", "laplace", "none"),
@@ -20,6 +20,10 @@ _CHOICES = {
     "adjacency": ("replace_one", "add_or_remove"),
 }
 
+# Fields that are numbers, and of what kind.
+_NUMBERS = {
+    "rows": int, "max_uses": int, "answers": int, "clip": (int, float), "noise": (int, float), "rate": (int, float),
+}  # fmt: skip
 
 # No promise is left beyond it, however many records there are.
 MOST_DELTA = 0.1
@@ -156,6 +160,12 @@ class Release:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
                 raise misfit(f"{field} of release {self.name}", getattr(self, field), choices)
+        # A count that is no whole number, such as steps / 3, would be spent otherwise than it is counted.
+        for field, kind in _NUMBERS.items():
+            value = getattr(self, field)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                what = "a whole number" if kind is int else "a number"
+                raise UserError(f"{field} of release {self.name} must be {what}, got {shown(value)}")
         if self.kind != "none" and not (0 < self.clip < math.inf and 0 <= self.noise < math.inf):
             raise UserError(
                 f"release {self.name} needs a positive clip and a noise >= 0, got {self.clip} and {self.noise}"

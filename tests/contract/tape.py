@@ -71,6 +71,7 @@ class Tape:
         answers: what the grants answer instead, in order; they are asked all the same.
         stop_after: number of answers after which Enough is raised.
         draw: what grants draw instead, int64 of a number of units; a shard is the only one of them.
+        without: a number of units, and which one Poisson draws from so many leave out, as if it were not there.
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class Tape:
         answers: Sequence[torch.Tensor] = (),
         stop_after: int | None = None,
         draw: Callable[[int], torch.Tensor] | None = None,
+        without: tuple[int, int] | None = None,
     ) -> None:
-        self._draw = draw
+        self._draw, self._without = draw, without
         self.uses: list[Use] = []
         self.reads: Counter[int] = Counter()
         self._of: dict[int, tuple[Grant, Use]] = {}
@@ -126,6 +128,8 @@ class Tape:
     def _noting_batches(self, whole: Callable) -> Callable:
         def poisson_batch(grant: Grant, units: int) -> torch.Tensor:
             drawn = self._draw(units) if self._draw else whole(grant, units)
+            if self._without is not None and self._without[0] == units:
+                drawn = drawn[drawn != self._without[1]]
             self._of[id(grant)][1].drawn.append((units, drawn.clone()))
             return drawn
 

@@ -258,6 +258,21 @@ def test_a_layer_whose_gradients_are_unknown_is_refused(layer: nn.Module) -> Non
         dp_sgd.PrivateOptimizer(layer, torch.optim.SGD(layer.parameters(), lr=1.0), release(1.0), 1)
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(6, affine=False), nn.BatchNorm1d(6, affine=False, track_running_stats=False),
+              nn.LazyBatchNorm2d(affine=False), nn.InstanceNorm1d(6, track_running_stats=True)]
+)  # fmt: skip
+def test_a_layer_that_mixes_examples_without_parameters_of_its_own_is_refused(layer: nn.Module) -> None:
+    network = nn.Sequential(nn.Linear(6, 6), layer, nn.Linear(6, 1))
+    with pytest.raises(ValueError, match="own example alone"):
+        dp_sgd.PrivateOptimizer(network, torch.optim.SGD(network.parameters(), lr=1.0), release(1.0), 1)
+
+
+def test_a_norm_of_each_example_alone_is_taken() -> None:
+    network = nn.Sequential(nn.Linear(6, 6), nn.InstanceNorm1d(6), nn.Linear(6, 1))
+    dp_sgd.PrivateOptimizer(network, torch.optim.SGD(network.parameters(), lr=1.0), release(1.0), 1)
+
+
 def test_a_layer_called_twice_is_refused(tmp_path: Path) -> None:
     setup = Setup(tmp_path)
     with setup.ledger.charge("g") as grant, pytest.raises(ValueError, match="once"):

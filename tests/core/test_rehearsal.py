@@ -13,7 +13,7 @@ from toys import CPU, TINY_DPAC, TINY_GAN, TOY, toy_records, unrehearsed
 
 from methods.__main__ import main
 from methods.core import registry
-from methods.core.privacy.ledger import Ledger
+from methods.core.privacy.ledger import BudgetExhausted, Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec
 from methods.core.runs import rehearsal, train, warm_start
@@ -49,6 +49,11 @@ def broken(monkeypatch, method: str, name: str, error: Exception | None = None, 
         ("prepare", RuntimeError("mat1 and mat2\nshapes"), None, "RuntimeError: mat1 and mat2 shapes"),
         ("step", IndexError("index 10 is out of bounds"), None, "IndexError: index 10 is out of bounds"),
         ("step", MemoryError("9 TiB"), None, "MemoryError: 9 TiB"),
+        ("step", None, None, "`step` must return a dict of numbers for the log, got NoneType"),
+        ("step", None, {"loss": torch.ones(2, 3)}, "for the log; 'loss' is of type Tensor [2, 3]"),
+        ("step", None, {"loss": "small"}, "for the log; 'loss' is of type str"),
+        ("prepare", BudgetExhausted("all 1 uses of release sums are spent"), None, "are spent before the first step"),
+        ("step", BudgetExhausted("all 1 uses of release sums are spent"), None, "or declare more max_uses"),
         ("sample", ZeroDivisionError("division by zero"), None, "ZeroDivisionError: division by zero"),
         ("sample", None, torch.zeros(2, 1, 28, 28), r"must return uint8 [2, 1, 28, 28], got torch.float32"),
         ("sample", None, torch.zeros(2, 28, 28, dtype=torch.uint8), "got torch.uint8 [2, 28, 28]"),
@@ -66,6 +71,18 @@ def test_a_failure_is_one_line_with_the_method_and_the_shape_and_charges_nothing
     assert "\n" not in told and says in told and told.endswith("nothing was charged")
     assert "dp_merf cannot train on toy, 60 images 1x28x28 in 10 classes" in told and ".py line" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_ends_after_a_step_and_numbers_of_any_library_are_in_good_order(monkeypatch):
+    rows = iter([{"loss": torch.ones(()), "count": np.int64(3), "rate": 0.1, "last": torch.ones(1)}])
+
+    def step(*_):
+        if (row := next(rows, None)) is None:
+            raise BudgetExhausted("all uses are spent")
+        return row
+
+    monkeypatch.setattr(registry.load("dp_merf"), "step", step)
+    rehearsal.rehearse(planned(), CPU)
 
 
 def test_the_command_says_it_and_leaves_no_folder(monkeypatch, tmp_path, capsys):

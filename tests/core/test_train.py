@@ -54,6 +54,14 @@ def test_the_log_holds_no_times_which_would_tell_how_many_records_a_step_drew(tm
     assert header == "step,noisy_gradient_norm" and len(rows) == 6
 
 
+@pytest.mark.parametrize(("value", "told"), [(float("nan"), True), (float("inf"), True), (0.0, False)])
+def test_a_generator_that_is_not_finite_is_told_as_diverged(tmp_path, monkeypatch, capsys, value, told):
+    monkeypatch.setattr(registry.load("gs_wgan"), "public_state", lambda _: {"weight": torch.tensor([1.0, value])})
+    unrehearsed(monkeypatch)
+    train.train(planned(), toy_records(), tmp_path, CPU)
+    assert ("holds NaN or an infinity: training has diverged" in capsys.readouterr().err) is told
+
+
 def test_figures_from_private_data_stay_in_the_private_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(registry.load("gs_wgan"), "private_report", lambda self, delta: {"eps_data_dependent": 1.25})
     train.train(planned(), toy_records(), tmp_path, CPU)

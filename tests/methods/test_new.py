@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from methods.core.runs import generator
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
 from methods.core.runs.train import train
+from workflow.common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -105,3 +107,31 @@ def test_it_trains_at_a_sound_epsilon_and_its_images_are_near_their_classes(fold
     for label in range(3):
         brightest = drawn[of == label].astype(float).mean((0, 2, 3)).argmax()
         assert brightest == label
+
+
+@pytest.mark.parametrize(
+    ("old", "changed", "says"),
+    [
+        ("max_uses=1", "uses=1", "`releases` ended with TypeError: Release.__init__() got an unexpected keyword"),
+        ("max_uses=1", "max_uses=hp.steps", "no attribute 'steps' (at wrong.py line "),
+        ("max_uses=1", "max_uses=3 / 2", "max_uses of release sums must be a whole number, got 1.5"),
+        ("max_uses=1", "max_uses=float('nan')", "max_uses of release sums must be a whole number, got nan"),
+        ("max_uses=1", "max_uses=None", "max_uses of release sums must be a whole number, got None"),
+        ("rows=public.num_train", "rows=public.num_train / 1", "rows of release sums must be a whole number"),
+        ("clip=1.0", "clip='1'", "clip of release sums must be a number, got '1'"),
+        ("max_uses=1),)", "max_uses=1))", "`releases` must return a tuple of Release, (Release(...),) for one"),
+        ("        return (Release", "        _ = (Release", "for one; got None"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("budget", [Budget(10.0, 1e-5, "sound"), Budget(math.inf, 1e-5, "none")], ids=["10", "inf"])
+def test_a_wrong_declaration_is_one_line_that_says_what_is_wrong(
+    old, changed, says, budget, folder, monkeypatch
+) -> None:
+    path = new.write("wrong")
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, changed))
+    monkeypatch.delitem(sys.modules, "methods.wrong", raising=False)
+    with pytest.raises(UserError, match=re.escape(says)) as refusal:
+        Plan.make("wrong", "wrong", {}, PublicSpec("toy", (1, 8, 8), 2, 900), budget, 0)
+    assert "\n" not in str(refusal.value)

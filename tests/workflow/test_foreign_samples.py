@@ -113,6 +113,17 @@ def test_a_folder_that_does_not_fit_is_one_error(tmp_path: Path) -> None:
         read_samples(tmp_path / "b.npz", WANTED)
 
 
+@pytest.mark.parametrize("file", ["run.json", "plan.json"])
+def test_the_folder_of_a_run_is_no_folder_of_pictures_and_nothing_of_it_is_to_be_removed(tmp_path, file) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(UserError, match=r"is the folder of a run, .*; join its samples: dpbench join"):
+        read_samples(tmp_path, WANTED)
+    (tmp_path / "samples.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"; give .*samples\.npz$"):
+        read_samples(tmp_path, WANTED)
+
+
 def test_a_real_set_is_read_in_every_layout(tmp_path: Path) -> None:
     data = LabelledImages(GREY, LABELS)
     save(Dataset("toy", data, data, WANTED.class_names, "here", {}), tmp_path / "data")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tuned_results import CELLS, CONFIG, result, row, whole
 
+from methods.core import registry
 from workflow import merging
 from workflow.common.errors import UserError
 from workflow.common.files import write_text
@@ -96,6 +97,15 @@ def test_a_first_trial_that_was_killed_is_tried_on_the_rest_though_it_was_near_a
 def test_what_is_no_row_of_the_search_is_refused(names, message):
     with pytest.raises(UserError, match=message):
         rows.rows(CONFIG, names)
+
+
+def test_a_row_whose_method_does_not_say_where_to_search_keeps_no_other_from_being_tuned(monkeypatch):
+    every = rows.tuned_rows(CONFIG)
+    monkeypatch.setattr(registry.load("dp_merf"), "SEARCH", {})
+    assert [one.run.name for one in rows.rows(CONFIG)] == [name for name in every if name != "dp_merf"]
+    assert rows.without_search(CONFIG) == ["dp_merf"]
+    with pytest.raises(UserError, match="method dp_merf has no SEARCH, from which settings could be drawn; give it"):
+        rows.rows(CONFIG, ["dp_merf"])
 
 
 def test_cells_are_named_by_data_set_and_budget_and_a_test_split_is_none():

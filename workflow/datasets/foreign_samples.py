@@ -48,12 +48,17 @@ def read_samples(path: Path, wanted: Wanted) -> LabelledImages:
     [N, 1]. Folders are named as the classes, or 0 .. classes - 1. Nothing is resized.
 
     Raises:
-        UserError: it is missing or damaged, of another size or other channels than `wanted`, holds NaN, a label out
-            of range, or fewer than 10 images of a class.
+        UserError: it is missing, damaged or the folder of a run, of another size or other channels than `wanted`, holds
+            NaN, a label out of range, or fewer than 10 images of a class.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"no such file or folder: {path}; samples are an .npz of images and labels, or a folder")
+    # The pictures that it lacks would be missed in private/, with the advice to remove that: its ledger.
+    if (path / "run.json").is_file() or (path / "plan.json").is_file():
+        whole = path / "samples.npz"
+        mend = f"give {whole}" if whole.is_file() else f"join its samples: dpbench join {path} --out samples.npz"
+        raise UserError(f"{path} is the folder of a run, and holds no pictures of its own; {mend}")
     found = _of_folder(path, wanted) if path.is_dir() else _of_npz(path, wanted)
     _check_classes(path, found.labels, wanted)
     return found

@@ -88,7 +88,12 @@ def load(preset: str) -> Config:
 
 
 def tuned_rows(config: Config) -> list[str]:
-    """Returns the names of the rows that are tuned: those with settings of their own that no author published.
+    """Returns the names of the rows that are tuned: settings of their own, and methods that say where to search."""
+    return [name for name in _candidates(config) if _space(config, config.runs[name])]
+
+
+def _candidates(config: Config) -> list[str]:
+    """Returns the names of the rows with settings of their own that no author published.
 
     An ablation has its method's, and so what these are tuned to.
     """
@@ -96,6 +101,11 @@ def tuned_rows(config: Config) -> list[str]:
         run.name for run in config.runs.values()
         if run.own_settings and not run.external and not run.over_budget and PUBLISHED not in run.chosen_on
     ]  # fmt: skip
+
+
+def without_search(config: Config) -> list[str]:
+    """Returns the names of the rows that would be tuned if their methods said where to search."""
+    return [name for name in _candidates(config) if not _space(config, config.runs[name])]
 
 
 def rows(config: Config, names: Iterable[str] = ()) -> list[Row]:
@@ -106,16 +116,21 @@ def rows(config: Config, names: Iterable[str] = ()) -> list[Row]:
     """
     valid, chosen = tuned_rows(config), list(names)
     for name in chosen:
-        if name not in valid:
+        if name not in _candidates(config):
             raise unknown("row", name, valid, hint="an ablation takes what its method is tuned to")
-    return [_row(config, config.runs[name]) for name in valid if not chosen or name in chosen]
+    return [_row(config, config.runs[name]) for name in _candidates(config) if name in (chosen or valid)]
+
+
+def _space(config: Config, run: Run) -> Space:
+    first = run.hyper[config.tuning["datasets"][0]]
+    return registry.load(run.method).search_space(registry.hyper(run.method, first))
 
 
 def _row(config: Config, run: Run) -> Row:
     first, *others = (run.hyper[name] for name in config.tuning["datasets"])
     if any(other != first for other in others):
         raise UserError(f"row {run.name} has other settings on some of {', '.join(config.tuning['datasets'])}")
-    space = registry.load(run.method).search_space(registry.hyper(run.method, first))
+    space = _space(config, run)
     if not space:
         raise UserError(f"method {run.method} has no SEARCH, from which settings could be drawn; give it one")
     cells = tuple((name, epsilon) for name in config.tuning["datasets"] for epsilon in _epsilons(config, run))

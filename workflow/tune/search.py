@@ -194,6 +194,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     config = rows.load(arguments.preset)
     tried = rows.rows(config, filter(None, arguments.rows.split(",")))
+    for name in [] if arguments.rows else rows.without_search(config):
+        print(f"notice: row {name} is not tuned: its method has no SEARCH", file=sys.stderr)
     cells = {cell for row in tried for cell in row.cells}
     cells = rows.read_cells(arguments.cells, config) if arguments.cells else cells
     tried = [row for row in tried if cells & set(row.cells)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from methods.core.privacy.grant import Grant, UnaccountedAccess
 from methods.core.release import PublicSpec, Release
@@ -186,9 +187,12 @@ class PrivateOptimizer:
 
 
 def _check(layer: nn.Module) -> None:
-    """Raises ValueError for a layer with parameters whose per-example gradients are unknown here."""
+    """Raises ValueError for a layer that mixes examples, or with parameters whose own gradients are unknown here."""
     from methods.core.speed.one_backward_pass import owns_parameters
 
+    # Without parameters it would pass as an activation does, and one record would move all others' gradients.
+    if isinstance(layer, _BatchNorm) or (isinstance(layer, _NormBase) and layer.track_running_stats):
+        raise ValueError(f"a row's gradient must follow from its own example alone, which {layer} does not give")
     plain = isinstance(layer, nn.Conv2d) and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
     known = isinstance(layer, nn.Linear) or (plain and not isinstance(layer.padding, str))
     if owns_parameters(layer) and not known:

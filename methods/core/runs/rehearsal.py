@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,13 +146,29 @@ def _releases(plan: Plan, hyper: Any) -> tuple[Release, ...]:
 
 
 def _train(method: Method, data: RandomRecords, ledger: FreeLedger) -> None:
+    done = 0
     try:
         method.prepare(data, ledger)
         for t in range(min(_STEPS, method.num_steps)):
-            method.step(t, data, ledger)
-    except BudgetExhausted:
-        # Which ends a run in good order.
-        return
+            _check_log(method.step(t, data, ledger))
+            done = t + 1
+    except BudgetExhausted as spent:
+        # Which ends a run in good order, but for one that has not come to its first step: it would fail, all spent.
+        if not done:
+            told = f"{spent} before the first step has ended: charge less, or declare more max_uses"
+            raise ValueError(told) from None
+
+
+def _check_log(values: Any) -> None:
+    """Raises TypeError for what is no row of log.csv."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"`step` must return a dict of numbers for the log, got {type(values).__name__}")
+    for name, value in values.items():
+        # One of torch or numpy has a shape, and is taken where it is a single number.
+        shape = getattr(value, "shape", ())
+        if math.prod(shape) != 1 or not isinstance(value.item() if hasattr(value, "item") else value, (int, float)):
+            made = f"{type(value).__name__} {list(shape)}" if shape else type(value).__name__
+            raise TypeError(f"`step` must return a dict of numbers for the log; {name!r} is of type {made}")
 
 
 def _sample(method: Method, plan: Plan, state: Mapping[str, torch.Tensor]) -> None:

@@ -281,6 +281,10 @@ def _finish(
     plan: Plan, method: Method, loop: TrainingLoop, ledger: Ledger, folder: Path, device: torch.device
 ) -> dict[str, Any]:
     digest = generator.save(end(folder), method)
+    if not all(bool(value.isfinite().all()) for value in method.public_state().values()):
+        # Samples are bytes, which have no NaN: scores of black images would be all that shows it.
+        told = "its generator holds NaN or an infinity: training has diverged, and its samples mean nothing"
+        print(f"notice: {folder}: {told}", file=sys.stderr)
     write_text(end(folder) / LOG, log_csv(loop.log))
     private = folder / "private" / PRIVATE_REPORT
     private.unlink(missing_ok=True)
