@@ -22,7 +22,7 @@ from workflow.common.metrics import METRICS
 from workflow.common.options import Parser, whole
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = ROOT / "results/reference/published_seeds/scores.csv"
+SCORES = ROOT / "results/reference/gan_seeds/scores.csv"
 OUT = ROOT / "benchmarks/results/power/power.csv"
 ACCURACIES = ("g2r_mlp", "g2r_cnn", "r2g_mlp", "r2g_cnn")
 SEEDS, FALLS = (3, 5), (0.0, 0.1, 0.4)
@@ -77,7 +77,7 @@ def measure(of: Laws, count: int, fall: float, draws: int, seed: int = 0) -> lis
 def main(argv: list[str] | None = None) -> None:
     """Writes the table."""
     parser = Parser(prog="python -m benchmarks.power", description=__doc__)
-    parser.add_argument("--scores", type=Path, default=SCORES, help="scores.csv of several seeds (published_seeds')")
+    parser.add_argument("--scores", type=Path, default=SCORES, help="scores.csv of several seeds (gan_seeds')")
     parser.add_argument("--draws", type=whole("--draws"), default=10, help="comparisons for each run (default 10)")
     parser.add_argument("--out", type=Path, default=OUT, help="csv to write (default: the committed one)")
     options = parser.parse_args(argv)

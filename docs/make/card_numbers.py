@@ -21,7 +21,7 @@ from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
-REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "published_seeds", "long", "long_scatter",
+REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "gan_seeds", "long", "long_scatter",
               "long_teachers", "long_datalens", "celeba10k")  # fmt: skip
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
@@ -82,7 +82,10 @@ def _older(folder: Path) -> frozenset[tuple[str, str]]:
 
 
 def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
-    found = [(key, one) for one in numbers.references for key in one.keys(method)]
+    found = [
+        (key, one) for at, one in enumerate(numbers.references) for key in one.keys(method)
+        if not any(_same(one, before, key) for before in numbers.references[:at])
+    ]  # fmt: skip
     told = {key for key, metric in numbers.published if key[2] == method and metric in SHOWN}
     pairs: list[tuple[Key, Reference | None]] = [*found, *((key, None) for key in told - {key for key, _ in found})]
     datasets = list(layout.datasets)
@@ -90,6 +93,11 @@ def _measured(numbers: Numbers, method: str, layout: Layout) -> str:
     pairs.sort(key=lambda pair: (datasets.index(pair[0][0]), pair[0][2] != method, pair[0][2], -pair[0][1]))
     rows = [_row(numbers, reference, key, layout) for key, reference in pairs]
     return table([*HEADS, "preset", "seeds"], rows) if rows else ""
+
+
+def _same(one: Reference, other: Reference, key: Key) -> bool:
+    """Returns whether two references hold the very same runs of a row: all that is shown, the seconds too, is equal."""
+    return all(one.values(key, metric) == other.values(key, metric) for metric in MEASURED)
 
 
 def _besides(numbers: Numbers, method: str, layout: Layout) -> str:

@@ -89,6 +89,13 @@ def test_a_card_marks_each_row_that_its_preset_would_make_otherwise_today(made) 
     assert not any("†" in line for line in dpgan) and all("†" in line for line in ntk)
 
 
+def test_runs_that_two_references_hold_have_one_row(made) -> None:
+    """`gan_seeds` was made in the folder of `quick`: of DP-MERF it holds the same runs, of GS-WGAN more seeds."""
+    for method, folders in (("dp_merf", {"quick"}), ("gs_wgan", {"quick", "gan_seeds"})):
+        rows = [line for line in made[f"{method}.md"].splitlines() if line.startswith(f"| `{method}` | MNIST | 10 |")]
+        assert {name for name in ("quick", "gan_seeds") if any(f"[{name}]" in line for line in rows)} == folders
+
+
 def test_a_row_is_older_where_settings_method_or_scoring_differ_but_not_where_a_default_is_spelled_out() -> None:
     config = shipped("quick")
     run, now = "dp_merf", config.runs["dp_merf"].hyper["mnist"]

@@ -117,8 +117,8 @@ def test_a_csv_is_shown_line_by_line_in_the_columns_that_are_named(tmp_path):
         ("dataset: mnist,", "dataset: mnits,", r"'mnits'.*did you mean 'mnist'"),
         ("epsilon: 10,", "epsilon: -10,", r"unknown epsilon of a cell.*'-10'"),
         ("digits: 3", "digits: three", r"unknown digits of a cell.*'three'"),
-        ("reference: [quick_seeds", "referense: [quick_seeds", r"'referense'.*did you mean 'reference'"),
-        ("reference: [quick_seeds, sound_seeds]", "head: run", "table best_gen2real lacks reference"),
+        ("reference: *several", "referense: *several", r"'referense'.*did you mean 'reference'"),
+        ("reference: quick\n  rows", "head: run\n  rows", "table all_rows lacks reference"),
         ("without:", "withot:", r"'withot'.*did you mean 'without'"),
     ],
 )
