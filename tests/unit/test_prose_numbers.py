@@ -147,7 +147,7 @@ def moved(name: str, *runs: str) -> float:
 
 def test_the_readme_says_by_how_much_a_seed_moves_rows():
     others = max(moved("gan_seeds"), moved("sound_seeds"))
-    said = f"moves the first three rows by up to {100 * moved('quick_seeds'):.0f} points, others by up to"
+    said = f"moves the first three rows above by up to {100 * moved('quick_seeds'):.0f} points, others by up to"
     assert f"{said} {100 * others:.0f}." in README
 
 
