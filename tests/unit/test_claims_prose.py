@@ -70,6 +70,14 @@ def test_which_of_the_papers_differences_lie_outside_the_intervals_of_five_seeds
     assert said in RESULTS and "On MNIST the intervals hold what the paper prints." in RESULTS
 
 
+def test_what_pages_say_of_claims_3_to_7():
+    seeds = {one.seeds for one in judged() if CLAIMS[one.claim] in (3, 4, 5, 6)}
+    assert seeds == {3} and "Claims 3 to 6 have three seeds of a row where the grid plans five." in RESULTS
+    told = [one for one in judged() if CLAIMS[one.claim] == 7 and one.verdict == "supported"]
+    assert (len(told), sum(one.than == "pate_gan" for one in told)) == (11, 2)
+    assert "Two of the eleven supported comparisons of claim 7 are with PATE-GAN, which guesses." in RESULTS
+
+
 def test_the_runs_that_claims_are_judged_by_were_made_after_the_claims():
     assert "No claim is blind. The suite's, 6 to 11, were written on 26 November 2026, when older runs" in RESULTS
     assert [CLAIMS[name] for name, one in TABLE.spec().claims.items() if one.by == "this suite"] == list(range(6, 12))
