@@ -141,8 +141,11 @@ class Progress(logging.Handler):
     def expected(self, workflow: Any) -> str:
         """Returns the line that says, at the end of a dry run, how long the call would take.
 
-        Nothing where there is nothing to do, or nobody knows: a preset for a GPU says nothing of its trainings.
+        Nothing where there is nothing to do, under `--quiet all`, or where nobody knows: a preset for a GPU says
+        nothing of its trainings.
         """
+        if "ALL" in {part.name for part in workflow.output_settings.quiet or ()}:
+            return ""
         # A dry run takes `--jobs` neither for cores, as a call without `--cores` does, nor as a cluster's: that one is
         # meant is left in this setting alone.
         on_cluster = bool(workflow.nodes) and workflow.execution_settings.use_threads

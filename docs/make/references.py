@@ -87,7 +87,7 @@ def with_interval(values: Sequence[float], digits: int) -> str:
     """Returns the mean ± half the width of its t interval and the number of seeds, or one value alone, or a dash."""
     reach = half_width(values)
     if reach is None:
-        return number(values[0] if values else None, digits)
+        return number(fmean(values) if values else None, digits)
     return f"{fmean(values):.{digits}f} ± {reach:.{digits}f} ({len(values)})"
 
 

@@ -146,7 +146,8 @@ def _row(plan: Plan, attack: str, audit: Audit) -> dict[str, Any]:
         "max_uses": sum(release.max_uses for release in plan.releases),
         "canaries": audit.canaries,
         "confidence": audit.confidence,
-        "epsilon_lower": round(audit.epsilon_lower, 4),
+        # A bound from below is not to be rounded up.
+        "epsilon_lower": math.floor(audit.epsilon_lower * 10_000) / 10_000,
         **{f"eps_{count}": epsilon(audit.releases, plan.budget.delta, count) for count in COUNTS},
     }
     return {name: values[name] for name in COLUMNS}

@@ -6,7 +6,7 @@ import functools
 import math
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -142,9 +142,11 @@ class Method(ABC):
         """
         cls.check(hp, public)
         if math.isinf(budget.epsilon):
-            return tuple(release.without_noise() for release in _declared(cls.releases, hp, public, 0.0))
-        noise = calibrate(functools.partial(_declared, cls.counted, hp, public), budget)
-        return _declared(cls.releases, hp, public, noise)
+            return tuple(release.without_noise() for release in _declared(cls, "releases", hp, public, 0.0))
+        # Where a method has no `counted` of its own, it is `releases` that is asked, and to be mended.
+        asked = "releases" if getattr(cls.counted, "__func__", None) is Method.counted.__func__ else "counted"
+        noise = calibrate(functools.partial(_declared, cls, asked, hp, public), budget)
+        return _declared(cls, "releases", hp, public, noise)
 
     @classmethod
     def search_space(cls, hp: Any) -> Space:
@@ -231,13 +233,11 @@ class Method(ABC):
         raise TypeError(f"{type(self).__name__} cannot be loaded")
 
 
-def _declared(make: Callable[..., Any], hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
+def _declared(cls: type[Method], name: str, hp: Any, public: PublicSpec, noise: float) -> tuple[Release, ...]:
     """Returns what a method's `releases` or `counted` declares. Raises UserError where it fails or is no such tuple."""
-    # Where a method has no `counted` of its own, it is `releases` that is asked.
-    name = "releases" if make.__func__ is Method.counted.__func__ else make.__name__
-    what = f"{make.__self__.__module__.replace('.', '/')}.py: `{name}`"
+    what = f"{cls.__module__.replace('.', '/')}.py: `{name}`"
     try:
-        found = make(hp, public, noise)
+        found = getattr(cls, name)(hp, public, noise)
     except UserError:
         raise
     except Exception as error:

@@ -135,3 +135,14 @@ def test_a_wrong_declaration_is_one_line_that_says_what_is_wrong(
     with pytest.raises(UserError, match=re.escape(says)) as refusal:
         Plan.make("wrong", "wrong", {}, PublicSpec("toy", (1, 8, 8), 2, 900), budget, 0)
     assert "\n" not in str(refusal.value)
+
+
+def test_releases_may_be_declared_by_a_function_that_needs_no_class(folder, monkeypatch) -> None:
+    path = new.write("plain")
+    text = path.read_text()
+    declared = re.search(r"    @classmethod\n    def releases\(cls, ", text)
+    assert declared
+    path.write_text(text.replace(declared[0], "    @staticmethod\n    def releases("))
+    monkeypatch.delitem(sys.modules, "methods.plain", raising=False)
+    for budget in (Budget(10.0, 1e-5, "sound"), Budget(math.inf, 1e-5, "none")):
+        assert Plan.make("plain", "plain", {}, PublicSpec("toy", (1, 8, 8), 2, 900), budget, 0).releases

@@ -361,6 +361,12 @@ def test_the_command_says_where_a_lower_bound_exceeds_a_count(lower, told, monke
     assert all("dp_merf on mnist: epsilon_lower 4 " in line and "at confidence 0.99" in line for line in said)
 
 
+def test_a_lower_bound_is_rounded_down(monkeypatch, capsys):
+    monkeypatch.setattr(mechanism, "audit", lambda releases, *_, **options: Audit(releases, 100, 0.95, 2.34567))
+    (row,) = table(capsys, "dp_merf", "--epsilon", "1")
+    assert row["epsilon_lower"] == "2.3456"
+
+
 def test_the_command_takes_a_method_and_its_settings(capsys):
     (row,) = table(
         capsys, "dp_cgan", "--records", "2000", "--set", "steps=3", "--epsilon", "3", "--seconds", "0.2"

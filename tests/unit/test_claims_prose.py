@@ -76,6 +76,10 @@ def test_what_pages_say_of_claims_3_to_7():
     told = [one for one in judged() if CLAIMS[one.claim] == 7 and one.verdict == "supported"]
     assert (len(told), sum(one.than == "pate_gan" for one in told)) == (11, 2)
     assert "Two of the eleven supported comparisons of claim 7 are with PATE-GAN, which guesses." in RESULTS
+    both = [one.p_holm for one in judged() if CLAIMS[one.claim] in (7, 8) and one.verdict == "supported"]
+    near = [p for p in both if p > 0.04]
+    assert (len(both), len(near)) == (15, 6)
+    assert f"six are supported by little: their p, corrected, is {min(near):.3f} to {max(near):.3f}." in RESULTS
 
 
 def test_the_runs_that_claims_are_judged_by_were_made_after_the_claims():

@@ -6,7 +6,7 @@ import pytest
 
 from docs.make import chosen_lines, results_tables
 from docs.make.measured_files import Rows, Timings, TuningCosts
-from docs.make.references import Reference
+from docs.make.references import Reference, with_interval
 from docs.make.results_tables import Cell, Table, filled, pages, read_tables
 from evaluation.scores import Score
 from workflow.common.errors import UserError
@@ -159,3 +159,8 @@ def test_how_a_preset_s_settings_were_chosen_is_written_below_its_mark():
     assert made == chosen_lines.filled("before\n\n<!-- chosen: quick -->\n\nafter\n")
     with pytest.raises(UserError, match="unknown preset 'qick'"):
         chosen_lines.filled(page.replace("quick", "qick"))
+
+
+@pytest.mark.parametrize("values", [[5.0, float("inf")], [float("inf"), 5.0]])
+def test_no_seed_hides_that_another_has_no_finite_epsilon(values):
+    assert with_interval(values, 1) == "inf"

@@ -54,6 +54,7 @@ def test_a_dry_run_says_at_its_end_how_long_it_would_take_where_the_preset_knows
     fresh.edit("workflow/config/quick.yaml", "preset: quick", f"preset: quick\n{cost}")
     assert fresh.snakemake(*call).stdout.splitlines()[-1] == "expected: 5 steps, about 11 min on 2 cores"
     assert fresh.snakemake("--cores", "1", *call).stdout.splitlines()[-1] == "expected: 5 steps, about 17 min on 1 core"
+    assert "expected:" not in fresh.snakemake("-n", "--quiet", "all", "--", *runs).stdout
     assert "expected:" not in fresh.snakemake("--quiet", "rules", "--", *runs).stdout
     assert "expected:" not in fresh.snakemake(*call).stdout
 

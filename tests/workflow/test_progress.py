@@ -257,5 +257,6 @@ def test_a_dry_run_counts_with_what_the_call_itself_would_have(tmp_path, cores, 
     )
     settings = SimpleNamespace(use_threads=cluster)
     workflow = SimpleNamespace(dag=dag, cores=cores, nodes=jobs, execution_settings=settings)
+    workflow.output_settings = SimpleNamespace(quiet=None)
     progress = Progress({"train": {"dpac": 40}}, lambda wildcards: wildcards.run)
     assert progress.expected(workflow) == f"expected: 6 steps, {said}"
