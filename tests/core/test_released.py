@@ -217,7 +217,7 @@ def test_the_sheet_and_the_facts_state_what_the_plan_costs(target: float) -> Non
     (release,) = plan.releases
     assert f"noise multiplier {release.noise:.6g}" in " ".join(sheet.split())
     factor = float(re.search(r"e\^epsilon = ([\d.,]+) times", " ".join(sheet.split()))[1].replace(",", ""))
-    assert factor == pytest.approx(math.exp(plan.costs["sound"]), rel=6e-3)
+    assert 1 <= factor / math.exp(plan.costs["sound"]) < 1.01
     assert datasheet(plan, parquet=True).count("load_dataset") == 2 and "load_dataset" not in datasheet(plan, False)
 
 

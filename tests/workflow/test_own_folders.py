@@ -399,3 +399,11 @@ def test_names_of_own_sets() -> None:
     for name in ("mnist", "Lesions", "2x", "a-b", "a/b", "", "a b", "é"):
         with pytest.raises(UserError):
             check_own_name(name, NAMES)
+
+
+@pytest.mark.parametrize("name", ["train.npz", "test.npz"])
+def test_a_set_is_not_written_over_the_file_that_it_is_read_from(tmp_path: Path, capsys, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(b"the owner's only copy")
+    assert main(["mine", "--folder", str(source), "--out", str(tmp_path)]) == 2
+    assert "would write over" in capsys.readouterr().err and source.read_bytes() == b"the owner's only copy"

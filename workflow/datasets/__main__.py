@@ -100,6 +100,10 @@ def make_own(name: str, own: OwnSet, out: Path) -> None:
     folder, target = Path(os.path.expanduser(own.folder)).resolve(), out.resolve()
     if folder == target or folder in target.parents:
         raise UserError(f"--out {out} lies in {own.folder}, where it would become pictures to read; choose another")
+    # Another tool's file of the same name is the owner's only copy, perhaps.
+    given = {Path(os.path.expanduser(path)).resolve() for path in (own.folder, own.test, own.labels, own.test_labels)}
+    if written := given & {target / "train.npz", target / "test.npz", target / "card.json"}:
+        raise UserError(f"--out {out} would write over {written.pop()}, which is to be read; choose another")
     dataset = own_sets.load(name, own)
     save(dataset, out)
     print(own_sets.summary(dataset))

@@ -140,8 +140,10 @@ def _factor(epsilon: float) -> str:
     # e^700 is near the end of double precision.
     if epsilon > 700:
         return "more than 10^300"
-    factor = float(f"{math.exp(epsilon):.3g}")
-    return f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e9 else f"{factor:.2g}"
+    # A promise is rounded up, to three digits.
+    unit = 10.0 ** (math.floor(epsilon / math.log(10)) - 2)
+    factor = math.ceil(math.exp(epsilon) / unit) * unit
+    return f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e9 else f"{factor:.3g}"
 
 
 def _points(texts: list[str] | tuple[str, ...]) -> str:
