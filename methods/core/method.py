@@ -17,7 +17,7 @@ from methods.core.accounting.calibration import calibrate
 from methods.core.privacy.ledger import Ledger
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Budget, PublicSpec, Release
-from workflow.common.errors import UserError, shown
+from workflow.common.errors import UserError, at, shown
 from workflow.common.search_space import Space
 
 # A number of the device is fetched where the log has a row of its step: to fetch each would wait for the device.
@@ -241,9 +241,8 @@ def _declared(cls: type[Method], name: str, hp: Any, public: PublicSpec, noise: 
     except UserError:
         raise
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__}: {error} (at {Path(line.filename).name} line {line.lineno})"
-        raise UserError(f"{what} ended with {told}; mend it") from error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"{what} ended with {at(error, place)}; mend it") from error
     if not isinstance(found, tuple) or not all(isinstance(one, Release) for one in found):
         raise UserError(f"{what} must return a tuple of Release, (Release(...),) for one; got {shown(found)}")
     return found

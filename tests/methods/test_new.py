@@ -113,6 +113,7 @@ def test_it_trains_at_a_sound_epsilon_and_its_images_are_near_their_classes(fold
     ("old", "changed", "says"),
     [
         ("max_uses=1", "uses=1", "`releases` ended with TypeError: Release.__init__() got an unexpected keyword"),
+        ("max_uses=1", "max_uses=(_ for _ in ()).throw(ValueError('two\\nlines'))", "with ValueError: two lines ("),
         ("max_uses=1", "max_uses=hp.steps", "no attribute 'steps' (at wrong.py line "),
         ("max_uses=1", "max_uses=3 / 2", "max_uses of release sums must be a whole number, got 1.5"),
         ("max_uses=1", "max_uses=float('nan')", "max_uses of release sums must be a whole number, got nan"),

@@ -6,7 +6,9 @@ import difflib
 import errno
 import functools
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from workflow.common import process
 
@@ -72,6 +74,12 @@ def short(text: object) -> str:
 def printable(text: str) -> str:
     """Returns a text in which what a terminal would obey, or cannot show, is written out as \\x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def at(error: Exception, place: traceback.FrameSummary) -> str:
+    """Returns an error of code in one line, with the file and line of `place`, one of its frames."""
+    words = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {words} (at {Path(place.filename).name} line {place.lineno})"
 
 
 def print_error(error: Exception) -> None:

@@ -26,7 +26,7 @@ from methods.core.privacy.private_data import Index, PrivateData
 from methods.core.release import PublicSpec, Release
 from methods.core.rng import named_rng
 from methods.core.runs.plan import Plan
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, at, unknown
 
 _STEPS = 2
 # Different random images; more records than these are the same again.
@@ -199,11 +199,10 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
 def _told(plan: Plan, error: Exception) -> str:
     shape = "x".join(map(str, plan.public.image_shape))
     place = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_ours(frame.filename)][-1]
-    words = " ".join(str(error).split())[:300]
     return (
         f"{plan.method} cannot train on {plan.public.dataset}, {plan.public.num_train} images {shape} in"
         f" {plan.public.num_classes} classes, with these settings; a rehearsal on random images ended with"
-        f" {type(error).__name__}: {words} (at {Path(place.filename).name} line {place.lineno}); nothing was charged"
+        f" {at(error, place)}; nothing was charged"
     )
 
 
