@@ -14,6 +14,9 @@ from workflow.common.options import Parser
 from workflow.common.provenance import provenance
 from workflow.progress import measured_seconds
 
+# Under results/P: of data set and key, as the graph's rule `warmstart` makes them.
+WARM_STARTS = "private/critics/*/*/done.json"
+
 
 def rule_seconds(logs: Path) -> dict[str, float]:
     """Returns rule -> wall seconds of its jobs together, from the benchmark files `logs/<rule>/*.tsv`."""
@@ -38,6 +41,7 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     }
     records = [folder.path / "run.json" for folder in run_folders(root)]
     runs = [read_object(path, "run.json") for path in records if path.is_file()]
+    starts = [read_object(path, "done.json") for path in sorted(root.glob(WARM_STARTS))]
     return {
         **provenance(),
         "settings": settings,
@@ -46,7 +50,9 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "job_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "train_seconds": round(sum(_seconds(run) for run in runs), 1),
         "runs": len(runs),
-        "runs_by_commit": dict(sorted(Counter(_trained_by(run) for run in runs).items())),
+        "runs_by_commit": _by_commit(runs),
+        # Runs begin from these, which may be older than they are.
+        **({"warm_starts_by_commit": _by_commit(starts)} if starts else {}),
     }
 
 
@@ -65,8 +71,12 @@ def _seconds(run: dict[str, Any]) -> float:
     return float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else 0.0
 
 
+def _by_commit(records: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(sorted(Counter(map(_trained_by, records)).items()))
+
+
 def _trained_by(run: dict[str, Any]) -> str:
-    """Returns the commit that trained a run: not the record's, where a later call added runs to older ones."""
+    """Returns the commit that made a run or a warm start: not the record's, where a later call added to older ones."""
     origin = run.get("provenance")
     origin = origin if isinstance(origin, dict) else {}
     return f"{origin.get('commit')}{' modified' if origin.get('modified') else ''}"

@@ -48,6 +48,15 @@ def test_the_record_names_the_code_that_trained_each_run(root):
     assert record.record(root, {})["runs_by_commit"] == {"aa": 1, "aa modified": 1, "bb": 1}
 
 
+def test_the_record_names_the_code_that_made_each_warm_start(root):
+    assert "warm_starts_by_commit" not in record.record(root, {})
+    for key, made in (("a", {"provenance": {"commit": "aa"}}), ("b", {"provenance": {"commit": "bb"}}), ("c", {})):
+        path = root / f"private/critics/mnist/{key}/done.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(made))
+    assert record.record(root, {})["warm_starts_by_commit"] == {"None": 1, "aa": 1, "bb": 1}
+
+
 def test_results_without_scores_are_refused_in_one_line(root, capsys):
     (root / "scores.csv").unlink()
     assert record.main(["--root", str(root), "--out", str(root / "p.json")]) == 2
