@@ -72,13 +72,15 @@ class Progress(logging.Handler):
             rule have ended on this machine, in this call or an earlier one.
         kind_of: wildcards -> the name by which a training's cost is listed.
         root: results/<preset>.
+        times: rule and wildcards -> how many times the cost of its rule a job takes.
     """
 
     def __init__(
-        self, cost: Mapping[str, Any], kind_of: Callable[[Any], str] | None = None, root: str | None = None
-    ) -> None:
+        self, cost: Mapping[str, Any], kind_of: Callable[[Any], str] | None = None, root: str | None = None,
+        times: Callable[[str, Any], int] = lambda rule, wildcards: 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.cost, self.kind_of, self.root = cost, kind_of, root
+        self.cost, self.kind_of, self.root, self.times = cost, kind_of, root, times
         self.schedule = Schedule({}, 1)
         self.runs: list[str] = []
         self.begun = 0.0
@@ -105,7 +107,7 @@ class Progress(logging.Handler):
             kind = self.kind_of(wildcards)
         if isinstance(cost, Mapping):
             cost = cost.get(kind, max(cost.values(), default=FALLBACK_SECONDS))
-        return kind, float(cost)
+        return kind, float(cost) * self.times(rule, wildcards)
 
     def start(self, workflow: Any) -> None:
         """Reads the jobs to run from the workflow's graph and begins to report; for Snakemake's `onstart`.
