@@ -45,7 +45,7 @@ def compared(
     """
     old, new, notes = dict(sides.old), dict(sides.new), list(sides.notes)
     others = set() if exact else networks.changed(old, new)
-    notes += [*same_runs.told(old, new), *networks.told(others)]
+    notes += [*same_runs.told(old, new), *networks.told(others, set() if exact else networks.unknown(old, new))]
     if exact:
         limits = changes.no_limits(old, new)
         notes.append("compared exactly")
