@@ -35,7 +35,7 @@ APART = "networks_apart"  # of a merged record
 GRID = ("epsilons", "seeds", "hyper")
 WARM_STARTS = "warm_starts_by_commit"  # of a part that has any
 MACHINE = (
-    "processor", "cores", "time", "runs", "runs_by_commit", WARM_STARTS, "job_seconds", "train_seconds",
+    "processor", "cores", "time", "runs", "runs_by_commit", WARM_STARTS, "job_seconds", "train_seconds", "call",
     "scores_sha256",
 )  # fmt: skip
 _OBJECTS = {"type": "object", "additionalProperties": {"type": "object"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.fields import fields, is_number
 from workflow.common.readers.json_text import read_json
 from workflow.common.readers.numbers import parse_number
-from workflow.common.run_states import GRAPH
+from workflow.common.run_states import CALL, GRAPH
 from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
@@ -83,6 +84,7 @@ class Progress(logging.Handler):
         self.cost, self.kind_of, self.root, self.times = cost, kind_of, root, times
         self.schedule = Schedule({}, 1)
         self.runs: list[str] = []
+        self.call: dict[str, Any] = {}
         self.begun = 0.0
         # What was last seen ahead: when, the seconds left then, and when to look again.
         self.looked, self.left, self.due = 0.0, 0.0, 0.0
@@ -119,6 +121,10 @@ class Progress(logging.Handler):
         self.schedule = self._planned(dag, workflow.cores if workflow.local_exec else workflow.nodes)
         self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
+        every = sum(job.rule.name != "all" for job in dag.jobs)
+        # By the clock, which its steps read too. Of a call that goes on where another was, they are fewer than all.
+        begins = {"begun": time.time(), "steps": len(self.schedule.tasks), "all_steps": every}
+        self.call = {"name": os.environ.get(CALL, ""), **begins}
         logger = logging.getLogger("snakemake.logging")
         if "RULES" in {part.name for part in workflow.output_settings.quiet or ()}:
             for handler in logger.handlers:
@@ -207,7 +213,7 @@ class Progress(logging.Handler):
 
     def _tell(self, text: str) -> None:
         if self.root:
-            told = {"runs": self.runs, "line": text, "updated": time.time()}
+            told = {"runs": self.runs, "line": text, "updated": time.time(), "call": self.call}
             # For whoever watches; a disk that refuses is told by the jobs.
             with contextlib.suppress(UserError, OSError):
                 write_json(Path(self.root, GRAPH), told)

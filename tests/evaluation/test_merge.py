@@ -80,6 +80,16 @@ def test_warm_starts_are_counted_by_the_code_that_made_them_where_a_part_has_any
     assert "warm_starts_by_commit" not in read_object(tmp_path / "none/provenance.json")
 
 
+def test_how_long_each_parts_call_took_is_told_of_the_part_alone(tmp_path, part):
+    def took(seed: int):
+        return lambda record: (of_seed(seed)(record), record.update(call={"wall_seconds": 60.0 * seed}))
+
+    folders = [part("a", score(1), change=took(1)), part("b", score(2), change=took(2))]
+    assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+    record = read_object(tmp_path / "all/provenance.json")
+    assert "call" not in record and [one["call"]["wall_seconds"] for one in record["parts"]] == [60.0, 120.0]
+
+
 def test_parts_may_differ_in_rows_budgets_and_data_sets(tmp_path, part):
     def other(record: dict[str, Any]) -> None:
         record["data"] = {"fashion_mnist": {"splits": {"train": "5678"}}}

@@ -46,6 +46,11 @@ def test_progress_and_the_time_left_are_shown(finished: Project):
     assert done == total
 
 
+def test_the_record_holds_how_long_the_call_took_and_that_it_began_from_nothing(finished: Project):
+    call = json.loads((finished.folder / "results/quick/provenance.json").read_text())["call"]
+    assert call["steps"] == call["all_steps"] > 20 and 0 < call["wall_seconds"] < 3600
+
+
 def test_a_dry_run_says_at_its_end_how_long_it_would_take_where_the_preset_knows(fresh: Project):
     runs = [f"results/quick/runs/mnist/{run}/eps10/seed0/run.json" for run in ("alpha", "beta")]
     call = ("-n", "--quiet", "rules", "--", *runs)
