@@ -143,13 +143,14 @@ def make(
             with _noted(out, computes_in(device, settings)):
                 registry.load(method).make_warm_start(settings, context, data, ledger, out)
         seconds = round(time.monotonic() - started, 3)
-        done = {"settings": settings, "seed": seed, "records": source["records"], FILES: _digests(out)}
+        files = {path.name: sha256(path) for path in _files(out)}
+        done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files}
         done |= {"seconds": seconds, **({COMPUTED_IN: computed} if (computed := _stated(out / _NOTE)) else {})}
         write_json(out / "done.json", {**done, "provenance": provenance()})
 
 
-def _digests(out: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
+def _files(out: Path) -> list[Path]:
+    return sorted(out.glob("*.safetensors"))
 
 
 @contextlib.contextmanager
@@ -158,12 +159,13 @@ def _noted(out: Path, computes: str) -> Iterator[None]:
 
     Before that, as a kill may come; of a process that found all files there, what they were computed in before stays.
     """
-    note, files = out / _NOTE, _digests(out)
+    note, files = out / _NOTE, _files(out)
     before = _stated(note)
     if now := together(before, computes):
         write_json(note, {COMPUTED_IN: now})
     yield
-    if now != before and files == _digests(out):
+    # None is ever written anew.
+    if now != before and files == _files(out):
         write_json(note, {COMPUTED_IN: before})
 
 
