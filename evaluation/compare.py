@@ -19,7 +19,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.comparison import changes, networks
+from evaluation.comparison import changes, networks, same_runs
 from evaluation.comparison.formats import FORMATS, github
 from evaluation.comparison.made_by import made_by
 from evaluation.comparison.sides import Sides, has_several, in_common, read_both
@@ -45,7 +45,7 @@ def compared(
     """
     old, new, notes = dict(sides.old), dict(sides.new), list(sides.notes)
     others = set() if exact else networks.changed(old, new)
-    notes += networks.told(others)
+    notes += [*same_runs.told(old, new), *networks.told(others, set() if exact else networks.unknown(old, new))]
     if exact:
         limits = changes.no_limits(old, new)
         notes.append("compared exactly")

@@ -33,7 +33,11 @@ PROTOCOL, PER_DATASET = "protocol", "per_dataset"
 APART = "networks_apart"  # of a merged record
 # Of a run, what may differ between parts; and of a machine, what is told of each.
 GRID = ("epsilons", "seeds", "hyper")
-MACHINE = ("processor", "cores", "time", "runs", "runs_by_commit", "job_seconds", "train_seconds", "scores_sha256")
+WARM_STARTS = "warm_starts_by_commit"  # of a part that has any
+MACHINE = (
+    "processor", "cores", "time", "runs", "runs_by_commit", WARM_STARTS, "job_seconds", "train_seconds", "call",
+    "scores_sha256",
+)  # fmt: skip
 _OBJECTS = {"type": "object", "additionalProperties": {"type": "object"}}
 _SUMS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -53,6 +57,7 @@ _OF_MACHINE = {
     "properties": {
         "time": {"type": "string"}, "runs": {"type": "integer", "minimum": 0},
         "train_seconds": {"type": "number", "minimum": 0}, "job_seconds": _SUMS, "runs_by_commit": _SUMS,
+        WARM_STARTS: _SUMS,
     },
 }  # fmt: skip
 _SCHEMA = {
@@ -108,6 +113,7 @@ def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         machine = {key: one[key] for key in MACHINE if key in one}
         # What was merged before may hold a part that is given alone as well.
         machines += [machine] if machine not in machines else []
+    starts = _sums(one.get(WARM_STARTS, {}) for one in machines)
     return {
         **{key: value for key, value in first.items() if key not in (*MACHINE, "equal_on")},
         "settings": _settings(parts),
@@ -117,6 +123,7 @@ def merged_record(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "time": max(one["time"] for one in machines),
         "job_seconds": _sums(one.get("job_seconds", {}) for one in machines),
         "runs_by_commit": _sums(one.get("runs_by_commit", {}) for one in machines),
+        **({WARM_STARTS: starts} if starts else {}),
         "runs": sum(one["runs"] for one in machines),
         "train_seconds": round(sum(one["train_seconds"] for one in machines), 1),
         "parts": machines,

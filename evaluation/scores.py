@@ -119,12 +119,17 @@ def read_scores(path: str | Path) -> list[Score]:
         except UserError as error:
             raise UserError(f"{path} line {number}: {error}") from None
         if score.order in found:
-            raise UserError(
-                f"{path} line {number}: two values for {score.metric} of {score.method} on {score.dataset}, seed "
-                f"{score.seed}; remove one"
-            )
+            raise UserError(f"{path} line {number}: {_twice(found[score.order], score)}")
         found[score.order] = score
     return list(found.values())
+
+
+def _twice(first: Score, second: Score) -> str:
+    """Returns the words for a second value of one row: of two runs, as where files were put together by hand."""
+    seed = "" if first.seed is None else f", seed {first.seed}"
+    row = f"{first.method} on {first.dataset} at epsilon {format_epsilon(first.epsilon)} ({first.accounting}){seed}"
+    both = f"{format_value(first.value)} and {format_value(second.value)}"
+    return f"two values for {first.metric} of {row}: {both}; remove one, or give the scores of one run at a time"
 
 
 def measured(path: str | Path, purpose: str) -> list[Score]:

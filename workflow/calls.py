@@ -24,9 +24,8 @@ from typing import Any
 from workflow import cluster, fork_server
 from workflow.common import process
 from workflow.common.errors import UserError, short
+from workflow.common.run_states import CALL
 
-# In the environment of every step, with a value of the call's own.
-VARIABLE = "IMAGE_BENCH_CALL"
 PATIENCE = 60.0
 
 
@@ -52,8 +51,8 @@ def held(root: str, local: bool = True, kept: Callable[[], str] = lambda: "") ->
             _end_steps(killed)
             if tidy(root):
                 print(f"notice: the lock of a call that was killed is removed from {root}", file=sys.stderr, flush=True)
-        os.environ[VARIABLE] = uuid.uuid4().hex
-        _write(file, os.environ[VARIABLE])
+        os.environ[CALL] = uuid.uuid4().hex
+        _write(file, os.environ[CALL])
         try:
             with _interruptible(root, file, kept) if local else contextlib.nullcontext():
                 yield
@@ -120,7 +119,7 @@ def _noted(what: str, path: Path) -> Path:
 
 def steps(call: str) -> list[int]:
     """Returns the processes of a call's steps that run on this machine."""
-    wanted, found = f"{VARIABLE}={call}".encode(), []
+    wanted, found = f"{CALL}={call}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
@@ -194,7 +193,7 @@ def _interruptible(root: str, file: Any, kept: Callable[[], str]) -> Iterator[No
 
 
 def _leave(root: str, file: Any) -> None:
-    call, ends = os.environ[VARIABLE], time.monotonic() + 1
+    call, ends = os.environ[CALL], time.monotonic() + 1
     # At a terminal the steps have the signal too, and end by themselves.
     while steps(call) and time.monotonic() < ends:
         time.sleep(0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from workflow.common.readers.csv_text import read_cells
 from workflow.common.readers.fields import fields, is_number
 from workflow.common.readers.json_text import read_json
 from workflow.common.readers.numbers import parse_number
-from workflow.common.run_states import GRAPH
+from workflow.common.run_states import CALL, GRAPH
 from workflow.schedule import Schedule, Task
 
 FALLBACK_SECONDS = 5.0  # a rule without measured or configured cost, such as a table
@@ -72,15 +73,18 @@ class Progress(logging.Handler):
             rule have ended on this machine, in this call or an earlier one.
         kind_of: wildcards -> the name by which a training's cost is listed.
         root: results/<preset>.
+        times: rule and wildcards -> how many times the cost of its rule a job takes.
     """
 
     def __init__(
-        self, cost: Mapping[str, Any], kind_of: Callable[[Any], str] | None = None, root: str | None = None
-    ) -> None:
+        self, cost: Mapping[str, Any], kind_of: Callable[[Any], str] | None = None, root: str | None = None,
+        times: Callable[[str, Any], int] = lambda rule, wildcards: 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.cost, self.kind_of, self.root = cost, kind_of, root
+        self.cost, self.kind_of, self.root, self.times = cost, kind_of, root, times
         self.schedule = Schedule({}, 1)
         self.runs: list[str] = []
+        self.call: dict[str, Any] = {}
         self.begun = 0.0
         # What was last seen ahead: when, the seconds left then, and when to look again.
         self.looked, self.left, self.due = 0.0, 0.0, 0.0
@@ -105,7 +109,7 @@ class Progress(logging.Handler):
             kind = self.kind_of(wildcards)
         if isinstance(cost, Mapping):
             cost = cost.get(kind, max(cost.values(), default=FALLBACK_SECONDS))
-        return kind, float(cost)
+        return kind, float(cost) * self.times(rule, wildcards)
 
     def start(self, workflow: Any) -> None:
         """Reads the jobs to run from the workflow's graph and begins to report; for Snakemake's `onstart`.
@@ -117,6 +121,10 @@ class Progress(logging.Handler):
         self.schedule = self._planned(dag, workflow.cores if workflow.local_exec else workflow.nodes)
         self.runs = sorted(str(Path(job.output[0]).parent) for job in dag.jobs if job.rule.name in RUN_RULES)
         self.begun = time.monotonic()
+        every = sum(job.rule.name != "all" for job in dag.jobs)
+        # By the clock, which its steps read too. Of a call that goes on where another was, they are fewer than all.
+        begins = {"begun": time.time(), "steps": len(self.schedule.tasks), "all_steps": every}
+        self.call = {"name": os.environ.get(CALL, ""), **begins}
         logger = logging.getLogger("snakemake.logging")
         if "RULES" in {part.name for part in workflow.output_settings.quiet or ()}:
             for handler in logger.handlers:
@@ -205,7 +213,7 @@ class Progress(logging.Handler):
 
     def _tell(self, text: str) -> None:
         if self.root:
-            told = {"runs": self.runs, "line": text, "updated": time.time()}
+            told = {"runs": self.runs, "line": text, "updated": time.time(), "call": self.call}
             # For whoever watches; a disk that refuses is told by the jobs.
             with contextlib.suppress(UserError, OSError):
                 write_json(Path(self.root, GRAPH), told)

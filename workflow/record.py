@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from workflow.common.errors import UserError, command
 from workflow.common.files import json_or_path, read_object, sha256, write_json
 from workflow.common.options import Parser
 from workflow.common.provenance import provenance
+from workflow.common.run_states import own_call
 from workflow.progress import measured_seconds
+
+# Under results/P: of data set and key, as the graph's rule `warmstart` makes them.
+WARM_STARTS = "private/critics/*/*/done.json"
 
 
 def rule_seconds(logs: Path) -> dict[str, float]:
@@ -28,7 +33,9 @@ def rule_seconds(logs: Path) -> dict[str, float]:
 def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the provenance of the results under `root`: versions, machine, settings, data and time per rule.
 
-    Seconds are wall seconds of jobs; jobs run side by side, so the sum exceeds the time that a person waited.
+    Seconds are wall seconds of jobs; jobs run side by side, so the sum exceeds the time that a person waited. In a step
+    of the graph `call` has that time: of the call that has made the scores, from its first step until now, when ranking
+    and page are still to come. Its `steps` are fewer than `all_steps` where earlier calls had made others.
     """
     seconds = rule_seconds(root / "logs")
     cards = {path.parent.name: read_object(path, "a card") for path in sorted((root / "data").glob("*/card.json"))}
@@ -38,16 +45,28 @@ def record(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     }
     records = [folder.path / "run.json" for folder in run_folders(root)]
     runs = [read_object(path, "run.json") for path in records if path.is_file()]
+    starts = [read_object(path, "done.json") for path in sorted(root.glob(WARM_STARTS))]
     return {
         **provenance(),
         "settings": settings,
         "data": data,
         "scores_sha256": sha256(root / "scores.csv"),
         "job_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        **_waited(root, time.time()),
         "train_seconds": round(sum(_seconds(run) for run in runs), 1),
         "runs": len(runs),
-        "runs_by_commit": dict(sorted(Counter(_trained_by(run) for run in runs).items())),
+        "runs_by_commit": _by_commit(runs),
+        # Runs begin from these, which may be older than they are.
+        **({"warm_starts_by_commit": _by_commit(starts)} if starts else {}),
     }
+
+
+def _waited(root: Path, now: float) -> dict[str, Any]:
+    call = own_call(root)
+    if not call:
+        return {}
+    waited = round(now - call["begun"], 1)
+    return {"call": {"wall_seconds": waited, "steps": call["steps"], "all_steps": call["all_steps"]}}
 
 
 def _hashes(card: dict[str, Any], path: Path) -> dict[str, str]:
@@ -65,8 +84,12 @@ def _seconds(run: dict[str, Any]) -> float:
     return float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else 0.0
 
 
+def _by_commit(records: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(sorted(Counter(map(_trained_by, records)).items()))
+
+
 def _trained_by(run: dict[str, Any]) -> str:
-    """Returns the commit that trained a run: not the record's, where a later call added runs to older ones."""
+    """Returns the commit that made a run or a warm start: not the record's, where a later call added to older ones."""
     origin = run.get("provenance")
     origin = origin if isinstance(origin, dict) else {}
     return f"{origin.get('commit')}{' modified' if origin.get('modified') else ''}"

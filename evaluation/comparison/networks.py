@@ -27,6 +27,16 @@ def changed(old: Mapping[Row, float], new: Mapping[Row, float]) -> set[Place]:
     }  # fmt: skip
 
 
+def unknown(old: Mapping[Row, float], new: Mapping[Row, float]) -> set[Place]:
+    """Returns the networks of which nobody knows whether they are the same: no score of real data is on both sides.
+
+    One that scored all that both sides have equally is not among them.
+    """
+    shared = [row for row in old.keys() & new.keys() if METRICS[row.metric].network]
+    known = {_place(row) for row in shared if row.run.method == REAL}
+    return {_place(row) for row in shared if format_value(old[row]) != format_value(new[row])} - known
+
+
 def apart(rows: Collection[Row], networks: Collection[Place]) -> set[Row]:
     """Returns the rows whose sides do not compare, as another network scored each.
 
@@ -43,12 +53,20 @@ def marked(limits: Mapping[Row, Limit], rows: Collection[Row]) -> dict[Row, Limi
     return {row: replace(limit, regresses=False) if row in rows else limit for row, limit in limits.items()}
 
 
-def told(networks: Collection[Place]) -> list[str]:
-    """Returns in words which networks are not the same, if any."""
+def told(networks: Collection[Place], unknown: Collection[Place] = ()) -> list[str]:
+    """Returns in words which networks are not the same, and of which it is not known, if any."""
+    apart = f"not the same on both sides, as real data's scores say: {_named(networks)}; what they score may move"
+    asked = (
+        f"not known whether the same network scored both sides, which share no row of real data: {_named(unknown)};"
+        " judged as if it had"
+    )
+    return [apart] * bool(networks) + [asked] * bool(unknown)
+
+
+def _named(networks: Collection[Place]) -> str:
     named = listed(sorted({network for *_, network in networks}))
     where = listed(sorted({" ".join(filter(None, place[:2])) for place in networks}))
-    text = f"not the same on both sides, as real data's scores say: {named} of {where}; what they score may move"
-    return [text] if networks else []
+    return f"{named} of {where}"
 
 
 def _place(row: Row) -> Place:

@@ -57,6 +57,12 @@ def plain_label(layout: Layout, run: str) -> str:
     return layout.run_label(run).replace("$", r"\$")
 
 
+def of_one_seed(ones: Iterable[Contender], metrics: Sequence[str]) -> list[Line2D]:
+    """Returns the legend's entry on marks without an interval, where a plot of these runs has some with one as well."""
+    several = {len(values) > 1 for one in ones for metric in metrics if (values := one.values.get(metric))}
+    return [Line2D([], [], ls="", label="without an interval: one seed")] if len(several) > 1 else []
+
+
 def with_legend(figure: Figure, handles: Sequence[Line2D]) -> Figure:
     """Puts a legend below the panels, in room of its own, in as many columns as the width takes."""
     width, height = figure.get_size_inches()

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from evaluation.intervals import interval
 from evaluation.report.layout import Layout, PlotSpec
-from evaluation.report.plot_parts import MARKS, SMALL, WORDS, axis_name, with_legend
+from evaluation.report.plot_parts import MARKS, SMALL, WORDS, axis_name, of_one_seed, with_legend
 from evaluation.report.saved_figures import FAINT, message, text_width
 from evaluation.standings import NO_SOUND_COUNT, REFERENCE, UNCHECKED, Contender
 from workflow.common.contracts import format_epsilon
@@ -53,7 +53,7 @@ def by_run(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) ->
     bars = {one.bar for ones in shown.values() for one in ones}
     handles = [Line2D([], [], ls="", marker=mark, mec=colour, mfc=fill, label=_ALL_WORDS[bar])
                for bar, (mark, colour, fill) in _ALL_MARKS.items() if bar in bars]  # fmt: skip
-    return with_legend(figure, handles)
+    return with_legend(figure, handles + of_one_seed((one for ones in shown.values() for one in ones), metrics))
 
 
 def _best_first(ones: Sequence[Contender], metrics: Sequence[str]) -> list[Contender]:

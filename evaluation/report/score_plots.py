@@ -21,7 +21,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from evaluation.intervals import interval
 from evaluation.report.layout import Layout, PlotSpec, add_layout, layout_of
-from evaluation.report.plot_parts import MARKS, WORDS, axis_name, contenders, in_order, plain_label, with_legend
+from evaluation.report.plot_parts import (
+    MARKS,
+    WORDS,
+    axis_name,
+    contenders,
+    in_order,
+    of_one_seed,
+    plain_label,
+    with_legend,
+)
 from evaluation.report.row_plots import by_run
 from evaluation.report.saved_figures import FAINT, STYLE, message, save
 from evaluation.scores import Score, measured
@@ -68,7 +77,7 @@ def sweep(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> 
     bars = {one.bar for one in swept}
     handles += [Line2D([], [], ls="", marker=_sweep_mark(bar)[0], mfc=_sweep_mark(bar)[1] or "0.3", color="0.3",
                        label=WORDS[bar]) for bar in WORDS if bar in bars]  # fmt: skip
-    return with_legend(figure, handles)
+    return with_legend(figure, handles + of_one_seed(swept, metrics))
 
 
 def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contender]]) -> Figure:
@@ -86,6 +95,7 @@ def against_spent(spec: PlotSpec, layout: Layout, found: dict[str, list[Contende
             axes.set_title(layout.dataset_label(dataset), loc="left", pad=11, parse_math=False)
     bars = [bar for bar in MARKS if any(one.bar == bar for one in placed)]
     handles = [Line2D([], [], ls="", marker=MARKS[bar][0], color=MARKS[bar][1], label=WORDS[bar]) for bar in bars]
+    handles += of_one_seed(placed, metrics)
     handles += [Line2D([], [], ls="", label=f"{n}  {plain_label(layout, run)}") for n, run in enumerate(names, 1)]
     for why in sorted(set(map(_why_not, private)) - {""}):
         lost = in_order(layout, {one.method for one in private if _why_not(one) == why})

@@ -15,9 +15,12 @@ from methods.commands import warm_start
 from methods.core import registry
 from methods.core.release import Budget
 from methods.core.runs import checkpoint, train
+from methods.core.runs import warm_start as made_before
 from methods.core.runs.plan import Plan
+from methods.core.sharded import pretraining
 from methods.core.speed import precision
 from workflow.common.errors import UserError
+from workflow.common.files import read_json, write_json
 
 # Before a fixture puts another in its place.
 HAS_BFLOAT16 = precision.processor_has_bfloat16
@@ -155,3 +158,54 @@ def test_a_run_in_single_precision_says_nothing(processor, tmp_path, capsys):
 def test_a_method_without_the_setting_has_no_word_of_it(processor, tmp_path):
     plan = Plan.make("dp_gauss", "dp_gauss", {}, TOY, Budget(10.0, 1e-5, "sound"), 0)
     assert "computed_in" not in train.train(plan, toy_records(), tmp_path, CPU)
+
+
+GAN = SMALL["gs_wgan"] | {"precision": "bf16", "warm_start_steps": 2}
+WARM = Plan.make("gs_wgan", "gs_wgan", GAN, TOY, Budget(10.0, 1e-5, "published"), 0)
+
+
+def critics(folder, monkeypatch, there):
+    """Makes the warm start, or goes on with it, with instructions for bfloat16 or without; returns done.json."""
+    with monkeypatch.context() as patch:
+        patch.setattr(precision, "processor_has_bfloat16", lambda: there)
+        made_before.make("gs_wgan", made_before.wanted(WARM), TOY, toy_records(), 0, CPU, folder)
+    return read_json(folder / "done.json")
+
+
+def test_a_run_says_what_the_warm_start_was_computed_in_that_it_begins_from(tmp_path, monkeypatch):
+    assert critics(tmp_path / "critics", monkeypatch, there=False)["computed_in"] == "fp32"
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
+    record = train.train(WARM, toy_records(), tmp_path / "run", CPU, tmp_path / "critics")
+    assert record["computed_in"] == "bf16 and fp32"
+
+
+def test_a_warm_start_that_went_on_on_another_processor_says_what_both_computed_in(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pretraining, "_train_generators", killed)
+        critics(tmp_path, patch, there=True)
+    assert critics(tmp_path, monkeypatch, there=False)["computed_in"] == "bf16 and fp32"
+
+
+def killed(*_):
+    raise Killed
+
+
+def test_a_process_that_found_all_critics_made_computed_none_of_them(tmp_path, monkeypatch):
+    critics(tmp_path, monkeypatch, there=True)
+    # As a forced step of the graph does.
+    (tmp_path / "done.json").unlink()
+    assert critics(tmp_path, monkeypatch, there=False)["computed_in"] == "bf16"
+
+
+@pytest.mark.parametrize("stated", [None, "fp8"], ids=["older", "damaged"])
+def test_a_warm_start_of_an_older_version_begins_a_run_and_a_damaged_record_does_not(tmp_path, monkeypatch, stated):
+    done = critics(tmp_path / "critics", monkeypatch, there=True)
+    done.pop("computed_in")
+    write_json(tmp_path / "critics" / "done.json", done | ({"computed_in": stated} if stated else {}))
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
+    if stated:
+        with pytest.raises(UserError, match="does not say what it was computed in: 'computed_in' is 'fp8'"):
+            train.train(WARM, toy_records(), tmp_path / "run", CPU, tmp_path / "critics")
+        assert not (tmp_path / "run").exists()
+    else:
+        assert train.train(WARM, toy_records(), tmp_path / "run", CPU, tmp_path / "critics")["computed_in"] == "fp32"

@@ -41,6 +41,13 @@ def one_seed_more_and_two_rows_fewer(tmp_path: Path) -> Path:
     return tmp_path / "b.csv"
 
 
+def told(out: str) -> list[str]:
+    """Returns the lines of a comparison but for the one that tells of copies: these tests make no run anew."""
+    head, note, *lines = out.splitlines()
+    assert "the same runs" in note
+    return [head, *lines]
+
+
 def shifted(path: Path, by: dict[str, float], method: str = "") -> Path:
     """Writes quick's scores with metrics of one method, or of all, multiplied."""
     rows = {score.order: score for score in ROWS}
@@ -65,14 +72,14 @@ def test_a_reviewer_learns_of_one_seed_more_and_two_rows_fewer(run, one_seed_mor
 
 def test_json_says_all_of_it(run, one_seed_more_and_two_rows_fewer) -> None:
     code, out = run(QUICK, one_seed_more_and_two_rows_fewer, "--format", "json")
-    told = json.loads(out)
+    found = json.loads(out)
     assert code == 1 and out.count("\n") == 1
-    assert (told["a"], told["b"]) == (str(QUICK), str(one_seed_more_and_two_rows_fewer))
-    assert (told["regressions"], told["compared"], told["counts"]["new"]) == (2, len(ROWS) - 2, len(ROWS))
-    missing = [change for change in told["changes"] if change["kind"] == "missing"]
+    assert (found["a"], found["b"]) == (str(QUICK), str(one_seed_more_and_two_rows_fewer))
+    assert (found["regressions"], found["compared"], found["counts"]["new"]) == (2, len(ROWS) - 2, len(ROWS))
+    missing = [change for change in found["changes"] if change["kind"] == "missing"]
     assert {(change["dataset"], change["method"], change["metric"]) for change in missing} == TWO
-    assert len(told["changes"]) == len(ROWS) + 2 and {change["seed"] for change in told["changes"]} == {0, 1}
-    assert [change for change in told["changes"] if change["kind"] == "new" and change["old"] is not None] == []
+    assert len(found["changes"]) == len(ROWS) + 2 and {change["seed"] for change in found["changes"]} == {0, 1}
+    assert [change for change in found["changes"] if change["kind"] == "new" and change["old"] is not None] == []
 
 
 def test_json_holds_infinite_numbers_as_text(run, tmp_path) -> None:
@@ -100,7 +107,7 @@ def test_no_comparison_takes_more_than_twenty_lines(run, tmp_path, form, options
 
 
 def test_the_worst_run_comes_first_and_in_it_the_score_farthest_beyond_its_tolerance(run, tmp_path) -> None:
-    lines = run(QUICK, shifted(tmp_path / "b.csv", {"g2r_cnn": 0.9, "g2r_mlp": 0.5}, "dp_merf"))[1].splitlines()
+    lines = told(run(QUICK, shifted(tmp_path / "b.csv", {"g2r_cnn": 0.9, "g2r_mlp": 0.5}, "dp_merf"))[1])
     assert lines[0].startswith("4 regressions; ")
     # 0.7863 on MNIST loses more than 0.7283 on Fashion-MNIST.
     assert re.match("regression   mnist dp_merf eps 10 sound seed 0: g2r_mlp: .*; g2r_cnn: ", lines[1])
@@ -110,14 +117,14 @@ def test_the_worst_run_comes_first_and_in_it_the_score_farthest_beyond_its_toler
 
 def test_a_run_that_is_gone_is_one_line_and_many_are_one_line(run, tmp_path) -> None:
     write_scores(tmp_path / "b.csv", [s for s in ROWS if (s.dataset, s.method) != ("mnist", "dpgan")])
-    out = run(QUICK, tmp_path / "b.csv")[1]
+    out = told(run(QUICK, tmp_path / "b.csv")[1])
     count = sum((score.dataset, score.method) == ("mnist", "dpgan") for score in ROWS)
     parts = f"{count} scores: {count - 1} missing, 1 no longer there"
-    assert out.splitlines()[1:] == [f"missing      mnist dpgan eps 10 sound seed 0: the whole run ({parts})"]
+    assert out[1:] == [f"missing      mnist dpgan eps 10 sound seed 0: the whole run ({parts})"]
     write_scores(tmp_path / "b.csv", [s for s in ROWS if s.dataset != "mnist"])
-    out = run(QUICK, tmp_path / "b.csv")[1]
+    out = told(run(QUICK, tmp_path / "b.csv")[1])
     gone = sum(dataset == "mnist" for dataset, _ in RUNS)
-    assert len(out.splitlines()) == 2 and f"missing      {gone} whole runs (seed 0) of mnist (datalens eps 10 " in out
+    assert len(out) == 2 and f"missing      {gone} whole runs (seed 0) of mnist (datalens eps 10 " in out[1]
 
 
 @pytest.mark.parametrize("form", ["text", "md", "github"])

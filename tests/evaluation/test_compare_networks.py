@@ -56,6 +56,23 @@ def test_a_distance_by_another_network_moves_and_is_no_regression(run, seeds):
     assert code == 1 and "not the same" not in out
 
 
+@pytest.mark.parametrize("lacks", ["A", "B", "both"])
+def test_without_a_shared_row_of_real_data_nobody_knows_which_network_it_was_and_worse_is_worse(run, lacks):
+    sides = [gauss(FID, REAL_FID), gauss(ELSEWHERE, REAL_ELSEWHERE)]
+    for one, name in zip(sides, "AB", strict=True):
+        if lacks in (name, "both"):
+            del one["real", "fid_classifier"]
+    code, out = run(*sides, "--common")
+    assert code == 1 and "regression   mnist dp_gauss" in out and "not the same on both sides" not in out
+    assert "not known whether the same network scored both sides, which share no row of real data: feature net" in out
+    assert "feature network of mnist; judged as if it had" in out
+
+
+def test_a_network_that_scored_all_equally_raises_no_question(run):
+    alone = {("dp_gauss", "fid_classifier"): FID}
+    assert "not known" not in run(alone | {("dp_gauss", "fwd"): (1, 2, 3)}, alone | {("dp_gauss", "fwd"): (4, 5, 6)})[1]
+
+
 def test_what_the_network_has_no_part_in_is_judged_as_ever(run):
     before, after = (gauss(*sides, g2r_cnn=of_seeds) for *sides, of_seeds in (
         (FID, REAL_FID, (0.950, 0.952, 0.954)), (ELSEWHERE, REAL_ELSEWHERE, (0.920, 0.922, 0.924))))  # fmt: skip

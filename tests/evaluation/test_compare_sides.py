@@ -151,3 +151,25 @@ def test_the_metrics_of_a_ranking_swallow_no_file_name_either(tmp_path, capsys):
     shown = capsys.readouterr().out
     for arguments in (["--metric", "is", "g2r_cnn", path], ["--metric", "is", "--metric", "g2r_cnn", path]):
         assert rank(arguments) == 0 and capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("options", [(), ("--exact",), ("--seeds", "mean", "--common")])
+def test_runs_that_lie_on_both_sides_are_told_as_no_further_evidence(tmp_path, run, options):
+    def both(name: str, *seconds: float) -> Path:
+        rows = [
+            Score("quick", "mnist", "dpac", 10.0, "sound", seed, metric, value + seed, "measured")
+            for seed, took in enumerate(seconds) for metric, value in (("is", 5.0), ("train_seconds", took))
+        ]  # fmt: skip
+        write_scores(tmp_path / name, rows)
+        return tmp_path / name
+
+    old = both("a.csv", 20.5, 21.0)
+    note = "1 of 2 runs that both have are equal in all digits, the time they took too: the same runs, which are no"
+    assert note in run(old, both("b.csv", 20.5, 21.1), *options)[1]
+    # Made again, they are evidence, even where each score is as before.
+    assert "the same runs" not in run(old, both("c.csv", 20.6, 21.1), *options)[1]
+
+
+def test_a_run_of_which_only_the_time_is_shared_is_not_told_as_the_same(tmp_path, run):
+    old, new = ({"train_seconds": 20.5, metric: 0.5} for metric in ("is", "recall"))
+    assert "the same runs" not in run(written(tmp_path / "a.csv", old), written(tmp_path / "b.csv", new))[1]

@@ -68,6 +68,28 @@ def test_two_machines_seeds_are_one_set_that_names_both(tmp_path, part):
     assert record["scores_sha256"] == sha256(tmp_path / "all/scores.csv") and "equal_on" not in record
 
 
+def test_warm_starts_are_counted_by_the_code_that_made_them_where_a_part_has_any(tmp_path, part):
+    def begun(seed: int, commit: str, count: int):
+        return lambda record: (of_seed(seed)(record), record.update(warm_starts_by_commit={commit: count}))
+
+    folders = [part("a", score(0), change=begun(0, "abc", 2)), part("b", score(1), change=begun(1, "old", 1))]
+    folders.append(part("c", score(2), change=of_seed(2)))
+    assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+    assert read_object(tmp_path / "all/provenance.json")["warm_starts_by_commit"] == {"abc": 2, "old": 1}
+    assert merge.main([folders[2], part("d", score(3), change=of_seed(3)), "--out", str(tmp_path / "none")]) == 0
+    assert "warm_starts_by_commit" not in read_object(tmp_path / "none/provenance.json")
+
+
+def test_how_long_each_parts_call_took_is_told_of_the_part_alone(tmp_path, part):
+    def took(seed: int):
+        return lambda record: (of_seed(seed)(record), record.update(call={"wall_seconds": 60.0 * seed}))
+
+    folders = [part("a", score(1), change=took(1)), part("b", score(2), change=took(2))]
+    assert merge.main([*folders, "--out", str(tmp_path / "all")]) == 0
+    record = read_object(tmp_path / "all/provenance.json")
+    assert "call" not in record and [one["call"]["wall_seconds"] for one in record["parts"]] == [60.0, 120.0]
+
+
 def test_parts_may_differ_in_rows_budgets_and_data_sets(tmp_path, part):
     def other(record: dict[str, Any]) -> None:
         record["data"] = {"fashion_mnist": {"splits": {"train": "5678"}}}

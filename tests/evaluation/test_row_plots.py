@@ -14,6 +14,7 @@ from report_pages import scores
 from evaluation.report.layout import PlotSpec, load_layout
 from evaluation.report.plot_parts import contenders
 from evaluation.report.row_plots import by_run
+from evaluation.report.score_plots import against_spent
 from evaluation.scores import Score
 
 DEFAULT = load_layout(str(Path(__file__).resolve().parents[2] / "workflow/config/report.yaml"))
@@ -64,6 +65,16 @@ def test_a_run_over_its_budget_and_a_claim_have_marks_and_words_of_their_own():
     words = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
     kept, over, unchecked = "sound ε within the budget", "sound ε over the budget", "ε claimed, not checked"
     assert words == {kept, over, unchecked, "without privacy"}
+
+
+def test_marks_without_an_interval_are_told_to_be_of_one_seed_where_others_have_one():
+    several = [one for seed in range(3) for one in run("dpac", 0.8 + seed / 100, seed=seed)]
+    for plot in (by_run, against_spent):
+        words = []
+        for rows in (several, run("dp_merf", 0.7), several + run("dp_merf", 0.7)):
+            figure = plot(SPEC, DEFAULT, contenders(rows, DEFAULT))
+            words.append([text.get_text() for legend in figure.legends for text in legend.get_texts()])
+        assert ["without an interval: one seed" in each for each in words] == [False, False, True]
 
 
 def test_each_budget_of_a_run_has_a_line_and_its_epsilon_beside_the_name():

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from evaluation.compare import main as compare
+from evaluation.price import main as price
 from evaluation.rank import main as rank
 from evaluation.report.collect import main as collect
+from evaluation.report.score_plots import main as plots
 from evaluation.report.scores_tables import main as tables
+from evaluation.report.verdicts import main as verdicts
 from evaluation.scores import COLUMNS, read_scores
 
 GOOD = {
@@ -41,7 +44,8 @@ BAD = (
     ({"method": "a\x1b[31m"}, "method must be a printable name"),
     ({"accounting": "claimed", "metric": "eps_sound", "value": "9"}, "no count of the suite has seen such a run"),
     ({"accounting": "claimed", "metric": "eps_published", "value": "9"}, "and its accounting is claimed"),
-    ({}, "two values for g2r_cnn of dpac on faces, seed 3; remove one"),
+    # As where the files of two runs were put together by hand.
+    ({"value": "0.7"}, "two values for g2r_cnn of dpac on faces at epsilon 10 (sound), seed 3: 0.5 and 0.7; remove"),
 )
 
 
@@ -58,7 +62,10 @@ def test_every_reader_of_scores_refuses_it_alike(tmp_path, capsys, changed, says
     for main, arguments in (
         (compare, [good, bad]),
         (rank, [bad]),
+        (price, [bad]),
         (tables, ["--scores", good, "--published", bad, *made]),
+        (verdicts, ["--scores", bad, "--published", good, *made]),
+        (plots, ["--scores", bad, *made]),
     ):
         assert main(arguments) == 2
         shown = capsys.readouterr().err

@@ -30,7 +30,7 @@ LOCKS = (".snakemake/locks/0.input.lock", ".snakemake/locks/4.output.lock")
 def here(tmp_path, monkeypatch):
     """A working folder with locks on results/long and results/longer."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(calls.VARIABLE, "")
+    monkeypatch.setenv(calls.CALL, "")
     for path, text in ((LOCKS[0], f"methods/a.py\n{OURS}/plan.json\n"), (LOCKS[1], f"{OURS}/run.json\n")):
         write(Path(path), text)
     write(Path(".snakemake/locks/1.output.lock"), "results/longer/scores.csv\n")
@@ -53,7 +53,7 @@ def locks() -> int:
 def test_the_locks_of_a_call_that_was_killed_are_removed_and_no_others(here, capsys):
     owner("a call that is gone")
     with calls.held("results/long"):
-        assert Path(".snakemake/owners/long").read_text() == os.environ[calls.VARIABLE] != ""
+        assert Path(".snakemake/owners/long").read_text() == os.environ[calls.CALL] != ""
     assert Path(".snakemake/owners/long").read_text() == "" and locks() == 1
     assert "the lock of a call that was killed is removed from results/long" in capsys.readouterr().err
 
@@ -96,7 +96,7 @@ def test_only_a_training_that_is_whole_is_not_doubted(here):
 
 
 def test_the_steps_of_a_killed_call_end_before_the_next_begins(here, capsys):
-    environment = {**os.environ, calls.VARIABLE: "killed-77"}
+    environment = {**os.environ, calls.CALL: "killed-77"}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(90)"], env=environment) as step:
         while calls.steps("killed-77") != [step.pid]:
             time.sleep(0.01)

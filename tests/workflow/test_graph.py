@@ -46,6 +46,11 @@ def test_progress_and_the_time_left_are_shown(finished: Project):
     assert done == total
 
 
+def test_the_record_holds_how_long_the_call_took_and_that_it_began_from_nothing(finished: Project):
+    call = json.loads((finished.folder / "results/quick/provenance.json").read_text())["call"]
+    assert call["steps"] == call["all_steps"] > 20 and 0 < call["wall_seconds"] < 3600
+
+
 def test_a_dry_run_says_at_its_end_how_long_it_would_take_where_the_preset_knows(fresh: Project):
     runs = [f"results/quick/runs/mnist/{run}/eps10/seed0/run.json" for run in ("alpha", "beta")]
     call = ("-n", "--quiet", "rules", "--", *runs)
@@ -57,6 +62,17 @@ def test_a_dry_run_says_at_its_end_how_long_it_would_take_where_the_preset_knows
     assert "expected:" not in fresh.snakemake("-n", "--quiet", "all", "--", *runs).stdout
     assert "expected:" not in fresh.snakemake("--quiet", "rules", "--", *runs).stdout
     assert "expected:" not in fresh.snakemake(*call).stdout
+
+
+def test_several_classifiers_of_gen2real_are_expected_to_take_as_many_times_as_long(fresh: Project):
+    paths = [f"results/quick/runs/mnist/{run}/utility.json" for run in ("alpha/eps10/seed0", "real/epsinf/seed0")]
+    cost = "cost: {data: 0, plan: 0, sample: 0, classifiers: 0, utility: 120, real_utility: 480, train: {alpha: 0}}"
+    fresh.edit("workflow/config/quick.yaml", "preset: quick", f"preset: quick\n{cost}")
+    said = []
+    for several in ("", ", g2r_classifiers: 3"):
+        fresh.edit("workflow/config/quick.yaml", "num_samples: 10", f"num_samples: 10{several}")
+        said.append(fresh.snakemake("--cores", "1", "-n", "--quiet", "rules", "--", *paths).stdout.splitlines()[-1])
+    assert [one.split(", ")[1] for one in said] == ["about 10 min on 1 core", "about 30 min on 1 core"]
 
 
 def test_runs_with_equal_warm_starts_share_one(finished: Project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from workflow import progress as progress_module
 from workflow.common.durations import describe, steps_in
 from workflow.common.live import STOPPED, Live, live_path, tell
+from workflow.common.run_states import CALL, own_call
 from workflow.progress import Progress, job_name, line, measured_seconds
 from workflow.schedule import Schedule, Task
 
@@ -260,3 +262,21 @@ def test_a_dry_run_counts_with_what_the_call_itself_would_have(tmp_path, cores, 
     workflow.output_settings = SimpleNamespace(quiet=None)
     progress = Progress({"train": {"dpac": 40}}, lambda wildcards: wildcards.run)
     assert progress.expected(workflow) == f"expected: 6 steps, {said}"
+
+
+def test_a_call_that_goes_on_tells_how_many_of_all_steps_are_its_own(tmp_path, monkeypatch, capsys):
+    made = {a_job("train", tmp_path, run=name): number for number, name in enumerate("abc")}
+    made[a_job("all", tmp_path)] = 3
+    waiting = [job for job, number in made.items() if number]
+    dag = SimpleNamespace(
+        jobs=made, jobid=made.get, needrun_jobs=lambda exclude_finished: waiting, dependencies=dict.fromkeys(made, ())
+    )
+    workflow = SimpleNamespace(dag=dag, cores=1, nodes=None, local_exec=True, output_settings=SimpleNamespace(quiet=()))
+    monkeypatch.setenv(CALL, "mine")
+    progress = Progress({}, lambda wildcards: wildcards.run, str(tmp_path))
+    progress.start(workflow)
+    progress.stop()
+    told = own_call(tmp_path)
+    assert (told["steps"], told["all_steps"]) == (2, 3) and 0 <= time.time() - told["begun"] < 60
+    monkeypatch.setenv(CALL, "another")
+    assert own_call(tmp_path) == {}

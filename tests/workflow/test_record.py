@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from workflow import record
+from workflow.common.files import write_json
+from workflow.common.run_states import CALL, GRAPH
 
 
 @pytest.fixture
@@ -46,6 +49,30 @@ def test_the_record_names_the_code_that_trained_each_run(root):
         path.write_text(json.dumps({"provenance": origin}))
     (root / "runs/mnist/dpac/eps10/seed0/run.json").write_text(json.dumps({"provenance": {"commit": "bb"}}))
     assert record.record(root, {})["runs_by_commit"] == {"aa": 1, "aa modified": 1, "bb": 1}
+
+
+def test_the_record_names_the_code_that_made_each_warm_start(root):
+    assert "warm_starts_by_commit" not in record.record(root, {})
+    for key, made in (("a", {"provenance": {"commit": "aa"}}), ("b", {"provenance": {"commit": "bb"}}), ("c", {})):
+        path = root / f"private/critics/mnist/{key}/done.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(made))
+    assert record.record(root, {})["warm_starts_by_commit"] == {"None": 1, "aa": 1, "bb": 1}
+
+
+@pytest.mark.parametrize("told", [{"name": "other"}, {"begun": None}, {"steps": -1}, None], ids=str)
+def test_the_record_holds_how_long_the_call_has_taken_that_made_the_scores_and_no_others(root, monkeypatch, told):
+    call = {"name": "mine", "begun": time.time() - 100.0, "steps": 3, "all_steps": 7}
+    monkeypatch.setenv(CALL, "mine")
+    write_json(root / GRAPH, {"call": call})
+    waited = record.record(root, {})["call"]
+    assert 100.0 <= waited.pop("wall_seconds") < 200.0 and waited == {"steps": 3, "all_steps": 7}
+    write_json(root / GRAPH, {"call": told and call | told})
+    assert "call" not in record.record(root, {})
+    # As where a person writes the record anew.
+    write_json(root / GRAPH, {"call": call})
+    monkeypatch.delenv(CALL)
+    assert "call" not in record.record(root, {})
 
 
 def test_results_without_scores_are_refused_in_one_line(root, capsys):

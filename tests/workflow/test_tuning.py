@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -340,6 +342,25 @@ def test_a_trial_that_began_with_other_settings_does_not_go_on(tmp_path):
     trials.write(tmp_path / "trials.csv", [result(0, settings={"splits": 1})])
     with pytest.raises(UserError, match="trial 0 of dp_gauss began with other settings"):
         search.search(row(), always(1.0), book(tmp_path, 5), Commands())
+
+
+@pytest.mark.parametrize("verb", [["search"], ["choose", "--trials", "trials.csv"]], ids=["search", "choose"])
+def test_a_file_of_settings_is_refused_by_the_line_that_says_how_it_is_tuned(capsys, verb):
+    assert tune.main([*verb, "--configfile", "mine.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --configfile 'mine.yaml': presets alone are tuned") and said.count("\n") == 1
+    assert "copy it to workflow/config/NAME.yaml, with its line extends: quick, and give --preset NAME" in said
+
+
+def test_a_file_of_settings_beside_the_presets_is_tuned_as_one(tmp_path, monkeypatch):
+    folder = tmp_path / "config"
+    shutil.copytree(merging.FOLDER, folder)
+    own = "gauss_two: {method: dp_gauss, splits: 2, chosen_on: [mnist_val]}"
+    (folder / "mine.yaml").write_text(f"preset: mine\nextends: quick\nruns: {{{own}}}\n")
+    for module, name in ((rows.presets, "names"), (rows.presets, "load"), (merging, "shipped_content")):
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), folder=folder))
+    (own,) = rows.rows(rows.load("mine"), ["gauss_two"])
+    assert (own.before["splits"], len(own.cells)) == (2, 4)
 
 
 @pytest.mark.parametrize("number", [1, 4], ids=["begun", "ended"])

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Unlike those of Path they answer no where a folder is closed to the user, or a name is none that a file may have.
 from os.path import isdir, isfile
 from pathlib import Path
+from typing import Any
 
 from workflow.common.contracts import RUN_PATTERN, RunFolder, format_epsilon
 from workflow.common.durations import describe, steps_in
 from workflow.common.errors import UserError
 from workflow.common.live import FAILED, STOPPED, TRAINING, Live, hear
-from workflow.common.readers.fields import fields, is_number, is_text
+from workflow.common.readers.fields import fields, is_number, is_text, is_whole
 from workflow.common.readers.json_text import read_json
 
 WAITING, PLANNED, TRAINED, SAMPLED, SCORED = "waiting", "planned", "trained", "sampled", "scored"
 STATES = (WAITING, PLANNED, TRAINING, STOPPED, TRAINED, SAMPLED, SCORED, FAILED)
 GRAPH = "logs/graph.json"  # below results/<preset>: what the last call of Snakemake told of itself
+CALL = "IMAGE_BENCH_CALL"  # in the environment of every step of such a call, with a value of the call's own
 _RULES = ("plan", "train", "external", "sample", "fidelity", "utility")
 _ERRORS = ("error: ", "Traceback ", "MemoryError", "Killed")
 
@@ -50,6 +53,18 @@ def graph_runs(root: Path) -> list[Path]:
     there = {path for path in root.glob(anything) if _is_made(path)}
     to_make = filter(_is_run, _told(root).get("runs", []))
     return sorted(there | {root / Path(*Path(told).parts[-5:]) for told in to_make})
+
+
+def own_call(root: Path) -> dict[str, Any]:
+    """Returns what the call of Snakemake that this process is a step of told of its beginning; empty where none did.
+
+    Keys: `begun`, seconds of the clock; `steps`, those that it was to make, of `all_steps` that its graph has.
+    """
+    kinds = {"name": is_text, "begun": is_number, "steps": is_whole(), "all_steps": is_whole()}
+    with contextlib.suppress(UserError, ValueError, KeyError, TypeError):
+        told = fields(read_json(root / GRAPH)["call"], kinds)
+        return told if told["name"] == os.environ.get(CALL) else {}
+    return {}
 
 
 def name_of(run: Path) -> str:

@@ -273,7 +273,13 @@ def priced_as(wildcards):
     return wildcards.run if wildcards.run in CONFIG.cost.get("train", {}) else CONFIG.runs[wildcards.run].method
 
 
-PROGRESS = Progress(CONFIG.cost, priced_as, OUT)
+def times(rule, wildcards):
+    """Returns how many times a preset's seconds a job takes: what scores gen2real trains several classifiers or one."""
+    several = rule in ("utility", "real_utility")
+    return CONFIG.protocol_of(wildcards.dataset).get("g2r_classifiers", 1) if several else 1
+
+
+PROGRESS = Progress(CONFIG.cost, priced_as, OUT, times)
 calls.guard(workflow, OUT, fail, PROGRESS)
 
 

@@ -48,7 +48,7 @@ def epilog(argv: Sequence[str]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--preset", default="quick", help="whose rows were tried (default quick)")
+    rows.add_preset(parser, "whose rows were tried")
     parser.add_argument("--trials", type=Path, nargs="+", required=True, help="trials.csv of each machine")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default beside the first trials.csv)")
     parser.add_argument("--tuned", type=Path, help="file to write (default workflow/config/tuned/PRESET.yaml)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from methods.core import registry
 from workflow import merging, presets
 from workflow.common.chosen_on import PUBLISHED
 from workflow.common.contracts import format_epsilon, parse_epsilon
-from workflow.common.errors import UserError, unknown
+from workflow.common.errors import UserError, shown, unknown
 from workflow.common.search_space import Space, draw
 from workflow.datasets.sources import NAMES
 from workflow.grid import Config, Run
@@ -65,6 +66,19 @@ class Row:
 
     def _hyper(self, trial: int, seed: int) -> Any:
         return registry.hyper(self.run.method, self.settings(trial, seed))
+
+
+def add_preset(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the option that names a preset, and one that says why a configuration's file is none; `what` is for help."""
+    parser.add_argument("--preset", default="quick", help=f"{what} (default quick)")
+    parser.add_argument("--configfile", type=_no_preset, help=argparse.SUPPRESS)
+
+
+def _no_preset(file: str) -> str:
+    raise UserError(
+        f"--configfile {shown(file)}: presets alone are tuned, as what is chosen is written beside them; copy it to"
+        " workflow/config/NAME.yaml, with its line extends: quick, and give --preset NAME"
+    )
 
 
 def load(preset: str) -> Config:

@@ -46,7 +46,7 @@ def epilog(argv: Sequence[str]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     minutes = number("--minutes", 0, _MOST_MINUTES, open_low=True)
-    parser.add_argument("--preset", default="quick", help="whose rows (default quick)")
+    rows.add_preset(parser, "whose rows")
     parser.add_argument("--rows", default="", help="some of them, with a comma between (default all that are tuned)")
     parser.add_argument("--cells", default="", help="some data sets and budgets, such as mnist_val:10,mnist_val:1")
     parser.add_argument("--minutes", type=minutes, help="of a core for each row, on all cells (default the preset's)")

@@ -186,7 +186,8 @@ class TrainingLoop:
 
     def prepare(self, data: PrivateData, ledger: Ledger, warm_start: Path | None) -> None:
         """Does the method's work before step 0."""
-        self.computed_in = self.computes_in
+        # What begins in a warm start was computed there, perhaps by another processor.
+        self.computed_in = together(begin_from.computed_in(warm_start), self.computes_in)
         live.tell(self.folder, live.Live(0, self.method.num_steps))
         try:
             self.method.prepare(data, ledger, warm_start)

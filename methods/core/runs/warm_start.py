@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,21 @@ from methods.core.privacy.private_data import PrivateData
 from methods.core.release import NO_BUDGET, PublicSpec
 from methods.core.runs import noise_key
 from methods.core.runs.plan import Plan
+from methods.core.speed.precision import BOTH, PRECISIONS, computes_in, together
 from workflow.common.errors import UserError, shown
 from workflow.common.files import clear_leftovers, read_json, sha256, write_json
 from workflow.common.locks import LOCK, locked
 from workflow.common.per_record import settled
 from workflow.common.provenance import provenance
+from workflow.common.readers.fields import fields, is_one_of
+from workflow.common.readers.guard import reading
 
 # Of each file the SHA-256, in done.json; those of earlier versions have no such key.
 FILES = "files"
+# What it was computed in, in done.json, and until then in a file of its own, which a kill leaves; earlier versions have
+# neither.
+COMPUTED_IN = "computed_in"
+_NOTE = f"{COMPUTED_IN}.json"
 
 
 def wanted(plan: Plan) -> dict[str, Any] | None:
@@ -58,6 +66,7 @@ def check(plan: Plan, folder: Path | None, data: PrivateData) -> None:
     if done.get("records") != noise_key.of_warm_start(data):
         raise UserError(f"{folder} is a warm start of other training records than the run's; {how}")
     _check_files(folder, done.get(FILES, {}))
+    computed_in(folder)
 
 
 def _check_files(folder: Path, digests: Any) -> None:
@@ -70,6 +79,23 @@ def _check_files(folder: Path, digests: Any) -> None:
                 f"{path} {what} since the warm start was made: restore it, or remove {folder} and make it again by"
                 " python -m methods warm-start, or by the same run"
             )
+
+
+def computed_in(folder: Path | None) -> str:
+    """Returns what all processes that made a whole warm start computed in; empty where there is none, or none says so.
+
+    Raises UserError for a done.json that says what cannot be.
+    """
+    return "" if folder is None else _stated(folder / "done.json")
+
+
+def _stated(path: Path) -> str:
+    """Returns what a JSON file states that networks were computed in; empty where it is not there, or says nothing."""
+    if not path.exists():
+        return ""
+    known = {COMPUTED_IN: is_one_of("", *PRECISIONS, BOTH)}
+    with reading(path, "does not say what it was computed in", "remove its folder and make it again"):
+        return fields({COMPUTED_IN: "", **read_json(path)}, known)[COMPUTED_IN]
 
 
 def prepared(plan: Plan, data: PrivateData, device: torch.device, run: Path, data_digest: str | None) -> Path | None:
@@ -114,11 +140,33 @@ def make(
         path = out / "ledger.jsonl"
         with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
             context = Context(public, (), seed, device)
-            registry.load(method).make_warm_start(settings, context, data, ledger, out)
+            with _noted(out, computes_in(device, settings)):
+                registry.load(method).make_warm_start(settings, context, data, ledger, out)
         seconds = round(time.monotonic() - started, 3)
-        files = {path.name: sha256(path) for path in sorted(out.glob("*.safetensors"))}
-        done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files, "seconds": seconds}
+        files = {path.name: sha256(path) for path in _files(out)}
+        done = {"settings": settings, "seed": seed, "records": source["records"], FILES: files}
+        done |= {"seconds": seconds, **({COMPUTED_IN: computed} if (computed := _stated(out / _NOTE)) else {})}
         write_json(out / "done.json", {**done, "provenance": provenance()})
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted(out.glob("*.safetensors"))
+
+
+@contextlib.contextmanager
+def _noted(out: Path, computes: str) -> Iterator[None]:
+    """Notes in a warm start's folder that this process computes in `computes` a part of what is made in the block.
+
+    Before that, as a kill may come; of a process that found all files there, what they were computed in before stays.
+    """
+    note, files = out / _NOTE, _files(out)
+    before = _stated(note)
+    if now := together(before, computes):
+        write_json(note, {COMPUTED_IN: now})
+    yield
+    # None is ever written anew.
+    if now != before and files == _files(out):
+        write_json(note, {COMPUTED_IN: before})
 
 
 def _source(

@@ -31,8 +31,11 @@ def is_widened(device: torch.device, precision: str | None) -> bool:
 
 
 def computes_in(device: torch.device, settings: Any) -> str:
-    """Returns the name of what a device computes these settings in; empty for those that do not choose one of these."""
-    precision = getattr(settings, "precision", None)
+    """Returns the name of what a device computes these settings in; empty for those that do not choose one of these.
+
+    Settings are an object or a mapping.
+    """
+    precision = _chosen(settings)
     if precision not in tuple(PRECISIONS):
         return ""
     return "fp32" if is_widened(device, precision) else precision
@@ -48,9 +51,12 @@ def tell_if_widened(device: torch.device, settings: Any) -> None:
 
     Settings are an object or a mapping; those without `precision` are computed in what they always are.
     """
-    precision = settings.get("precision") if isinstance(settings, Mapping) else getattr(settings, "precision", None)
-    if is_widened(device, precision):
+    if is_widened(device, _chosen(settings)):
         print("computing in single precision: this processor has no instructions for bfloat16", file=sys.stderr)
+
+
+def _chosen(settings: Any) -> Any:
+    return settings.get("precision") if isinstance(settings, Mapping) else getattr(settings, "precision", None)
 
 
 @functools.cache
