@@ -156,15 +156,15 @@ def sync_folder(folder: Path) -> None:
         raise cannot_write(folder, error) from None
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
-    with atomic(path) as temporary:
+def write_text(path: str | Path, text: str, mode: int = 0o666) -> None:
+    """Writes UTF-8 text atomically; `mode` as in `atomic`."""
+    with atomic(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, mode: int = 0o666) -> None:
     """Writes indented, key-sorted JSON atomically. Infinities are refused: write them as the string "inf"."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", mode)
 
 
 def read_object(path: str | Path, what: str = "settings") -> dict[str, Any]:
@@ -266,9 +266,9 @@ def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
     return f" lacks the columns {', '.join(missing)}; it has {', '.join(header)}" if missing else ""
 
 
-def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
-    """Writes a compressed npz atomically."""
-    with atomic(path) as temporary, temporary.open("wb") as handle:
+def write_npz(path: str | Path, mode: int = 0o666, /, **arrays: np.ndarray) -> None:
+    """Writes a compressed npz atomically; `mode` as in `atomic`."""
+    with atomic(path, mode) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays)
 
 

@@ -105,7 +105,7 @@ def make_own(name: str, own: OwnSet, out: Path) -> None:
     if written := given & {target / "train.npz", target / "test.npz", target / "card.json"}:
         raise UserError(f"--out {out} would write over {written.pop()}, which is to be read; choose another")
     dataset = own_sets.load(name, own)
-    save(dataset, out)
+    save(dataset, out, private=not own.public)
     print(own_sets.summary(dataset))
 
 

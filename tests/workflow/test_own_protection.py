@@ -1,0 +1,52 @@
+"""Private pictures, when they are made into a data set: who can read it, and what no release of it could promise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from made_pictures import classes, make
+
+
+def modes(*paths: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in paths]
+
+
+@pytest.mark.parametrize(("before", "options", "folder", "file"), [
+    ((), [], 0o700, 0o600),
+    (("card.json", "spent.jsonl", ".x.writing"), [], 0o700, 0o600),
+    (("notes.txt",), [], 0o755, 0o600),
+    ((), ["--public"], 0o755, 0o644),
+])  # fmt: skip
+def test_private_pictures_are_their_owners_alone(tmp_path: Path, capsys, before, options, folder, file) -> None:
+    """Whatever the umask, and in a folder made beforehand too; one that others use as well is not closed to them."""
+    own, out = classes(tmp_path / "own"), tmp_path / "out/mine"
+    mask = os.umask(0o022)
+    try:
+        for name in before:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / name).touch()
+        make(own, out, *options)
+    finally:
+        os.umask(mask)
+    assert modes(out) == [folder]
+    assert modes(*(out / name for name in ("train.npz", "test.npz", "card.json"))) == [file] * 3
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["passes over", "refuses"])
+def test_a_disk_that_keeps_no_modes_is_told_in_one_line(tmp_path: Path, capsys, monkeypatch, refuses: bool) -> None:
+    own, out, chmod = classes(tmp_path / "own"), tmp_path / "out", os.chmod
+    out.mkdir(mode=0o755)
+
+    def of_a_stick(path, mode, **more) -> None:
+        if Path(path) != out:
+            chmod(path, mode, **more)
+        elif refuses:
+            raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "chmod", of_a_stick)
+    make(own, out)
+    said = capsys.readouterr().err
+    assert said.startswith(f"notice: {out} cannot be closed to other users") and said.count("\n") == 1
