@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from made_pictures import classes, make
+from made_pictures import classes, make, refusal
 
 
 def modes(*paths: Path) -> list[int]:
@@ -50,3 +50,15 @@ def test_a_disk_that_keeps_no_modes_is_told_in_one_line(tmp_path: Path, capsys, 
     make(own, out)
     said = capsys.readouterr().err
     assert said.startswith(f"notice: {out} cannot be closed to other users") and said.count("\n") == 1
+
+
+def test_a_class_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path: Path, capsys) -> None:
+    own = classes(tmp_path / "own")
+    (own / "a").rename(own / os.fsdecode(b"caf\xe9"))
+    assert r"caf\udce9 has a name that is not UTF-8" in refusal(capsys, own)
+
+
+def test_the_folder_of_all_pictures_may_have_any_name(tmp_path: Path, capsys) -> None:
+    own = classes(tmp_path / "own")
+    make(own.rename(tmp_path / os.fsdecode(b"caf\xe9")), tmp_path / "out")
+    assert r"from folder caf\udce9" in capsys.readouterr().out
