@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from made_pictures import classes, make, refusal
+from made_pictures import classes, make, refusal, write_picture
 
 
 def modes(*paths: Path) -> list[int]:
@@ -62,3 +64,30 @@ def test_the_folder_of_all_pictures_may_have_any_name(tmp_path: Path, capsys) ->
     own = classes(tmp_path / "own")
     make(own.rename(tmp_path / os.fsdecode(b"caf\xe9")), tmp_path / "out")
     assert r"from folder caf\udce9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("copied", "options", "told"), [
+    ([], [], None),
+    (["a/9.png"], [], (2, 2)),
+    (["a/9.bmp"], [], (2, 2)),
+    (["a/8.png", "b/9.png"], [], (3, 3)),
+    (["a/8.png", "b/9.png"], ["--public"], None),
+    (["../test/a/0.png", "../test/b/0.png"], ["--test", "TEST"], None),
+])  # fmt: skip
+def test_a_picture_that_is_there_twice_is_told(tmp_path: Path, capsys, copied, options, told) -> None:
+    """Byte for byte, or in another format; what is scored on alone costs nobody."""
+    own = classes(tmp_path / "own")
+    for name in copied:
+        if name.endswith(".bmp"):
+            write_picture(own / name, np.full((28, 28), 0, np.uint8))
+        else:
+            (own / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(own / "a/0.png", own / name)
+    _, _, card = make(own, tmp_path / "out", *(option.replace("TEST", str(tmp_path / "test")) for option in options))
+    said = capsys.readouterr().err
+    if told is None:
+        assert said == ""
+        return
+    assert card["alike"] == {"pictures": told[0], "most": told[1]} and said.count("\n") == 1
+    assert said.startswith(f"notice: {told[0]} pictures are equal to others once they are 28x28, up to {told[1]} of")
+    assert "k copies of a picture cost k times the epsilon" in said

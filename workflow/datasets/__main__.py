@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import get_type_hints
 
@@ -107,6 +108,8 @@ def make_own(name: str, own: OwnSet, out: Path) -> None:
     dataset = own_sets.load(name, own)
     save(dataset, out, private=not own.public)
     print(own_sets.summary(dataset))
+    if not own.public and (notice := own_sets.warning(dataset)):
+        print(notice, file=sys.stderr)
 
 
 def _at_hand(arguments: argparse.Namespace) -> bool:
