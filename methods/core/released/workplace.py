@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -16,6 +17,7 @@ from methods.core.runs.folder import is_begun
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, read_object, write_json, write_text
+from workflow.common.locks import not_locked
 from workflow.common.readers.fields import fields, is_hex, is_object, is_text
 from workflow.common.readers.guard import reason
 
@@ -47,22 +49,26 @@ class Workplace:
     def held(self) -> Iterator[None]:
         """Makes the folder if need be, closes it to others, and holds it against a second process.
 
-        Raises UserError where it cannot be made, holds what no release left there, or is in use.
+        Raises UserError where it cannot be made, holds what no release left there, is in use, or cannot be locked.
         """
         self._make()
         with (self.folder / LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Another process may have ended, and removed this file, between the two lines above.
-                held = os.fstat(lock.fileno()).st_ino == os.stat(self.folder / LOCK).st_ino
-            except OSError:
-                held = False
-            if not held:
-                raise UserError(f"{self.folder} is in use by another process; wait for it to end")
+            except OSError as error:
+                raise not_locked(error, self.folder / LOCK, self.folder) from None
+            # Another process may have ended, and removed this file, between the two lines above.
+            if not self._is_lock(lock.fileno()):
+                raise not_locked(BlockingIOError(errno.EWOULDBLOCK, ""), self.folder / LOCK, self.folder)
             try:
                 yield
             finally:
                 self._remove_if_bare()
+
+    def _is_lock(self, handle: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(handle), os.stat(self.folder / LOCK))
+        return False
 
     def begun(self) -> Begun | None:
         """Returns what the release in this folder was begun with, None if none was."""
