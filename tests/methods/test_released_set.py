@@ -26,6 +26,7 @@ from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.released import image_files
+from methods.core.released.workplace import Workplace
 from methods.core.runs import noise_key, warm_start
 from methods.core.runs import spent as spent_record
 from methods.core.runs.configured import Configured
@@ -273,6 +274,22 @@ def test_a_kill_in_the_clean_up_leaves_a_whole_release_and_no_second_one(
         assert used == [] and len(spent(data)) == 1
     assert not (tmp_path / "out.private" / "begun.json").exists()
     assert not (tmp_path / "out.private" / "generator.safetensors").exists()
+
+
+def test_what_is_given_away_is_on_disk_before_what_could_make_it_again_is_removed(tmp_path, data, monkeypatch):
+    fsync, remove, synced, before = os.fsync, Workplace.remove, [], []
+
+    def noted(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Workplace, "remove", lambda self: (before.extend(synced), remove(self)))
+    assert call(data, "out") == 0
+    out, partial = tmp_path / "out", tmp_path / "out.private" / "partial"
+    assert {partial / path.relative_to(out) for path in (out, *out.rglob("*"))} <= set(before)
+    # The name comes last, and then the mark in the owner's record.
+    assert tmp_path in before[before.index(partial) :]
 
 
 def test_a_name_that_is_taken_meanwhile_costs_no_second_training(tmp_path, data, monkeypatch, capsys):

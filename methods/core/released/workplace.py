@@ -16,7 +16,7 @@ from pathlib import Path
 from methods.core.runs.folder import is_begun
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.files import cannot_write, read_object, write_json, write_text
+from workflow.common.files import cannot_write, read_object, sync_folder, sync_whole, write_json, write_text
 from workflow.common.locks import not_locked
 from workflow.common.readers.fields import fields, is_hex, is_object, is_text
 from workflow.common.readers.guard import reason
@@ -111,7 +111,11 @@ class Workplace:
         return partial
 
     def publish(self) -> None:
-        """Gives the written folder its name. Raises UserError where something has taken that name meanwhile."""
+        """Gives the written folder its name, on disk when this returns: what could make it again is removed then.
+
+        Raises UserError where something has taken that name meanwhile.
+        """
+        sync_whole(self.folder / PARTIAL)
         write_text(self.folder / WHOLE, "")
         try:
             os.rename(self.folder / PARTIAL, self.out)
@@ -120,6 +124,7 @@ class Workplace:
                 f"{self.out} cannot be made ({error.strerror}): move what is there away and call the same command"
                 " again; nothing is trained or charged a second time"
             ) from None
+        sync_folder(self.out.parent)
 
     def is_published(self) -> bool:
         """Returns whether a release was made here and given its name: only this folder is still to be removed."""
