@@ -9,6 +9,7 @@ from methods.core import registry
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import json_or_path, write_json
+from workflow.common.rounding import up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,6 @@ def run(arguments: argparse.Namespace) -> None:
     write_json(arguments.out, plan.to_dict())
     if plan.costs:
         warn_of_delta(budget.delta, public.num_train)
-    costs = ", ".join(f"eps_{count} {cost:.4f}" for count, cost in plan.costs.items())
+    costs = ", ".join(f"eps_{count} {up(cost, '.4f')}" for count, cost in plan.costs.items())
     about = f"{plan.run} on {public.dataset}: epsilon {format_epsilon(budget.epsilon)}"
     print(f"{about} ({costs})" if costs else about)

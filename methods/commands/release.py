@@ -41,6 +41,7 @@ from methods.core.runs.train import train
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, read_json
+from workflow.common.rounding import up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,7 +241,7 @@ def _make(
 def _tell(plan: Plan, arguments: argparse.Namespace, card: dict[str, Any]) -> None:
     releases = spent.entries(arguments.data)
     print(
-        f"{arguments.out} may be given away: {plan.method}, epsilon {plan.costs[SOUND]:.4g} by the sound count at delta"
+        f"{arguments.out} may be given away: {plan.method}, epsilon {up(plan.costs[SOUND])} by the sound count at delta"
         f" {plan.budget.delta:g}; look at its contact_sheet.png, and read its DATASHEET.md\n"
         f"release {len(releases)} from {arguments.data}, which has spent {spent.total(releases)} in all by basic"
         f" composition ({arguments.data / spent.FILE}; releases of the same pictures from another folder add to it)"

@@ -12,6 +12,7 @@ from methods.core.released import privacy_facts
 from methods.core.released.mechanism import in_words
 from methods.core.released.parquet_file import FILE
 from methods.core.runs.plan import Plan
+from workflow.common.rounding import up
 
 _CHANGED = {"replace_one": "been another one", "add_or_remove": "not been there"}
 _WIDTH = 110
@@ -93,8 +94,8 @@ def datasheet(plan: Plan, parquet: bool, deduced: Sequence[str] = ()) -> str:
     text = _TEXT.format(
         records=plan.public.num_train,
         dataset=privacy_facts.published_plan(plan)["dataset"],
-        # Rounded up: the sheet may promise less than the plan, never more.
-        epsilon=f"{math.ceil(plan.costs['sound'] * 1e4) / 1e4:.4f}",
+        # The sheet may promise less than the plan, never more.
+        epsilon=up(plan.costs["sound"], ".4f"),
         factor=_factor(plan.costs["sound"]),
         changed=" or ".join(_CHANGED[name] for name in privacy_facts.adjacencies(plan)),
         delta=repr(plan.budget.delta),
