@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_delta
+from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_budget
 from methods.commands.describe import settings_of
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
@@ -55,9 +55,9 @@ def report(arguments: argparse.Namespace) -> str:
     """
     public = public_facts(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
-    warn_of_delta(arguments.delta, public.num_train)
     if math.inf in budgets:
         raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
+    warn_of_budget(max(budgets), arguments.delta, public.num_train)
     method, settings = _settings(arguments, public.dataset, budgets[0])
     hp = registry.hyper(method, settings, public.num_train)
     targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]

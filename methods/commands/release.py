@@ -29,7 +29,7 @@ from methods.commands.arguments import (
     use_machine,
 )
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import Budget, PublicSpec
+from methods.core.release import Budget, PublicSpec, emptiness
 from methods.core.released.workplace import Begun, Workplace
 from methods.core.released.writer import check_names, write
 from methods.core.runs import generator, outputs, spent, warm_start
@@ -86,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise _taken(place.out)
         public, digest, data = _records(arguments.data, card)
         begun = _begun(arguments, row, public, digest, place, device)
+        _say_empty(begun.plan)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
         try:
@@ -157,6 +158,15 @@ def _say_deduced(card: dict[str, Any]) -> None:
         print(
             f"notice: {' and '.join(card['deduced'])} of the images were deduced from these pictures and are given away"
             " with them; to keep that from telling of them, state them (--size, --mode) when the data are made",
+            file=sys.stderr,
+        )
+
+
+def _say_empty(plan: Plan) -> None:
+    if why := emptiness(plan.costs[SOUND], plan.budget.delta):
+        print(
+            f"notice: epsilon {up(plan.costs[SOUND])} promises next to nothing: {why}; to protect the pictures, stop"
+            " this and choose another --out with a smaller --epsilon, such as 10 or 1",
             file=sys.stderr,
         )
 

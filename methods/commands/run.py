@@ -33,7 +33,7 @@ from methods.commands.arguments import (
     read_private,
     read_public,
     use_machine,
-    warn_of_delta,
+    warn_of_budget,
 )
 from methods.commands.describe import settings_of
 from methods.core.runs import finished, generator, outputs, parts, warm_start
@@ -114,7 +114,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
     plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
     if plan.costs:
-        warn_of_delta(budget.delta, public.num_train)
+        warn_of_budget(budget.epsilon, budget.delta, public.num_train)
     _check_begun(arguments.out, plan)
     return plan
 

@@ -199,6 +199,17 @@ def test_what_releases_spent_adds_up_beside_the_data(tmp_path, data, capsys):
     assert "release 2 from" in said and "epsilon 11 at delta 2e-05 against replacing one picture" in said
 
 
+@pytest.mark.parametrize(("epsilon", "empty"), [("10", False), ("1e9", True)])
+def test_a_budget_that_promises_next_to_nothing_is_told_before_anything_is_charged(
+    data, monkeypatch, capsys, epsilon, empty
+):
+    monkeypatch.setattr(spent_record, "record", lambda *_: (_ for _ in ()).throw(UserError("nothing was charged")))
+    assert call(data, "out", "--epsilon", epsilon) == 2
+    *notices, _ = capsys.readouterr().err.splitlines()
+    assert len(notices) == empty
+    assert all(re.match(r"notice: epsilon \S+ promises next to nothing: e\^epsilon is", line) for line in notices)
+
+
 @pytest.mark.parametrize("when", ["before a step", "before the folder is written", "while it is written"])
 def test_a_release_that_was_killed_goes_on_and_is_charged_and_recorded_once(tmp_path, data, monkeypatch, when):
     used, write = charges(monkeypatch), release.write
