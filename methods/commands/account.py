@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_delta
+from methods.commands.arguments import add_delta, add_settings, assignments, overrides, warn_of_budget
 from methods.commands.describe import settings_of
 from methods.core import registry
 from methods.core.accounting.calibration import COUNTS, epsilon, fits
@@ -17,6 +17,7 @@ from methods.core.runs import prepared
 from workflow.common.contracts import format_epsilon, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.options import number, whole
+from workflow.common.rounding import up
 
 # Image shape, classes and training records of the data sets that the methods' authors used.
 DATASETS = {
@@ -54,9 +55,9 @@ def report(arguments: argparse.Namespace) -> str:
     """
     public = public_facts(arguments)
     budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
-    warn_of_delta(arguments.delta, public.num_train)
     if math.inf in budgets:
         raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
+    warn_of_budget(max(budgets), arguments.delta, public.num_train)
     method, settings = _settings(arguments, public.dataset, budgets[0])
     hp = registry.hyper(method, settings, public.num_train)
     targets = [Budget(epsilon, arguments.delta, count) for epsilon in budgets for count in COUNTS]
@@ -116,7 +117,7 @@ def _described(release: Release) -> str:
 
 
 def _costs(releases: Sequence[Release], delta: float) -> str:
-    return ", ".join(f"epsilon {_number(epsilon(releases, delta, count))} by the {count} count" for count in COUNTS)
+    return ", ".join(f"epsilon {up(epsilon(releases, delta, count))} by the {count} count" for count in COUNTS)
 
 
 def _needed(budget: Budget, releases: Sequence[Release]) -> str:
@@ -124,7 +125,3 @@ def _needed(budget: Budget, releases: Sequence[Release]) -> str:
     target = f"epsilon {format_epsilon(budget.epsilon)} by the {budget.accounting} count"
     verb = "needs" if fits(releases, budget) else "is exceeded at the plan's"
     return f"{target} {verb} noise {noises}: {_costs(releases, budget.delta)}"
-
-
-def _number(value: float) -> str:
-    return "inf" if math.isinf(value) else f"{value:.4g}"

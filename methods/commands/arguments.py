@@ -15,12 +15,12 @@ import torch
 
 from methods.core import registry
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import MOST_DELTA, Budget, PublicSpec
+from methods.core.release import MOST_DELTA, Budget, PublicSpec, emptiness
 from methods.core.runs.plan import MOST_SEED, Plan
 from methods.core.speed.choices import CHOICES
 from methods.core.speed.compiled import choose
 from workflow.common.allocator import keep_freed
-from workflow.common.contracts import ACCOUNTINGS, LabelledImages, load_images, parse_epsilon
+from workflow.common.contracts import ACCOUNTINGS, LabelledImages, format_epsilon, load_images, parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import json_or_path, read_object
 from workflow.common.options import number, whole
@@ -131,8 +131,11 @@ def largest_delta(records: int) -> float:
     return 10.0 ** (math.ceil(-math.log10(records)) - 1)
 
 
-def warn_of_delta(delta: float, records: int) -> None:
-    """Says on stderr why a delta that is not below 1 / records is too large, if it is."""
+def warn_of_budget(epsilon: float, delta: float, records: int) -> None:
+    """Says on stderr why an epsilon promises next to nothing, and why a delta not below 1 / records is too large."""
+    if why := emptiness(epsilon, delta):
+        told = f"epsilon {format_epsilon(epsilon)} promises next to nothing: {why}"
+        print(f"warning: {told}; use 10, or less", file=sys.stderr)
     if delta * records >= 1:
         print(
             f"warning: delta {delta:g} is not below 1 / records = {1 / records:g}: it allows giving one record away"

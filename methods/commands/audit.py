@@ -35,6 +35,7 @@ from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import csv_text, write_json, write_text
 from workflow.common.options import number, whole
+from workflow.common.rounding import up
 
 ATTACKS = ("mechanism", "non_finite", "training")
 COLUMNS = (
@@ -158,7 +159,8 @@ def _tell_of_excess(row: dict[str, Any]) -> None:
         if row["epsilon_lower"] > row[f"eps_{count}"]:
             print(
                 f"{row['run']} on {row['dataset']}: epsilon_lower {row['epsilon_lower']:g} exceeds eps_{count}"
-                f" {row[f'eps_{count}']:g}; at confidence {row['confidence']:g}, that count is wrong, or the code is",
+                f" {up(row[f'eps_{count}'], 'g')}; at confidence {row['confidence']:g}, that count is wrong, or the"
+                " code is",
                 file=sys.stderr,
             )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from methods.commands.arguments import add_budget, add_run, add_seed, budget_of, read_public, warn_of_delta
+from methods.commands.arguments import add_budget, add_run, add_seed, budget_of, read_public, warn_of_budget
 from methods.core import registry
 from methods.core.runs.plan import Plan
 from workflow.common.contracts import format_epsilon
 from workflow.common.files import json_or_path, write_json
+from workflow.common.rounding import up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = Plan.make(method, arguments.run or method, hyper, public, budget, arguments.seed)
     write_json(arguments.out, plan.to_dict())
     if plan.costs:
-        warn_of_delta(budget.delta, public.num_train)
-    costs = ", ".join(f"eps_{count} {cost:.4f}" for count, cost in plan.costs.items())
+        warn_of_budget(budget.epsilon, budget.delta, public.num_train)
+    costs = ", ".join(f"eps_{count} {up(cost, '.4f')}" for count, cost in plan.costs.items())
     about = f"{plan.run} on {public.dataset}: epsilon {format_epsilon(budget.epsilon)}"
     print(f"{about} ({costs})" if costs else about)

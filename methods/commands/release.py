@@ -29,7 +29,7 @@ from methods.commands.arguments import (
     use_machine,
 )
 from methods.core.privacy.private_data import PrivateData
-from methods.core.release import Budget, PublicSpec
+from methods.core.release import Budget, PublicSpec, emptiness
 from methods.core.released.workplace import Begun, Workplace
 from methods.core.released.writer import check_names, write
 from methods.core.runs import generator, outputs, spent, warm_start
@@ -41,6 +41,7 @@ from methods.core.runs.train import train
 from workflow.common.contracts import parse_epsilon
 from workflow.common.errors import UserError
 from workflow.common.files import cannot_write, read_json
+from workflow.common.rounding import up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise _taken(place.out)
         public, digest, data = _records(arguments.data, card)
         begun = _begun(arguments, row, public, digest, place, device)
+        _say_empty(begun.plan)
         spent.record(arguments.data, _entry(begun, arguments))
         _say_deduced(card)
         try:
@@ -156,6 +158,15 @@ def _say_deduced(card: dict[str, Any]) -> None:
         print(
             f"notice: {' and '.join(card['deduced'])} of the images were deduced from these pictures and are given away"
             " with them; to keep that from telling of them, state them (--size, --mode) when the data are made",
+            file=sys.stderr,
+        )
+
+
+def _say_empty(plan: Plan) -> None:
+    if why := emptiness(plan.costs[SOUND], plan.budget.delta):
+        print(
+            f"notice: epsilon {up(plan.costs[SOUND])} promises next to nothing: {why}; to protect the pictures, stop"
+            " this and choose another --out with a smaller --epsilon, such as 10 or 1",
             file=sys.stderr,
         )
 
@@ -240,7 +251,7 @@ def _make(
 def _tell(plan: Plan, arguments: argparse.Namespace, card: dict[str, Any]) -> None:
     releases = spent.entries(arguments.data)
     print(
-        f"{arguments.out} may be given away: {plan.method}, epsilon {plan.costs[SOUND]:.4g} by the sound count at delta"
+        f"{arguments.out} may be given away: {plan.method}, epsilon {up(plan.costs[SOUND])} by the sound count at delta"
         f" {plan.budget.delta:g}; look at its contact_sheet.png, and read its DATASHEET.md\n"
         f"release {len(releases)} from {arguments.data}, which has spent {spent.total(releases)} in all by basic"
         f" composition ({arguments.data / spent.FILE}; releases of the same pictures from another folder add to it)"

@@ -33,7 +33,7 @@ from methods.commands.arguments import (
     read_private,
     read_public,
     use_machine,
-    warn_of_delta,
+    warn_of_budget,
 )
 from methods.commands.describe import settings_of
 from methods.core.runs import finished, generator, outputs, parts, warm_start
@@ -46,6 +46,7 @@ from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import read_json, write_json
 from workflow.common.options import number
+from workflow.common.rounding import up
 
 # What a shell's caller is told by convention: try again later.
 NOT_FINISHED = 75
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
             train(plan, data, arguments.out, device, critics, secret_noise=arguments.secret_noise)
             stop_anywhere()
             _samples(plan, arguments, device)
-    spent = ", ".join(f"epsilon {cost:.4g} by the {count} count" for count, cost in plan.costs.items()) or "no privacy"
+    spent = ", ".join(f"epsilon {up(cost)} by the {count} count" for count, cost in plan.costs.items()) or "no privacy"
     print(f"{arguments.out}: trained with {spent}; {arguments.num} images, which `join` puts into one file")
 
 
@@ -113,7 +114,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     hyper = overrides(arguments, arguments.name, public.dataset, budget.epsilon)
     plan = Plan.make(arguments.name, arguments.run or arguments.name, hyper, public, budget, arguments.seed)
     if plan.costs:
-        warn_of_delta(budget.delta, public.num_train)
+        warn_of_budget(budget.epsilon, budget.delta, public.num_train)
     _check_begun(arguments.out, plan)
     return plan
 

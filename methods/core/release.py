@@ -107,6 +107,27 @@ class Budget:
             raise UserError("over_budget needs a finite epsilon: with accounting none there is no budget to exceed")
 
 
+# Chances of a guess: nobody is one of more people than there are, and what benchmarks use is to pass.
+_UNLIKELY, _LIKELY = 1e-10, 1e-5
+
+
+def emptiness(epsilon: float, delta: float) -> str:
+    """Returns in words why a finite epsilon promises next to nothing, "" where it promises something.
+
+    A guess that had chance p has one of e^epsilon * p + delta at most: where e^epsilon is 1 / delta or more, that is no
+    limit for any p from delta on. A delta outside 1e-10 to 1e-5 is taken for the nearer of the two (docs/privacy.md,
+    "Budgets that promise next to nothing").
+    """
+    likely = min(max(delta, _UNLIKELY), _LIKELY)
+    if epsilon < -math.log(likely):
+        return ""
+    chance = f"{round(1 / likely):,}"
+    return (
+        f"e^epsilon is at least {chance}, so nothing is promised of any guess about one record that had a chance of"
+        f" 1 in {chance} before: it may become certain"
+    )
+
+
 # Of work that releases nothing, or that keeps no promise: any charge is allowed, so delta plays no part.
 NO_BUDGET = Budget(math.inf, 0.5, "none")
 

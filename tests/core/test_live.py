@@ -25,6 +25,7 @@ from methods.core.runs.plan import Plan
 from workflow.common import live
 from workflow.common.files import write_json
 from workflow.common.live import Live, hear
+from workflow.common.rounding import up
 
 PLAN = Plan.make("gs_wgan", "mine", TINY_GAN | {"steps": 6}, TOY, Budget(10.0, 1e-5, "published"), seed=0)
 
@@ -110,7 +111,7 @@ def test_where_stderr_is_no_terminal_one_line_a_minute_says_it_all(tmp_path, clo
     spent = epsilon(half, 1e-5, "published")
     assert first == (
         "mine toy: step 120 of 600, noisy_gradient_norm -1.5, 2 steps/s, about 4 min left,"
-        f" epsilon {spent:.3g} of 10 spent (published count)"
+        f" epsilon {up(spent, '.3g')} of 10 spent (published count)"
     )
     assert second.startswith("mine toy: step 240 of 600, noisy_gradient_norm -1.5, 2 steps/s, about 3 min left, ")
     assert hear(tmp_path).epsilon == pytest.approx(spent, rel=0.02)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from methods.core.privacy.ledger import Ledger
+from methods.core.release import Budget
+from methods.core.released.workplace import Workplace
 from methods.core.runs.folder import held
 from workflow.common import locks
 from workflow.common.errors import UserError
@@ -45,13 +48,20 @@ def test_a_run_is_held_by_a_regular_file_that_is_open_for_writing(tmp_path: Path
     assert seen == [(LOCK, True, True)]
 
 
-@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.ENOSYS])
-def test_a_folder_that_cannot_be_locked_is_refused(tmp_path: Path, monkeypatch, number: int) -> None:
+def ledger(folder: Path) -> Ledger:
+    return Ledger.open(folder / "ledger.jsonl", [], Budget(1.0, 1e-5, "sound"))
+
+
+@pytest.mark.parametrize("hold", [held, lambda folder: Workplace(folder / "out").held(), ledger],
+                         ids=["run", "release", "ledger"])  # fmt: skip
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_folder_that_cannot_be_locked_is_refused(tmp_path: Path, monkeypatch, hold, number: int) -> None:
     def refused(handle, operation) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with pytest.raises(UserError, match=r"cannot lock .* on a file system with locks"), held(tmp_path):
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with pytest.raises(UserError, match=r"cannot lock .* on a file system with locks"), hold(tmp_path):
         pytest.fail("it was not held")
 
 

@@ -24,7 +24,7 @@ from pyarrow import parquet
 from safetensors import safe_open
 from toys import CPU
 
-from methods.core.release import Budget, PublicSpec, Release
+from methods.core.release import Budget, PublicSpec, Release, emptiness
 from methods.core.released import parquet_file
 from methods.core.released.datasheet import datasheet
 from methods.core.released.mechanism import in_words
@@ -219,6 +219,21 @@ def test_the_sheet_and_the_facts_state_what_the_plan_costs(target: float) -> Non
     factor = float(re.search(r"e\^epsilon = ([\d.,]+) times", " ".join(sheet.split()))[1].replace(",", ""))
     assert 1 <= factor / math.exp(plan.costs["sound"]) < 1.01
     assert datasheet(plan, parquet=True).count("load_dataset") == 2 and "load_dataset" not in datasheet(plan, False)
+
+
+@pytest.mark.parametrize(("delta", "least"), [
+    (0.01, math.log(1e5)), (1e-5, math.log(1e5)), (1e-7, math.log(1e7)), (1e-12, math.log(1e10)),
+])  # fmt: skip
+def test_a_promise_is_called_empty_from_where_it_limits_no_guess_as_likely_as_delta(delta: float, least: float) -> None:
+    assert emptiness(0.999 * least, delta) == ""
+    assert f"at least {round(math.exp(least)):,}, so nothing is promised" in emptiness(1.001 * least, delta)
+
+
+@pytest.mark.parametrize(("target", "empty"), [(10.0, False), (11.0, False), (12.0, True), (1e6, True)])
+def test_the_sheet_of_a_large_epsilon_says_that_it_promises_next_to_nothing(target: float, empty: bool) -> None:
+    sheet = datasheet(a_plan(budget=Budget(target, 1e-5, "sound")), parquet=False)
+    said = "**This epsilon promises next to nothing**: e^epsilon is at least 100,000" in " ".join(sheet.split())
+    assert said == empty and all(len(line) <= 120 for line in sheet.splitlines())
 
 
 def test_the_sheet_says_whom_it_protects_from_what_and_what_it_does_not_cover() -> None:

@@ -261,6 +261,10 @@ def test_a_delta_that_is_not_below_one_over_the_records_is_warned_of_with_one_th
     for command in (plan, account):
         assert main([str(part) for part in (*command, "--delta", "0.01")]) in (0, None)
         assert "warning" not in capsys.readouterr().err
+    for command in (plan, account):
+        assert main([str(part) for part in (*command, "--delta", "0.01", "--epsilon", "1e6")]) in (0, None)
+        told = "warning: epsilon 1e+06 promises next to nothing: e^epsilon is at least 100,000"
+        assert capsys.readouterr().err.count(told) == 1
     own = ["account", "dp_merf", "--preset", "own", "--records", "100000"]
     assert main(own) in (0, None)
     assert f"warning: delta 1e-05 is not below 1 / records = 1e-05: {why}1e-06" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.released import image_files
+from methods.core.released.workplace import Workplace
 from methods.core.runs import noise_key, warm_start
 from methods.core.runs import spent as spent_record
 from methods.core.runs.configured import Configured
@@ -198,6 +199,17 @@ def test_what_releases_spent_adds_up_beside_the_data(tmp_path, data, capsys):
     assert "release 2 from" in said and "epsilon 11 at delta 2e-05 against replacing one picture" in said
 
 
+@pytest.mark.parametrize(("epsilon", "empty"), [("10", False), ("1e9", True)])
+def test_a_budget_that_promises_next_to_nothing_is_told_before_anything_is_charged(
+    data, monkeypatch, capsys, epsilon, empty
+):
+    monkeypatch.setattr(spent_record, "record", lambda *_: (_ for _ in ()).throw(UserError("nothing was charged")))
+    assert call(data, "out", "--epsilon", epsilon) == 2
+    *notices, _ = capsys.readouterr().err.splitlines()
+    assert len(notices) == empty
+    assert all(re.match(r"notice: epsilon \S+ promises next to nothing: e\^epsilon is", line) for line in notices)
+
+
 @pytest.mark.parametrize("when", ["before a step", "before the folder is written", "while it is written"])
 def test_a_release_that_was_killed_goes_on_and_is_charged_and_recorded_once(tmp_path, data, monkeypatch, when):
     used, write = charges(monkeypatch), release.write
@@ -273,6 +285,22 @@ def test_a_kill_in_the_clean_up_leaves_a_whole_release_and_no_second_one(
         assert used == [] and len(spent(data)) == 1
     assert not (tmp_path / "out.private" / "begun.json").exists()
     assert not (tmp_path / "out.private" / "generator.safetensors").exists()
+
+
+def test_what_is_given_away_is_on_disk_before_what_could_make_it_again_is_removed(tmp_path, data, monkeypatch):
+    fsync, remove, synced, before = os.fsync, Workplace.remove, [], []
+
+    def noted(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Workplace, "remove", lambda self: (before.extend(synced), remove(self)))
+    assert call(data, "out") == 0
+    out, partial = tmp_path / "out", tmp_path / "out.private" / "partial"
+    assert {partial / path.relative_to(out) for path in (out, *out.rglob("*"))} <= set(before)
+    # The name comes last, and then the mark in the owner's record.
+    assert tmp_path in before[before.index(partial) :]
 
 
 def test_a_name_that_is_taken_meanwhile_costs_no_second_training(tmp_path, data, monkeypatch, capsys):

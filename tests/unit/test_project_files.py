@@ -64,7 +64,11 @@ def test_what_git_ignores_of_ones_own_stays_out_of_an_image_too() -> None:
     """Pictures that must not leave would leave with an image that is given away."""
     ignored = [line for line in (ROOT / ".gitignore").read_text().splitlines() if line and not line.startswith("#")]
     out = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    for name in ("data", "pictures", "faces.private", "faces-released", ".venv", ".snakemake", "results/quick"):
+    page = (ROOT / "docs/your-own-images.md").read_text(encoding="utf-8")
+    given = re.findall(r"--(?:folder|test|labels|data|out) ([a-z][\w./-]*)|\{folder: ([\w./-]+)", page)
+    shown = {(one or other).split("/")[0] for one, other in given}
+    assert {"pictures", "testpictures", "labels.csv", "set.npz", "data", "lesions-released", "lookalike"} <= shown
+    for name in (*sorted(shown), "lesions-released.private", ".venv", ".snakemake", "results/quick"):
         for lines in (ignored, out):
             assert any(fnmatch.fnmatch(name, line.strip("/")) for line in lines), name
     assert {line for line in ignored if line.startswith("!")} == {f"{line}/" for line in out if line.startswith("!")}

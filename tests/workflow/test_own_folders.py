@@ -334,7 +334,7 @@ def test_a_card_never_stands_beside_other_splits(tmp_path: Path, monkeypatch) ->
     own = classes(tmp_path / "own")
     make(own, tmp_path / "out")
 
-    def full(path: Path, **_: object) -> None:
+    def full(path: Path, mode: int, **_: object) -> None:
         if path.name == "test.npz":
             raise UserError("no space left")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from toys import shipped
 
 from methods.core import registry
 from methods.core.release import Budget, PublicSpec
+from methods.core.runs.configured import configured
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
 from workflow.grid import Job
@@ -35,6 +37,18 @@ def test_the_user_gives_the_data_sets_and_every_run_is_sound():
     assert {job.accounting for job in JOBS.values()} == {"sound", "none"}
     assert {job.epsilon for job in JOBS.values()} == {10.0, math.inf}
     assert {job.method for job in JOBS.values()} == set(registry.names())
+
+
+def test_the_page_names_the_rows_that_cannot_be_released():
+    page = " ".join((ROOT / "docs/your-own-images.md").read_text().split())
+    but = re.search(r"Each of the rows in `workflow/config/own.yaml` can be released(.*?)\.(?= |$)", page)[1]
+    refused = set()
+    for run in JOBS:
+        try:
+            configured(run, "lesions", "own", None)
+        except UserError:
+            refused.add(run)
+    assert set(re.findall(r"`(\w+)`", but)) == refused
 
 
 def least(run: str) -> int:

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,15 @@ def _remove_unless_held(path: Path) -> None:
         path.unlink()
 
 
+def sync_whole(folder: Path) -> None:
+    """Returns when all that a folder holds is on disk, but for its own name. Raises UserError as `sync_folder`."""
+    # Together: a disk then writes many small files at once, in a thirtieth of the time.
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(sync_folder, [*folder.rglob("*"), folder]))
+
+
 def sync_folder(folder: Path) -> None:
-    """Returns when the names of a folder's files are on disk. Raises UserError where they cannot be."""
+    """Returns when the names of a folder's files are on disk, or what a file holds. Raises UserError otherwise."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -156,15 +164,15 @@ def sync_folder(folder: Path) -> None:
         raise cannot_write(folder, error) from None
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
-    with atomic(path) as temporary:
+def write_text(path: str | Path, text: str, mode: int = 0o666) -> None:
+    """Writes UTF-8 text atomically; `mode` as in `atomic`."""
+    with atomic(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, mode: int = 0o666) -> None:
     """Writes indented, key-sorted JSON atomically. Infinities are refused: write them as the string "inf"."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", mode)
 
 
 def read_object(path: str | Path, what: str = "settings") -> dict[str, Any]:
@@ -266,9 +274,9 @@ def _wrong_header(header: list[str], columns: list[str], exact: bool) -> str:
     return f" lacks the columns {', '.join(missing)}; it has {', '.join(header)}" if missing else ""
 
 
-def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
-    """Writes a compressed npz atomically."""
-    with atomic(path) as temporary, temporary.open("wb") as handle:
+def write_npz(path: str | Path, mode: int = 0o666, /, **arrays: np.ndarray) -> None:
+    """Writes a compressed npz atomically; `mode` as in `atomic`."""
+    with atomic(path, mode) as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, **arrays)
 
 

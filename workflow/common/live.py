@@ -18,6 +18,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import write_json
 from workflow.common.readers.fields import fields, is_number, is_object, is_one_of, is_text, is_whole
 from workflow.common.readers.json_text import read_json
+from workflow.common.rounding import up
 
 TRAINING, STOPPED, FAILED = "training", "stopped", "failed"
 STALE_SECONDS = 90.0  # since the last word of a run; or ten steps, where one takes longer than nine seconds
@@ -62,7 +63,7 @@ class Live:
             pace = f"{self.rate:.3g} steps/s" if self.rate >= 1 else f"{1 / self.rate:.3g} s/step"
             parts += [pace, f"about {describe(self.seconds_left)} left"]
         if self.epsilon is not None:
-            parts.append(f"epsilon {self.epsilon:.3g} of {format_epsilon(budget)} spent ({accounting} count)")
+            parts.append(f"epsilon {up(self.epsilon, '.3g')} of {format_epsilon(budget)} spent ({accounting} count)")
         return ", ".join(parts)
 
     def is_alive(self, now: float) -> bool:

@@ -39,6 +39,16 @@ def locked(folder: Path, name: Path | None = None) -> Iterator[None]:
             os.close(handle)
 
 
+def not_locked(error: OSError, file: Path, name: Path) -> UserError:
+    """Returns what to say where `file` could not be locked: another process holds `name`, or there are no locks."""
+    if error.errno in _TAKEN:
+        return UserError(f"{name} is in use by another process; wait for it to end")
+    return UserError(
+        f"cannot lock {file} ({error.strerror}), and without locks a second process could charge the same records"
+        " beside this one; use a folder on a file system with locks, such as a local disk"
+    )
+
+
 def _opened(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +66,7 @@ def _taken(folder: Path, name: Path) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             own = os.path.samestat(os.fstat(handle), os.stat(folder / LOCK))
     except OSError as error:
-        if error.errno in _TAKEN:
-            raise UserError(f"{name} is in use by another process; wait for it to end") from None
-        raise UserError(
-            f"cannot lock {folder / LOCK} ({error.strerror}), and without locks a second process could charge the same"
-            " records beside this one; use a folder on a file system with locks, such as a local disk"
-        ) from None
+        raise not_locked(error, folder / LOCK, name) from None
     finally:
         if not own:
             os.close(handle)

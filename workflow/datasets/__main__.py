@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import get_type_hints
 
@@ -105,8 +106,10 @@ def make_own(name: str, own: OwnSet, out: Path) -> None:
     if written := given & {target / "train.npz", target / "test.npz", target / "card.json"}:
         raise UserError(f"--out {out} would write over {written.pop()}, which is to be read; choose another")
     dataset = own_sets.load(name, own)
-    save(dataset, out)
+    save(dataset, out, private=not own.public)
     print(own_sets.summary(dataset))
+    if not own.public and (notice := own_sets.warning(dataset)):
+        print(notice, file=sys.stderr)
 
 
 def _at_hand(arguments: argparse.Namespace) -> bool:

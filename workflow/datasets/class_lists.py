@@ -71,6 +71,7 @@ def _by_folders(root: Path, key: str) -> Listing:
         raise UserError(f"{root} holds splits ({names}), not classes; give one as folder and one as test")
     names, classes, skipped = [], [], top.skipped
     for folder in top.folders:
+        _check_encoding(folder, root)
         pictures, passed = tree.below(folder)
         if not pictures:
             kinds = ", ".join(sorted(SUFFIXES))
@@ -81,6 +82,14 @@ def _by_folders(root: Path, key: str) -> Listing:
     # Two folders may be one class in two Unicode forms; their pictures must not be mixed unseen.
     check_distinct(top.folders, str(root))
     return Listing(root, names, classes, skipped)
+
+
+def _check_encoding(folder: str, root: Path) -> None:
+    # A class's name goes into texts that are given away.
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{root / folder} has a name that is not UTF-8, and names a class; rename it") from None
 
 
 def _by_table(root: Path, table: Path, key: str, other_table: str) -> Listing:

@@ -6,6 +6,7 @@ import numpy as np
 
 from workflow.common.class_names import in_order
 from workflow.common.contracts import LabelledImages
+from workflow.common.errors import printable
 from workflow.common.own_set import OwnSet
 from workflow.datasets import pictures
 from workflow.datasets.chunks import threads
@@ -39,7 +40,7 @@ def load(name: str, own: OwnSet, digest: str) -> Dataset:
         "skipped": train.skipped + (test.skipped if test else 0),
         "several_frames": facts.several_frames,
     }
-    source = f"folder {train.root.resolve().name}"
+    source = f"folder {printable(train.root.resolve().name)}"
     return Dataset(name, splits["train"], splits["test"], class_names, source, {"content": digest}, details)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from workflow.common.contracts import LabelledImages
-from workflow.common.errors import UserError
+from workflow.common.errors import UserError, printable
 from workflow.common.own_set import OwnSet
 from workflow.common.readers.guard import reading, reason
 from workflow.common.readers.zip_file import check_directory, most_bytes
@@ -52,7 +52,7 @@ def load(name: str, own: OwnSet, path: Path, digest: str) -> Dataset:
     train, test = parts if len(parts) == 2 else _drawn(parts[0], own)
     left_out = {split: heads[split][0][0] for split in splits if split not in wanted}
     details = look.card(own, f"{own.test_split}_images" if len(parts) == 2 else "", span) | {"left_out": left_out}
-    return Dataset(name, train, test, names, f"file {path.name}", {"content": digest}, details)
+    return Dataset(name, train, test, names, f"file {printable(path.name)}", {"content": digest}, details)
 
 
 def _drawn(data: LabelledImages, own: OwnSet) -> tuple[LabelledImages, LabelledImages]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ BLOCK = 1 << 20
 def load(name: str, own: OwnSet) -> Dataset:
     """Returns the set with every picture decoded, made square and of one size and mode.
 
-    `details` say how: the settings as they were chosen or deduced, and what `summary` tells.
+    `details` say how: the settings as they were chosen or deduced, and what `summary` and `warning` tell.
 
     Raises:
         UserError: folder, CSV or npz is missing or malformed, classes are too few or collide, or a picture cannot
@@ -29,10 +31,33 @@ def load(name: str, own: OwnSet) -> Dataset:
     if own.is_npz:
         from workflow.datasets import medmnist
 
-        return medmnist.load(name, own, files(own)["npz"], content_hash(own))
-    from workflow.datasets import folder_set
+        made = medmnist.load(name, own, files(own)["npz"], content_hash(own))
+    else:
+        from workflow.datasets import folder_set
 
-    return folder_set.load(name, own, content_hash(own))
+        made = folder_set.load(name, own, content_hash(own))
+    return dataclasses.replace(made, details=made.details | {"alike": _alike(made)})
+
+
+def _alike(dataset: Dataset) -> dict[str, int]:
+    """Returns how many of the pictures that a release trains on have a twin, and how many there are of one at most."""
+    splits = [dataset.train, dataset.test] if dataset.details["test_drawn"] else [dataset.train]
+    rows = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for split in splits for row in split.images)
+    counts = Counter(rows).values()
+    return {"pictures": sum(count for count in counts if count > 1), "most": max(counts, default=0)}
+
+
+def warning(dataset: Dataset) -> str:
+    """Returns one line on pictures that are there more than once in a set that `load` returned, "" without any."""
+    alike = dataset.details["alike"]
+    if not alike["pictures"]:
+        return ""
+    size = f"{dataset.details['size']}x{dataset.details['size']}"
+    return (
+        f"notice: {alike['pictures']} pictures are equal to others once they are {size}, up to {alike['most']} of them"
+        " to each other; an epsilon is promised for one record, and k copies of a picture cost k times the epsilon, at"
+        " a larger delta: keep one of each"
+    )
 
 
 def summary(dataset: Dataset) -> str:

@@ -13,6 +13,7 @@ from workflow.common.contracts import LabelledImages
 from workflow.common.errors import UserError
 from workflow.common.files import write_json, write_npz
 from workflow.common.seeds import numpy_stream
+from workflow.datasets import closed
 
 # One name for all own sets: what a set is called, or its size, moves no picture between the splits.
 OWN_DRAW = "own"
@@ -91,13 +92,19 @@ def card(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def save(dataset: Dataset, out: Path) -> None:
+def save(dataset: Dataset, out: Path, private: bool = False) -> None:
     """Writes the two splits and, last, the card, each atomically: a card means that the data are complete.
 
-    A card of earlier data goes first, so that it never stands beside other splits.
+    A card of earlier data goes first, so that it never stands beside other splits. What is `private` is closed to other
+    users; a line on stderr says where it cannot be.
     """
+    mode = 0o600 if private else 0o666
+    if private:
+        closed.close(out)
     with contextlib.suppress(OSError):  # What cannot be removed cannot be written either, and is reported there.
         (out / "card.json").unlink()
     for name, split in (("train", dataset.train), ("test", dataset.test)):
-        write_npz(out / f"{name}.npz", images=split.images, labels=split.labels)
-    write_json(out / "card.json", card(dataset))
+        write_npz(out / f"{name}.npz", mode, images=split.images, labels=split.labels)
+    write_json(out / "card.json", card(dataset), mode)
+    if private:
+        closed.say_if_open(out)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from methods.core.release import Budget, Release
 from workflow.common.errors import UserError, unknown
+from workflow.common.rounding import up
 
 COUNTS = ("published", "sound")
 _NOISE_TOLERANCE = 1e-3
@@ -109,7 +110,7 @@ def check_plan(releases: Sequence[Release], budget: Budget) -> None:
     if not budget.over_budget and not fits(releases, budget):
         cost = epsilon(releases, budget.delta, budget.accounting)
         raise UserError(
-            f"the plan costs epsilon {cost:.4f} by {budget.accounting} accounting, over the budget of "
+            f"the plan costs epsilon {up(cost, '.4f')} by {budget.accounting} accounting, over the budget of "
             f"{budget.epsilon:g} at delta {budget.delta:g}; use fewer uses or rows, a lower rate, or more noise, or say"
             " over_budget: true in the run's configuration (--over-budget) to train it all the same"
         )

@@ -30,6 +30,7 @@ from methods.core.privacy.noise import NoiseSource
 from methods.core.release import Budget, Release
 from workflow.common.errors import UserError, unknown
 from workflow.common.files import cannot_write, sync_folder
+from workflow.common.locks import not_locked
 
 # How often at most a run's release waits for the disk: a machine that goes down shortens the run by one part of these.
 _RESERVATIONS = 200
@@ -80,9 +81,9 @@ class Ledger:
         try:
             # Against a second process; within one, `_append` notices lines it did not write.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._file.close()
-            raise UserError(f"{path} is in use by another process; wait for it to end") from None
+            raise not_locked(error, path, path) from None
 
     @classmethod
     def open(

@@ -8,10 +8,12 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from methods.core.release import emptiness
 from methods.core.released import privacy_facts
 from methods.core.released.mechanism import in_words
 from methods.core.released.parquet_file import FILE
 from methods.core.runs.plan import Plan
+from workflow.common.rounding import up
 
 _CHANGED = {"replace_one": "been another one", "add_or_remove": "not been there"}
 _WIDTH = 110
@@ -38,7 +40,7 @@ The images here are made by a generator that was trained under differential priv
 **What that means.** Whatever somebody concludes about one picture from this folder, knowing the code and all the other
 pictures, is at most e^epsilon = {factor} times as likely as it would be had that picture {changed}, but for a
 probability of delta. That is the limit in the worst case, for all files here together. The smaller epsilon, the
-stronger it is: at 1 it is strong, at 10 it rules out little by itself.
+stronger it is: at 1 it is strong, at 10 it rules out little by itself.{empty}
 
 **Neighbours.** {adjacency} {unit}
 
@@ -93,9 +95,10 @@ def datasheet(plan: Plan, parquet: bool, deduced: Sequence[str] = ()) -> str:
     text = _TEXT.format(
         records=plan.public.num_train,
         dataset=privacy_facts.published_plan(plan)["dataset"],
-        # Rounded up: the sheet may promise less than the plan, never more.
-        epsilon=f"{math.ceil(plan.costs['sound'] * 1e4) / 1e4:.4f}",
+        # The sheet may promise less than the plan, never more.
+        epsilon=up(plan.costs["sound"], ".4f"),
         factor=_factor(plan.costs["sound"]),
+        empty=_empty(plan),
         changed=" or ".join(_CHANGED[name] for name in privacy_facts.adjacencies(plan)),
         delta=repr(plan.budget.delta),
         asked=f"epsilon {plan.budget.epsilon!r}",
@@ -144,6 +147,11 @@ def _factor(epsilon: float) -> str:
     unit = 10.0 ** (math.floor(epsilon / math.log(10)) - 2)
     factor = math.ceil(math.exp(epsilon) / unit) * unit
     return f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}" if factor < 1e9 else f"{factor:.3g}"
+
+
+def _empty(plan: Plan) -> str:
+    why = emptiness(plan.costs["sound"], plan.budget.delta)
+    return f"\n\n**This epsilon promises next to nothing**: {why}." if why else ""
 
 
 def _points(texts: list[str] | tuple[str, ...]) -> str:

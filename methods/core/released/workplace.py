@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -15,7 +16,8 @@ from pathlib import Path
 from methods.core.runs.folder import is_begun
 from methods.core.runs.plan import Plan
 from workflow.common.errors import UserError
-from workflow.common.files import cannot_write, read_object, write_json, write_text
+from workflow.common.files import cannot_write, read_object, sync_folder, sync_whole, write_json, write_text
+from workflow.common.locks import not_locked
 from workflow.common.readers.fields import fields, is_hex, is_object, is_text
 from workflow.common.readers.guard import reason
 
@@ -47,22 +49,26 @@ class Workplace:
     def held(self) -> Iterator[None]:
         """Makes the folder if need be, closes it to others, and holds it against a second process.
 
-        Raises UserError where it cannot be made, holds what no release left there, or is in use.
+        Raises UserError where it cannot be made, holds what no release left there, is in use, or cannot be locked.
         """
         self._make()
         with (self.folder / LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Another process may have ended, and removed this file, between the two lines above.
-                held = os.fstat(lock.fileno()).st_ino == os.stat(self.folder / LOCK).st_ino
-            except OSError:
-                held = False
-            if not held:
-                raise UserError(f"{self.folder} is in use by another process; wait for it to end")
+            except OSError as error:
+                raise not_locked(error, self.folder / LOCK, self.folder) from None
+            # Another process may have ended, and removed this file, between the two lines above.
+            if not self._is_lock(lock.fileno()):
+                raise not_locked(BlockingIOError(errno.EWOULDBLOCK, ""), self.folder / LOCK, self.folder)
             try:
                 yield
             finally:
                 self._remove_if_bare()
+
+    def _is_lock(self, handle: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(handle), os.stat(self.folder / LOCK))
+        return False
 
     def begun(self) -> Begun | None:
         """Returns what the release in this folder was begun with, None if none was."""
@@ -105,7 +111,11 @@ class Workplace:
         return partial
 
     def publish(self) -> None:
-        """Gives the written folder its name. Raises UserError where something has taken that name meanwhile."""
+        """Gives the written folder its name, on disk when this returns: what could make it again is removed then.
+
+        Raises UserError where something has taken that name meanwhile.
+        """
+        sync_whole(self.folder / PARTIAL)
         write_text(self.folder / WHOLE, "")
         try:
             os.rename(self.folder / PARTIAL, self.out)
@@ -114,6 +124,7 @@ class Workplace:
                 f"{self.out} cannot be made ({error.strerror}): move what is there away and call the same command"
                 " again; nothing is trained or charged a second time"
             ) from None
+        sync_folder(self.out.parent)
 
     def is_published(self) -> bool:
         """Returns whether a release was made here and given its name: only this folder is still to be removed."""

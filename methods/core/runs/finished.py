@@ -23,6 +23,7 @@ from workflow.common.errors import UserError
 from workflow.common.files import read_object, sync_folder
 from workflow.common.readers.fields import fields, is_object
 from workflow.common.readers.guard import reason
+from workflow.common.rounding import up
 
 _LOST = "restore it, or use another folder"
 
@@ -40,8 +41,8 @@ class Spent:
         return Spent(costs, self.delta + other.delta)
 
     def __str__(self) -> str:
-        costs = " and ".join(f"{cost:.4g} ({count})" for count, cost in self.costs.items())
-        return f"epsilon {costs} at delta {self.delta:g}"
+        costs = " and ".join(f"{up(cost)} ({count})" for count, cost in self.costs.items())
+        return f"epsilon {costs} at delta {up(self.delta, 'g')}"
 
 
 def begin(plan: Plan, folder: Path, again: bool, secret_noise: bool = False) -> None:
@@ -141,14 +142,14 @@ def _check_told(ledger: Path, told: Any, count: str) -> None:
         return
     if told > (shown := spent(ledger).costs[count]) * (1 + 1e-6):
         raise UserError(
-            f"{ledger} shows epsilon {shown:.4g} ({count}), {RECORD} beside it {told:.4g}: it was cut or replaced;"
+            f"{ledger} shows epsilon {up(shown)} ({count}), {RECORD} beside it {up(told)}: it was cut or replaced;"
             f" {_LOST}"
         )
     # What was only reserved counts after a restart of the machine, and not before it.
     if told < (shown := spent(ledger, reserved=False).costs[count]) * (1 - 1e-6):
         raise UserError(
-            f"{ledger.parent / RECORD} tells of epsilon {told:.4g} ({count}), and {ledger.name} beside it shows"
-            f" {shown:.4g}: the record was changed. Remove it, and the same call puts back the one in"
+            f"{ledger.parent / RECORD} tells of epsilon {up(told)} ({count}), and {ledger.name} beside it shows"
+            f" {up(shown)}: the record was changed. Remove it, and the same call puts back the one in"
             f" {end(ledger.parent)}, if that is kept; else restore it"
         )
 

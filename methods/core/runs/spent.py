@@ -12,6 +12,7 @@ from workflow.common.errors import UserError, short, shown
 from workflow.common.files import cannot_write
 from workflow.common.readers.guard import read_text, reason
 from workflow.common.readers.json_text import parse_json
+from workflow.common.rounding import up
 
 FILE = "spent.jsonl"
 _MOST_EPSILON = 1e12  # of one release: more is a damaged line
@@ -144,7 +145,7 @@ def total(releases: Sequence[Mapping[str, Any]]) -> str:
         kind[0] += one["epsilon"]
         kind[1] += one["delta"]
     parts = [
-        f"epsilon {epsilon:.4g} at delta {delta:.3g} against {' and '.join(WORDS.get(one, one) for one in kind)}"
+        f"epsilon {up(epsilon)} at delta {up(delta, '.3g')} against {' and '.join(WORDS.get(one, one) for one in kind)}"
         for kind, (epsilon, delta) in sums.items()
     ]
     return ", and ".join(parts)
