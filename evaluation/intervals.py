@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import special
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 # scores.csv holds six significant digits: a spread below these is rounding, not seeds.
@@ -69,6 +69,29 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Effect | Non
     ratio = mean / (statistics.stdev(differences) / math.sqrt(count))
     # The distributions of scipy.stats check much for each call, and a ranking makes hundreds.
     return Effect(mean, *interval(differences), 2 * float(special.stdtr(count - 1, -abs(ratio))), count)
+
+
+def unpaired(one: Sequence[float], other: Sequence[float]) -> Effect | None:
+    """Returns the effect of `one` over `other` by Welch's t, for values of which none belong together.
+
+    None where either has fewer than two values, one is not finite, or neither spreads. `seeds` is the smaller number
+    of values.
+    """
+    if min(len(one), len(other)) < 2 or not all(map(math.isfinite, (*one, *other))):
+        return None
+    if not (spreads(one) or spreads(other)):
+        return None
+    welch = stats.ttest_ind(one, other, equal_var=False)
+    low, high = welch.confidence_interval(CONFIDENCE)
+    mean = statistics.fmean(one) - statistics.fmean(other)
+    return Effect(mean, float(low), float(high), float(welch.pvalue), min(len(one), len(other)))
+
+
+def spreads(values: Sequence[float]) -> bool:
+    """Returns whether values are all finite and scatter by more than the last digit that scores.csv keeps."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return False
+    return statistics.stdev(values) > RESOLUTION * max(map(abs, values))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -22,6 +22,7 @@ from evaluation.standings import (
     BEHIND,
     BEST,
     FIRST,
+    ONE_SEED,
     ONLY,
     RANKABLE,
     Contender,
@@ -54,10 +55,10 @@ HOW_TO_READ = (
     f"Two are told apart where the two-sided {CONFIDENCE:.0%} t interval of their differences, seed by seed, leaves 0 "
     "out. Each pair is judged alone; the interval is not widened for the number of methods, and does not cover how "
     "well the settings were chosen.",
-    "Where two methods share fewer than two seeds, or their differences show no spread, the interval is that of the "
-    "difference of two means, from the standard deviation pooled over the ranked methods with several seeds. It takes "
-    "all methods to spread alike: where one spreads far more than others (see ±), it ties too many. Either interval "
-    "covers the seeds alone, not which test images there are: with 100 of them an accuracy has a standard "
+    "Where two methods share fewer than two seeds, or their differences show no spread, the interval is Welch's, of "
+    "the difference of two means, each with its own spread; two that do not spread at all are not told apart. A method "
+    "with one seed has no place where others have several: nobody knows how far it scatters. Either interval covers "
+    "the seeds alone, not which test images there are: with 100 of them an accuracy has a standard "
     "error of up to 0.05 by itself. Nor does it cover the networks behind IS, FID (classifier), precision, recall and "
     "real2gen: each is trained once, and scores all methods and seeds.",
     "gen2real: accuracy on real images of a network trained on the generated ones, which is what they are worth as "
@@ -134,18 +135,22 @@ def finding(table: list[Standing]) -> str:
     if ranked[0].verdict == ONLY:
         return f"{names}, the only one within its budget"
     if ranked[0].verdict == FIRST:
-        return f"not known from one seed each; first: {names}"
-    return names + (", which cannot be told apart" if "," in names else ", ahead of all others beyond noise")
+        return f"not known without several seeds of two methods; first: {names}"
+    others = "all others with several seeds" if any(s.verdict == ONE_SEED for s in table) else "all others"
+    return names + (", which cannot be told apart" if "," in names else f", ahead of {others} beyond noise")
 
 
 def one_seed(tables: dict[str, list[Standing]]) -> str:
-    """Returns the note on single seeds; empty where noise is known."""
-    if not any(s.verdict == FIRST for table in tables.values() for s in table):
-        return ""
-    return (
-        "One seed of each method: nothing can be told about noise, and no method can be called the best. The first "
-        "is marked first; another seed may put another there. Run several, such as seeds: [0, 1, 2]."
-    )
+    """Returns the note on single seeds; empty where the noise of all ranked methods is known."""
+    found = [s for table in tables.values() for s in table]
+    if any(s.verdict == FIRST for s in found):
+        return (
+            "No two methods have several seeds that differ: nothing can be told about noise, and no method can be "
+            "called the best. The first is marked first; another seed may put another there. Run several, such as "
+            "seeds: [0, 1, 2]."
+        )
+    single = ", ".join(dict.fromkeys(s.contender.method for s in found if s.verdict == ONE_SEED))
+    return single and f"Without a place, since they have one seed where others have several: {single}."
 
 
 def _group_text(group: Group, metrics: Sequence[str], with_preset: bool) -> str:

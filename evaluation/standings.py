@@ -7,9 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scipy import stats
-
-from evaluation.intervals import CONFIDENCE, half_width, paired
+from evaluation.intervals import half_width, paired, spreads, unpaired
 from evaluation.scores import Score
 from workflow.common.contracts import CLAIMED
 from workflow.common.metrics import BEST_ON_TEST, METRICS
@@ -20,6 +18,8 @@ RANKABLE = tuple(name for name, metric in METRICS.items() if metric.arrow and na
 ROUNDING = 1e-5
 
 BEST, FIRST, ONLY, BEHIND = "best within noise", "first", "only one", "behind"
+# One seed, where others have several: nothing is known of how far it scatters.
+ONE_SEED = "one seed"
 OVER_BUDGET, NO_SOUND_COUNT, REFERENCE = "over budget", "no sound count", "reference"
 UNCHECKED = "claimed, not checked"
 
@@ -92,7 +92,7 @@ class Group:
 class Standing:
     """Where a contender stands by one metric: `place` counts from 1, None if not ranked; `verdict` in words.
 
-    Its place is one more than the number of contenders that are better beyond noise; without seeds to tell, by mean.
+    Its place is one more than the number of contenders that are better beyond noise; where noise is not known, by mean.
     """
 
     contender: Contender
@@ -126,34 +126,36 @@ def _contender(key: tuple, scores: Mapping[str, Sequence[Score]]) -> Contender:
     return Contender(*key, {metric: [s.value for s in each] for metric, each in scores.items()}, known)
 
 
-def margin(contenders: Iterable[Contender], metric: str, one: Contender, other: Contender) -> float | None:
-    """Returns how far the means of two contenders must differ to be told apart; None if no seeds were repeated.
-
-    The spread of a single run is pooled over all contenders with several seeds, taken to be the same for all; the
-    difference of two means is then judged by Student's t, two-sided, at CONFIDENCE. It is one comparison's margin:
-    it is not widened for the number of contenders.
-    """
-    several = [c for c in contenders if c.seeds(metric) > 1]
-    freedom = sum(c.seeds(metric) - 1 for c in several)
-    if not freedom:
-        return None
-    pooled = sum((c.seeds(metric) - 1) * statistics.variance(c.values[metric]) for c in several) / freedom
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    return quantile * math.sqrt(pooled * (1 / one.seeds(metric) + 1 / other.seeds(metric)))
+def _several(eligible: Sequence[Contender], metric: str) -> list[Contender]:
+    """Returns those with several seeds; none where these show no noise, since fewer than two are so or none spreads."""
+    several = [one for one in eligible if one.seeds(metric) > 1]
+    return several if len(several) > 1 and any(spreads(one.values[metric]) for one in several) else []
 
 
 def standings(group: Group, metric: str) -> list[Standing]:
     """Returns the contenders that have the metric, best mean first, references last.
 
     Those whom seeds do not tell apart share a place: it is one more than the number of those better beyond noise. Only
-    those within their budget by the sound count have a place; the others stand where their mean puts them.
+    those within their budget by the sound count have a place, and of these only those with several seeds, where two or
+    more have; the others stand where their mean puts them.
     """
     sign = -1 if METRICS[metric].higher_is_better else 1
     there = [one for one in group.contenders if one.seeds(metric)]
     there.sort(key=lambda one: (one.bar == REFERENCE, sign * one.mean(metric), one.method, one.accounting))
     eligible = [one for one in there if not one.bar]
-    placed = [(one, _place(one, eligible, metric)) for one in there]
-    return [Standing(one, place, _verdict(one, place, eligible, metric)) for one, place in placed]
+    several = _several(eligible, metric)
+    return [_standing(one, eligible, several, metric) for one in there]
+
+
+def _standing(one: Contender, eligible: list[Contender], several: list[Contender], metric: str) -> Standing:
+    """Returns the place of `one` among `several`, by their seeds; among all `eligible`, by means, where none are."""
+    if one.bar:
+        return Standing(one, None, one.bar)
+    if several and one.seeds(metric) < 2:
+        return Standing(one, None, ONE_SEED)
+    place = 1 + sum(_beats(other, one, metric, bool(several)) for other in several or eligible)
+    first = ONLY if len(eligible) == 1 else BEST if several else FIRST
+    return Standing(one, place, first if place == 1 else BEHIND)
 
 
 def _lag(one: Contender, other: Contender, metric: str) -> float:
@@ -164,30 +166,15 @@ def _lag(one: Contender, other: Contender, metric: str) -> float:
     return theirs - mine if METRICS[metric].higher_is_better else mine - theirs
 
 
-def _beats(one: Contender, other: Contender, eligible: list[Contender], metric: str) -> bool:
-    """Returns whether `one` is better than `other` beyond noise: seed by seed, or by the spread of all `eligible`.
+def _beats(one: Contender, other: Contender, metric: str, by_seeds: bool) -> bool:
+    """Returns whether `one` is better than `other`: by means, or beyond noise.
 
-    Seed by seed needs two that both have; by means alone where no contender has two.
+    Noise is that of the differences of the seeds that both have; where these are fewer than two or show none, that of
+    either by itself. Two rows of which neither spreads are not told apart.
     """
-    lag = _lag(other, one, metric)
-    if lag <= 0:
+    if not by_seeds:
+        return _lag(other, one, metric) > 0
+    effect = paired(one.by_seed(metric), other.by_seed(metric)) or unpaired(one.values[metric], other.values[metric])
+    if effect is None:
         return False
-    effect = paired(one.by_seed(metric), other.by_seed(metric))
-    if effect:
-        return effect.low > 0 if METRICS[metric].higher_is_better else effect.high < 0
-    noise = margin(eligible, metric, one, other)
-    return noise is None or lag > noise
-
-
-def _place(one: Contender, eligible: list[Contender], metric: str) -> int | None:
-    return None if one.bar else 1 + sum(_beats(other, one, eligible, metric) for other in eligible)
-
-
-def _verdict(one: Contender, place: int | None, eligible: list[Contender], metric: str) -> str:
-    if one.bar:
-        return one.bar
-    if len(eligible) == 1:
-        return ONLY
-    if place != 1:
-        return BEHIND
-    return BEST if any(other.seeds(metric) > 1 for other in eligible) else FIRST
+    return effect.low > 0 if METRICS[metric].higher_is_better else effect.high < 0
