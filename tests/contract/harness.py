@@ -87,24 +87,42 @@ def public(shape: str) -> PublicSpec:
 class Door:
     """Private data of random pixels that can be read, counted, and nothing else: an attribute would be a leak."""
 
-    __slots__ = ("__data", "__without")
+    __slots__ = ("__data", "__reads", "__turns", "__without")
 
-    def __init__(self, spec: PublicSpec, seed: int = 0, changed: int | None = None, without: int | None = None) -> None:
-        """Record `changed` is another one; record `without` is missing from whatever is read."""
+    def __init__(
+        self, spec: PublicSpec, seed: int = 0, changed: int | list[int] | None = None, without: int | None = None,
+        turns: str | None = None,
+    ) -> None:  # fmt: skip
+        """Record `changed`, or each of them, is another one; record `without` is missing from whatever is read.
+
+        With `turns` "dark" or "bright" all records are others at each read: darker and of fewer classes, or brighter
+        and of more.
+        """
         rng = named_rng(seed, "toy data")
         images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=rng).to(torch.uint8)
         # Uneven, so that counts of classes differ between data sets.
         labels = torch.randint(spec.num_classes, (spec.num_train,), generator=rng)
         if changed is not None:
-            images[changed], labels[changed] = 255 * (images[changed] < 128), (labels[changed] + 1) % spec.num_classes
+            # Several move far from their own class: were records dealt to shards by class, they would change shards.
+            further = 1 if isinstance(changed, int) else max(1, spec.num_classes // 2)
+            images[changed] = 255 * (images[changed] < 128).to(torch.uint8)
+            labels[changed] = (labels[changed] + further) % spec.num_classes
         self.__data, self.__without = PrivateData(images, labels), without
+        self.__turns, self.__reads = turns and (turns == "bright", spec.num_classes), 0
 
     def __len__(self) -> int:
         return len(self.__data)
 
     def read(self, grant: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads as PrivateData does."""
-        return self.__data.read(grant, index if self.__without is None else index[index != self.__without])
+        images, labels = self.__data.read(grant, index if self.__without is None else index[index != self.__without])
+        if self.__turns is None:
+            return images, labels
+        bright, classes = self.__turns
+        self.__reads += 1
+        left = 0.9**self.__reads
+        share = 1 - left if bright else left
+        return (images * share).to(torch.uint8), labels % max(1, round(classes * share))
 
 
 def plan(name: str, spec: PublicSpec, hp: Any) -> tuple[Budget, tuple[Release, ...]]:

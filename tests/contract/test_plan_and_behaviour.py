@@ -69,9 +69,14 @@ def ledger(recorded: harness.Run, tmp_path: Path) -> Iterator[Ledger]:
 # The release is a function of the answers.
 
 
-def replayed(recorded: harness.Run, case: tuple[str, dict], folder: Path) -> harness.Run:
-    """Returns a run that gets the recorded answers, on other records and with other secret draws."""
-    return run(case, folder, data=harness.Door(SPEC, seed=1), noise="other", tape=Tape(recorded.tape.answers))
+def replayed(recorded: harness.Run, case: tuple[str, dict], folder: Path, turns: str = "dark") -> harness.Run:
+    """Returns a run that gets the recorded answers, on other records and with other secret draws.
+
+    The records turn darker, or brighter, with each read. A choice that follows from them, as of the best of several
+    generators, cannot be that of the recorded run both times.
+    """
+    data = harness.Door(SPEC, seed=1, turns=turns)
+    return run(case, folder, data=data, noise="other", tape=Tape(recorded.tape.answers))
 
 
 def differences(recorded: harness.Run, other: harness.Run) -> list[str]:
@@ -82,15 +87,19 @@ def differences(recorded: harness.Run, other: harness.Run) -> list[str]:
                     if pair[0] != pair[1]]  # fmt: skip
 
 
+@pytest.mark.parametrize("turns", ["dark", "bright"])
 def test_log_and_generator_are_functions_of_the_answers(
-    recorded: harness.Run, case: tuple[str, dict], tmp_path: Path
+    recorded: harness.Run, case: tuple[str, dict], turns: str, tmp_path: Path
 ) -> None:
-    other = replayed(recorded, case, tmp_path)
+    other = replayed(recorded, case, tmp_path, turns)
     # The draws are others indeed, or nothing would be shown.
     drawn = [[use.drawn[0][1].tolist() for use in one.tape.uses if use.drawn] for one in (recorded, other)]
     assert drawn[0] != drawn[1] or all(release.rate == 1 for release in recorded.releases)
     assert len(other.tape.uses) == len(recorded.tape.uses)
     assert differences(recorded, other) == []
+    if all(release.sampling == "all" for release in recorded.releases):
+        # Whose records a teacher has, for one, follows from public values.
+        assert other.tape.batches == recorded.tape.batches, "which records are read follows from the records"
 
 
 # What a replay must find, put into methods that are clean: a number computed from records on its way into the log.
@@ -129,6 +138,51 @@ def with_the_norm_without_noise(cls: type) -> type:
                 return super().step(t, data, ledger) | {"gradient_norm": norms[0]}
 
     return Mutant
+
+
+def with_the_best_by_records(cls: type) -> type:
+    """Returns a method that keeps the generator with the least private score, as one that a validation set chooses."""
+
+    class Mutant(cls):
+        least, kept = float("inf"), None
+
+        def step(self, t, data, ledger):
+            logs = super().step(t, data, ledger)
+            with ledger.internal("validation") as grant:
+                images, labels = data.read(grant, torch.arange(16))
+            made = self.sample(labels, torch.Generator().manual_seed(t))
+            score = float((images.float() - made.float()).square().mean())
+            if score < self.least:
+                self.least, self.kept = score, {name: value.clone() for name, value in super().public_state().items()}
+            return logs
+
+        def public_state(self):
+            return self.kept or super().public_state()
+
+    return Mutant
+
+
+@pytest.mark.parametrize("name", ["dp_cgan", "dp_sinkhorn", "gs_wgan", "dp_merf"])
+def test_a_generator_that_records_choose_is_found(name, tmp_path, monkeypatch) -> None:
+    mutant = with_the_best_by_records(registry.load(name))
+    monkeypatch.setattr(registry, "load", lambda _: mutant)
+    recorded = run((name, {}), tmp_path / "one")
+    found = [differences(recorded, replayed(recorded, (name, {}), tmp_path / way, way)) for way in ("dark", "bright")]
+    assert any(found)
+
+
+@pytest.mark.parametrize("name", ["pate_gan", "datalens"])
+def test_teachers_that_have_records_by_class_are_found(name, tmp_path, monkeypatch) -> None:
+    class Mutant(registry.load(name)):
+        def prepare(self, data, ledger, warm_start=None):
+            with ledger.internal("labels") as grant:
+                labels = data.read(grant, torch.arange(len(data)))[1]
+            self._teachers._parts = labels.argsort(stable=True).view(self.hp.num_teachers, -1)
+            super().prepare(data, ledger, warm_start)
+
+    monkeypatch.setattr(registry, "load", lambda _: Mutant)
+    recorded = run((name, {}), tmp_path / "one")
+    assert replayed(recorded, (name, {}), tmp_path / "two").tape.batches != recorded.tape.batches
 
 
 @pytest.mark.parametrize("name", ["dp_cgan", "dp_sinkhorn", "gs_wgan"])

@@ -1,0 +1,142 @@
+"""What a use draws is one unit, a record or a shard, and what it answers knows of that unit's records alone.
+
+A draw counts as one only if which records a unit has is public, if no record is in two, and if nothing that has learned
+from one unit answers for another: a network that all shards share, or shards that are dealt by the records' labels,
+let each record into every use, whatever the plan says of rates.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import harness
+import pytest
+import torch
+from tape import Tape, Use
+from test_one_record_one_row import ROUNDING
+from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
+
+from methods.core import registry
+from methods.core.sharded.interface import Networks, Store
+
+
+@pytest.fixture(scope="module", params=CASES, ids=NAMES)
+def case(request: pytest.FixtureRequest) -> tuple[str, dict]:
+    """A method and settings that differ from the smallest."""
+    return request.param
+
+
+def in_turn() -> Callable[[int], torch.Tensor]:
+    """Returns what draws one unit a use, each in turn."""
+    numbers = itertools.count()
+    return lambda units: torch.tensor([next(numbers) % units])
+
+
+def unit(use: Use) -> int | None:
+    """Returns the unit that a use drew, one of several; None where it draws none."""
+    return int(use.drawn[0][1]) if use.drawn and use.drawn[0][0] > 1 else None
+
+
+def mixed(case: tuple[str, dict], folder: Path) -> list[str]:
+    """Returns what units have to do with each other, where all records that the first one reads become others."""
+    recorded = run(case, folder / "recorded", tape=Tape(draw=in_turn()))
+    drawing = [use for use in recorded.tape.uses if unit(use) is not None]
+    if not drawing:
+        return []
+    changed = sorted(read_by(drawing[0]))
+    door = harness.Door(SPEC, changed=changed)
+    other = run(case, folder / "other", data=door, tape=Tape(recorded.tape.answers, draw=in_turn()))
+    found = []
+    for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
+        if unit(one) in (None, unit(drawing[0])) or one.release.kind == "none":
+            continue
+        if [read.tolist() for read in one.read] != [read.tolist() for read in two.read]:
+            found.append(f"use {number} reads other records")
+        change = float((one.exact.double() - two.exact.double()).norm())
+        if change > ROUNDING * one.release.clip:
+            found.append(f"use {number} answers otherwise, by {change:g}")
+    units = defaultdict(set)
+    for use in drawing:
+        for record in read_by(use):
+            units[record].add(unit(use))
+    return found + [f"record {record} is in units {sorted(those)}" for record, those in units.items() if len(those) > 1]
+
+
+def test_a_unit_answers_from_its_own_records_alone(case: tuple[str, dict], tmp_path: Path) -> None:
+    assert mixed(case, tmp_path) == [], (
+        "units must have the same records whatever these are, no record twice, and share nothing that learns from them"
+    )
+
+
+# What it must find.
+
+
+class OneForAll:
+    """A store of networks that gives every shard the first one's."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def take(self, shards: object) -> Networks:
+        return self.store.take(0)
+
+    def put(self, shards: object, networks: Networks) -> None:
+        self.store.put(0, networks)
+
+
+def with_one_critic(cls: type) -> type:
+    class Mutant(cls):
+        def make_networks(self, warm_start=None):
+            super().make_networks(warm_start)
+            self.critics = OneForAll(self.critics)
+
+    return Mutant
+
+
+def dealt_by(deal: Callable[[torch.Tensor, int], torch.Tensor]) -> Callable[[type], type]:
+    """Returns what makes of a sharded GAN one whose shards follow from labels int64 [N] and their number."""
+
+    def mutate(cls: type) -> type:
+        class Mutant(cls):
+            def prepare(self, data, ledger, warm_start=None):
+                with ledger.internal("labels") as grant:
+                    labels = data.read(grant, torch.arange(len(data)))[1]
+                self.mechanism.shards = deal(labels, self.hp.num_shards)
+                super().prepare(data, ledger, warm_start)
+
+        return Mutant
+
+    return mutate
+
+
+def by_class(labels: torch.Tensor, shards: int) -> torch.Tensor:
+    return labels.argsort(stable=True).view(shards, -1)
+
+
+def class_by_class(labels: torch.Tensor, shards: int) -> torch.Tensor:
+    return labels.argsort(stable=True).view(-1, shards).T
+
+
+def with_replacement(labels: torch.Tensor, shards: int) -> torch.Tensor:
+    return torch.randint(len(labels), (shards, len(labels) // shards), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [with_one_critic, dealt_by(by_class), dealt_by(class_by_class), dealt_by(with_replacement)],
+    ids=["one critic", "by class", "class by class", "with replacement"],
+)
+def test_units_that_are_mixed_are_found(mutate: Callable[[type], type], tmp_path: Path, monkeypatch) -> None:
+    mutant = mutate(registry.load("gs_wgan"))
+    monkeypatch.setattr(registry, "load", lambda _: mutant)
+    assert mixed(("gs_wgan", {"warm_start_steps": 0}), tmp_path) != []
+
+
+@pytest.mark.parametrize("mutate", [dealt_by(by_class), dealt_by(class_by_class), dealt_by(with_replacement)])
+def test_shards_of_a_poisson_draw_that_are_mixed_are_found(mutate, tmp_path: Path, monkeypatch) -> None:
+    mutant = mutate(registry.load("gs_wgan"))
+    monkeypatch.setattr(registry, "load", lambda _: mutant)
+    assert mixed(("gs_wgan", harness.SOUND), tmp_path) != []
