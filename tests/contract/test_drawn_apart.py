@@ -1,5 +1,7 @@
 """What a use draws is one unit, a record or a shard, and what it answers knows of that unit's records alone.
 
+With a public state it knows of those alone that this very use reads.
+
 A draw counts as one only if which records a unit has is public, if no record is in two, and if nothing that has learned
 from one unit answers for another: a network that all shards share, or shards that are dealt by the records' labels,
 let each record into every use, whatever the plan says of rates.
@@ -7,6 +9,7 @@ let each record into every use, whatever the plan says of rates.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from test_one_record_one_row import ROUNDING
 from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
 
 from methods.core import registry
+from methods.core.privacy.grant import Grant
 from methods.core.sharded.interface import Networks, Store
 
 
@@ -71,7 +75,40 @@ def test_a_unit_answers_from_its_own_records_alone(case: tuple[str, dict], tmp_p
     )
 
 
-# What it must find.
+class OnceOthers:
+    """Records that are others in all internal reads and under the first charge, and the usual ones from then on."""
+
+    def __init__(self) -> None:
+        self.usual, self.others, self.first = harness.Door(SPEC), harness.Door(SPEC, seed=1), None
+
+    def __len__(self) -> int:
+        return len(self.usual)
+
+    def read(self, grant: Grant, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.first = self.first or (grant if grant.release else None)
+        return (self.others if grant.release is None or grant is self.first else self.usual).read(grant, index)
+
+
+def remembered(case: tuple[str, dict], folder: Path) -> list[str]:
+    """Returns the uses of releases with public state whose answer follows from what was read before them."""
+    recorded = run(case, folder / "recorded")
+    drawing = [use.release.sampling != "all" and use.release.state == "public" for use in recorded.tape.uses]
+    if not any(drawing):
+        return []
+    other = run(case, folder / "other", data=OnceOthers(), tape=Tape(recorded.tape.answers))
+    found = []
+    for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
+        change = float((one.exact.double() - two.exact.double()).norm())
+        if number and drawing[number] and one.release.kind != "none" and change > ROUNDING * one.release.clip:
+            found.append(f"use {number}, by {change:g}")
+    return found
+
+
+def test_of_public_state_a_use_answers_from_what_it_reads_alone(case: tuple[str, dict], tmp_path: Path) -> None:
+    assert remembered(case, tmp_path) == [], "what remembers earlier records is not public: declare state hidden"
+
+
+# What they must find.
 
 
 class OneForAll:
@@ -140,3 +177,14 @@ def test_shards_of_a_poisson_draw_that_are_mixed_are_found(mutate, tmp_path: Pat
     mutant = mutate(registry.load("gs_wgan"))
     monkeypatch.setattr(registry, "load", lambda _: mutant)
     assert mixed(("gs_wgan", harness.SOUND), tmp_path) != []
+
+
+@pytest.mark.parametrize("warm_start_steps", [0, 1])
+def test_critics_that_are_declared_public_are_found(warm_start_steps: int, tmp_path: Path, monkeypatch) -> None:
+    class Mutant(registry.load("gs_wgan")):
+        @classmethod
+        def releases(cls, hp, public, noise):
+            return tuple(dataclasses.replace(one, state="public") for one in super().releases(hp, public, noise))
+
+    monkeypatch.setattr(registry, "load", lambda _: Mutant)
+    assert remembered(("gs_wgan", {"warm_start_steps": warm_start_steps}), tmp_path) != []

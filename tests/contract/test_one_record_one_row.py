@@ -54,6 +54,15 @@ def moved(one: Use, other: Use) -> int:
     return 1 + int(_differ(before[first + 1 :], after[first:]).sum())
 
 
+def stays(one: Use, other: Use) -> bool:
+    """Returns whether a row that moves is there without its record too, as another one: that of a shard, of a teacher.
+
+    Adding or removing a record then moves the sum by up to twice the clip, and no less than replacing it.
+    """
+    before, after = _rows(one), _rows(other)
+    return len(before) == len(after) and bool(after[_differ(before, after)].any())
+
+
 def _rows(use: Use) -> torch.Tensor | None:
     """Returns the rows that a use was given, [R, D], float64, the class at the end where rows have one.
 
@@ -115,6 +124,8 @@ def crowds(case: tuple[str, dict], folder: Path) -> list[str]:
             remembers = release.sampling == "all" or release.state == "hidden"
             count, most = moved(one, two), 1 if reads or remembers else 0
             found += [f"{count} rows of use {number}"] if count > most else []
+            if without and count == 1 and stays(one, two):
+                found.append(f"a row of use {number}, which stays without its record: declare replace_one")
         elif release.bounded != "function" or (release.sampling != "all" and release.state == "public" and not reads):
             # Summed by a library, or an answer that says something of the drawn records alone.
             change = float((one.exact.double() - two.exact.double()).norm())
@@ -231,6 +242,27 @@ def test_rows_that_know_of_other_records_are_found(cls: type[Means], adjacency: 
     # How many are drawn is the same where a record is another one, and not where it is missing.
     harmless = cls is ByTheirNumber and adjacency == "replace_one"
     assert (crowds_of(cls, adjacency, tmp_path) == []) is harmless
+
+
+class OfParts(Means):
+    """One row for every ten records: their mean."""
+
+    def step(self, t, data, ledger):
+        with ledger.charge("sum") as grant:
+            parts = [data.read(grant, part)[0] for part in torch.arange(len(data)).split(10)]
+            rows = torch.stack([images.flatten(1).float().mean(0) / 255 for images in parts])
+            self.mean = grant.sum([rows]).float().expand_as(self.mean) / len(rows)
+        return {}
+
+    @classmethod
+    def releases(cls, hp, public, noise):
+        return (Release(name="sum", kind="gaussian", clip=30.0, noise=noise, bounded="sum", rows=8, rate=1.0,
+                        sampling="all", max_uses=hp.steps, adjacency=cls.adjacency),)  # fmt: skip
+
+
+def test_a_part_s_row_is_refused_where_records_are_added_or_removed_alone(tmp_path: Path) -> None:
+    assert crowds_of(OfParts, "replace_one", tmp_path / "replaced") == []
+    assert "declare replace_one" in crowds_of(OfParts, "add_or_remove", tmp_path / "removed")[0]
 
 
 # The same of DP-SGD, whose rows are gradients that one backward pass makes and sums.

@@ -218,6 +218,7 @@ def test_a_use_draws_once_from_all_units_or_not_at_all(recorded: harness.Run) ->
         if release.sampling == "all":
             assert all(units == 1 for units, _ in use.drawn)
             continue
+        assert release.draws == "per_step", "a grant draws once a use, and all its rows come from that"
         ((units, _),) = use.drawn
         whole = {SPEC.num_train} | ({release.rows} if release.bounded == "sum" else set())
         assert units in whole if release.sampling == "poisson" else units == round(1 / release.rate)
