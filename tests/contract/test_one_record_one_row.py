@@ -19,7 +19,7 @@ import harness
 import pytest
 import torch
 from tape import Tape, Use
-from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
+from test_plan_and_behaviour import CASES, NAMES, SPEC, neighbour, read_by, run
 from torch.nn.functional import one_hot, softplus
 
 from methods.core import registry
@@ -242,6 +242,40 @@ def test_rows_that_know_of_other_records_are_found(cls: type[Means], adjacency: 
     # How many are drawn is the same where a record is another one, and not where it is missing.
     harmless = cls is ByTheirNumber and adjacency == "replace_one"
     assert (crowds_of(cls, adjacency, tmp_path) == []) is harmless
+
+
+class Turned(Means):
+    """Half of the images upside down: whether one is follows from its place among all records, and is public."""
+
+    def step(self, t, data, ledger):
+        turned = torch.rand(len(data), generator=torch.Generator().manual_seed(t)) < 0.5
+        with ledger.charge("gradient") as grant:
+            drawn = grant.poisson_batch(len(data))
+            images, labels = data.read(grant, drawn)
+            images = torch.where(self.which(turned, drawn)[:, None, None, None], images.flip(2), images)
+            rows = one_hot(labels, self.public.num_classes)[:, :, None] * images.flatten(1)[:, None] / 255
+            noisy = grant.sum([rows.flatten(1)], self.mean.numel())
+        self.mean = self.mean + noisy.view_as(self.mean).float() / self.hp.batch_size
+        return {}
+
+    def which(self, turned, drawn):
+        return turned[drawn]
+
+
+class TurnedByPlaceInTheBatch(Turned):
+    def which(self, turned, drawn):
+        return turned[: len(drawn)]
+
+
+def test_random_numbers_of_a_record_pass_and_those_of_a_place_in_the_batch_do_not(tmp_path: Path, monkeypatch) -> None:
+    assert crowds_of(Turned, "add_or_remove", tmp_path / "own") == []
+    assert crowds_of(TurnedByPlaceInTheBatch, "add_or_remove", tmp_path / "place") != []
+    monkeypatch.setattr(registry, "load", lambda _: Turned)
+    case = "means", {}
+    recorded = run(case, tmp_path / "recorded")
+    (release,) = recorded.releases
+    change = recorded.tape.uses[0].exact - neighbour(recorded, case, tmp_path / "other", release)
+    assert 0 < float(change.norm()) <= release.sensitivity * (1 + 1e-6)
 
 
 class OfParts(Means):
