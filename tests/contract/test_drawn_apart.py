@@ -55,7 +55,7 @@ def mixed(case: tuple[str, dict], folder: Path) -> list[str]:
     other = run(case, folder / "other", data=door, tape=Tape(recorded.tape.answers, draw=in_turn()))
     found = []
     for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
-        if unit(one) in (None, unit(drawing[0])) or one.release.kind == "none":
+        if unit(one) in (None, unit(drawing[0])) or one.release.kind == "none" or not (one.asked and two.asked):
             continue
         if [read.tolist() for read in one.read] != [read.tolist() for read in two.read]:
             found.append(f"use {number} reads other records")
@@ -98,8 +98,10 @@ def remembered(case: tuple[str, dict], folder: Path) -> list[str]:
     other = run(case, folder / "other", data=OnceOthers(), tape=Tape(recorded.tape.answers))
     found = []
     for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
+        if not number or not drawing[number] or one.release.kind == "none" or not (one.asked and two.asked):
+            continue
         change = float((one.exact.double() - two.exact.double()).norm())
-        if number and drawing[number] and one.release.kind != "none" and change > ROUNDING * one.release.clip:
+        if change > ROUNDING * one.release.clip:
             found.append(f"use {number}, by {change:g}")
     return found
 

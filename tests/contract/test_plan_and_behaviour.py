@@ -94,7 +94,7 @@ def test_log_and_generator_are_functions_of_the_answers(
     other = replayed(recorded, case, tmp_path, turns)
     # The draws are others indeed, or nothing would be shown.
     drawn = [[use.drawn[0][1].tolist() for use in one.tape.uses if use.drawn] for one in (recorded, other)]
-    assert drawn[0] != drawn[1] or all(release.rate == 1 for release in recorded.releases)
+    assert drawn[0] != drawn[1] or all(release.rate == 1 for release in recorded.releases), "draws are not the grant's"
     assert len(other.tape.uses) == len(recorded.tape.uses)
     assert differences(recorded, other) == []
     if all(release.sampling == "all" for release in recorded.releases):
@@ -219,6 +219,7 @@ def test_a_use_draws_once_from_all_units_or_not_at_all(recorded: harness.Run) ->
             assert all(units == 1 for units, _ in use.drawn)
             continue
         assert release.draws == "per_step", "a grant draws once a use, and all its rows come from that"
+        assert len(use.drawn) == 1, f"a use of {release.name} asks grant.poisson_batch or grant.shard once, as declared"
         ((units, _),) = use.drawn
         whole = {SPEC.num_train} | ({release.rows} if release.bounded == "sum" else set())
         assert units in whole if release.sampling == "poisson" else units == round(1 / release.rate)
@@ -248,7 +249,7 @@ def forced(recorded: harness.Run, case: tuple[str, dict], tmp_path_factory: pyte
              "last": lambda units: torch.tensor([units - 1])}  # fmt: skip
     samplings = {release.sampling for release in recorded.releases} - {"all"}
     names = {"poisson": drawn.keys(), "one_shard_of_k": drawn.keys() - {"none"}}.get("".join(samplings), set())
-    before = [bool(use.drawn) for use in recorded.tape.uses].index(True) if names else 0
+    before = next((number for number, use in enumerate(recorded.tape.uses) if use.drawn), 0)
     folder = tmp_path_factory.mktemp("forced")
     tapes = {name: Tape(stop_after=before + 2, draw=drawn[name]) for name in names}
     return {name: run(case, folder / name, tape=tape).tape.uses[before:] for name, tape in tapes.items()}
