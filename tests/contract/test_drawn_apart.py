@@ -24,6 +24,7 @@ from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
 
 from methods.core import registry
 from methods.core.privacy.grant import Grant
+from methods.core.release import Release
 from methods.core.sharded.interface import Networks, Store
 
 
@@ -31,6 +32,12 @@ from methods.core.sharded.interface import Networks, Store
 def case(request: pytest.FixtureRequest) -> tuple[str, dict]:
     """A method and settings that differ from the smallest."""
     return request.param
+
+
+def declared(case: tuple[str, dict]) -> tuple[Release, ...]:
+    """Returns what a case's plan releases."""
+    name, overrides = case
+    return harness.plan(name, SPEC, harness.tiny(name, **overrides))[1]
 
 
 def in_turn() -> Callable[[int], torch.Tensor]:
@@ -46,12 +53,13 @@ def unit(use: Use) -> int | None:
 
 def mixed(case: tuple[str, dict], folder: Path) -> list[str]:
     """Returns what units have to do with each other, where all records that the first one reads become others."""
+    if all(release.sampling == "all" for release in declared(case)):
+        return []
     recorded = run(case, folder / "recorded", tape=Tape(draw=in_turn()))
     drawing = [use for use in recorded.tape.uses if unit(use) is not None]
     if not drawing:
         return []
-    changed = sorted(read_by(drawing[0]))
-    door = harness.Door(SPEC, changed=changed)
+    door = harness.Door(SPEC, changed=sorted(read_by(drawing[0])) or None)
     other = run(case, folder / "other", data=door, tape=Tape(recorded.tape.answers, draw=in_turn()))
     found = []
     for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
@@ -91,10 +99,10 @@ class OnceOthers:
 
 def remembered(case: tuple[str, dict], folder: Path) -> list[str]:
     """Returns the uses of releases with public state whose answer follows from what was read before them."""
+    if all(release.sampling == "all" or release.state == "hidden" for release in declared(case)):
+        return []
     recorded = run(case, folder / "recorded")
     drawing = [use.release.sampling != "all" and use.release.state == "public" for use in recorded.tape.uses]
-    if not any(drawing):
-        return []
     other = run(case, folder / "other", data=OnceOthers(), tape=Tape(recorded.tape.answers))
     found = []
     for number, (one, two) in enumerate(zip(recorded.tape.uses, other.tape.uses, strict=True)):
