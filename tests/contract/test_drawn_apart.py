@@ -13,13 +13,14 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 
 import harness
 import pytest
 import torch
 from tape import Tape, Use
-from test_one_record_one_row import ROUNDING
+from test_one_record_one_row import ROUNDING, crowds
 from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
 
 from methods.core import registry
@@ -198,3 +199,9 @@ def test_critics_that_are_declared_public_are_found(warm_start_steps: int, tmp_p
 
     monkeypatch.setattr(registry, "load", lambda _: Mutant)
     assert remembered(("gs_wgan", {"warm_start_steps": warm_start_steps}), tmp_path) != []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shard_may_remember_a_record_that_it_does_not_read(seed: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(harness.Run, "__init__", partialmethod(harness.Run.__init__, seed=seed))
+    assert crowds(("gs_wgan", harness.SOUND | {"num_shards": 4}), tmp_path) == []

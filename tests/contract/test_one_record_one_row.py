@@ -11,7 +11,6 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partialmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -344,9 +343,3 @@ def test_gradients_that_know_of_other_records_are_found(mutate, tmp_path: Path, 
     mutant = mutate(registry.load("dp_cgan"))
     monkeypatch.setattr(registry, "load", lambda _: mutant)
     assert crowds(("dp_cgan", {}), tmp_path) != []
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_shard_may_remember_a_record_that_it_does_not_read(seed: int, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(harness.Run, "__init__", partialmethod(harness.Run.__init__, seed=seed))
-    assert crowds(("gs_wgan", harness.SOUND | {"num_shards": 4}), tmp_path) == []

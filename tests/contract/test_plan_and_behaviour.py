@@ -24,7 +24,7 @@ from methods.core.release import NO_BUDGET, Budget, Release
 from workflow.common.errors import UserError
 
 SPEC = harness.public("grey")
-CASES = [(name, overrides) for name in registry.names() for overrides in [{}, *harness.VARIANTS.get(name, [])]]
+CASES = [(name, overrides) for name in registry.names() for overrides in [{}, *harness.variants(name)]]
 NAMES = [name + "".join(f" {key}={value}" for key, value in overrides.items()) for name, overrides in CASES]
 # The chance that honest code fails one statistical test; another seed is not needed, as the draws are fixed.
 DOUBT = 1e-4
@@ -138,51 +138,6 @@ def with_the_norm_without_noise(cls: type) -> type:
                 return super().step(t, data, ledger) | {"gradient_norm": norms[0]}
 
     return Mutant
-
-
-def with_the_best_by_records(cls: type) -> type:
-    """Returns a method that keeps the generator with the least private score, as one that a validation set chooses."""
-
-    class Mutant(cls):
-        least, kept = float("inf"), None
-
-        def step(self, t, data, ledger):
-            logs = super().step(t, data, ledger)
-            with ledger.internal("validation") as grant:
-                images, labels = data.read(grant, torch.arange(16))
-            made = self.sample(labels, torch.Generator().manual_seed(t))
-            score = float((images.float() - made.float()).square().mean())
-            if score < self.least:
-                self.least, self.kept = score, {name: value.clone() for name, value in super().public_state().items()}
-            return logs
-
-        def public_state(self):
-            return self.kept or super().public_state()
-
-    return Mutant
-
-
-@pytest.mark.parametrize("name", ["dp_cgan", "dp_sinkhorn", "gs_wgan", "dp_merf"])
-def test_a_generator_that_records_choose_is_found(name, tmp_path, monkeypatch) -> None:
-    mutant = with_the_best_by_records(registry.load(name))
-    monkeypatch.setattr(registry, "load", lambda _: mutant)
-    recorded = run((name, {}), tmp_path / "one")
-    found = [differences(recorded, replayed(recorded, (name, {}), tmp_path / way, way)) for way in ("dark", "bright")]
-    assert any(found)
-
-
-@pytest.mark.parametrize("name", ["pate_gan", "datalens"])
-def test_teachers_that_have_records_by_class_are_found(name, tmp_path, monkeypatch) -> None:
-    class Mutant(registry.load(name)):
-        def prepare(self, data, ledger, warm_start=None):
-            with ledger.internal("labels") as grant:
-                labels = data.read(grant, torch.arange(len(data)))[1]
-            self._teachers._parts = labels.argsort(stable=True).view(self.hp.num_teachers, -1)
-            super().prepare(data, ledger, warm_start)
-
-    monkeypatch.setattr(registry, "load", lambda _: Mutant)
-    recorded = run((name, {}), tmp_path / "one")
-    assert replayed(recorded, (name, {}), tmp_path / "two").tape.batches != recorded.tape.batches
 
 
 @pytest.mark.parametrize("name", ["dp_cgan", "dp_sinkhorn", "gs_wgan"])
