@@ -143,6 +143,7 @@ class Door:
 
     def read(self, grant: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads as PrivateData does."""
+        index = torch.as_tensor(index, dtype=torch.int64).reshape(-1)
         images, labels = self.__data.read(grant, index if self.__without is None else index[index != self.__without])
         if self.__turns is None:
             return images, labels

@@ -1,6 +1,7 @@
 """What a replay of the answers on other records must find besides numbers in the log: choices that follow from records.
 
-A choice between a few is often the same one on other records, so these turn darker, and then brighter, with each read.
+In the generator, in who reads which of them, and in the ledger, which names internal reads and counts them. A choice
+between a few is often the same one on other records, so these turn darker, and then brighter, with each read.
 """
 
 from __future__ import annotations
@@ -55,3 +56,37 @@ def test_teachers_that_have_records_by_class_are_found(name, tmp_path, monkeypat
     monkeypatch.setattr(registry, "load", lambda _: Mutant)
     recorded = run((name, {}), tmp_path / "one")
     assert replayed(recorded, (name, {}), tmp_path / "two").tape.batches != recorded.tape.batches
+
+
+def with_shards_in_the_ledger(cls: type) -> type:
+    class Mutant(cls):
+        def train_critics(self, step):
+            with self.ledger.internal(f"critic of shard {step.shards}"):
+                return super().train_critics(step)
+
+        def step(self, t, data, ledger):
+            self.ledger = ledger
+            return super().step(t, data, ledger)
+
+    return Mutant
+
+
+def until_they_fit(cls: type) -> type:
+    class Mutant(cls):
+        def step(self, t, data, ledger):
+            fit = False
+            while not fit:
+                with ledger.internal("critic training") as grant:
+                    fit = float(data.read(grant, torch.arange(len(data)))[0].float().mean()) > 100
+            return super().step(t, data, ledger)
+
+    return Mutant
+
+
+@pytest.mark.parametrize("mutate", [with_shards_in_the_ledger, until_they_fit])
+def test_internal_reads_that_tell_of_records_or_draws_are_found(mutate, tmp_path, monkeypatch) -> None:
+    mutant, case = mutate(registry.load("gs_wgan")), ("gs_wgan", {"warm_start_steps": 0})
+    monkeypatch.setattr(registry, "load", lambda _: mutant)
+    recorded = run(case, tmp_path / "one")
+    other = replayed(recorded, case, tmp_path / "two", "bright")
+    assert any("ledger" in found for found in differences(recorded, other))

@@ -7,6 +7,8 @@ it answered. All draws come from fixed keys, so a statistical test gives the sam
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,10 +81,19 @@ def replayed(recorded: harness.Run, case: tuple[str, dict], folder: Path, turns:
     return run(case, folder, data=data, noise="other", tape=Tape(recorded.tape.answers))
 
 
+def charges(folder: Path) -> list[dict]:
+    """Returns the lines of a run's ledger, without the digests of those before."""
+    lines = map(json.loads, (folder / "ledger.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "chain"} for line in lines]
+
+
 def differences(recorded: harness.Run, other: harness.Run) -> list[str]:
     """Returns what of the release differs between two runs that got the same answers."""
     one, two = recorded.method.public_state(), other.method.public_state()
     found = [key for key in one.keys() | two.keys() if not torch.equal(one[key], two[key])]
+    # Which is released too, with the reasons for internal reads and their numbers.
+    lines = itertools.zip_longest(charges(recorded.folder), charges(other.folder))
+    found += [f"the ledger, {line} and not {unlike}" for line, unlike in lines if line != unlike][:1]
     return found + [f"log of step {t}" for t, pair in enumerate(zip(recorded.logs, other.logs, strict=True))
                     if pair[0] != pair[1]]  # fmt: skip
 
