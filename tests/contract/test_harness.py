@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partialmethod
 from types import SimpleNamespace
 
 import harness
@@ -11,6 +12,10 @@ import numpy
 import pytest
 import torch
 from test_one_record_one_row import Means
+from test_plan_and_behaviour import differences, replayed, run
+from test_plan_and_behaviour import (
+    test_one_record_moves_an_answer_by_at_most_the_declared_sensitivity as _record_moves_an_answer,
+)
 
 from methods.core import registry
 from methods.core.privacy.grant import Grant
@@ -51,3 +56,21 @@ def test_a_missing_record_is_missing_however_it_is_asked_for(form: Callable) -> 
     images, labels = harness.Door(spec, without=5).read(grant, form([4, 5, 6]))
     whole = harness.Door(spec).read(grant, [4, 6])
     assert torch.equal(images, whole[0]) and torch.equal(labels, whole[1])
+
+
+@pytest.mark.parametrize(("name", "seed"), [("pate_gan", 3), ("pate_gan", 4), ("dp_cgan", 5)])
+def test_a_record_that_moves_no_vote_and_a_batch_without_records_are_passed_over(name, seed, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.Run, "__init__", partialmethod(harness.Run.__init__, seed=seed))
+    recorded = run((name, {}), tmp_path / "recorded")
+    _record_moves_an_answer(recorded, (name, {}), tmp_path)
+
+
+class Undefined(Means):
+    def step(self, t, data, ledger):
+        return super().step(t, data, ledger) | {"loss": float("nan")}
+
+
+def test_a_log_of_what_is_no_number_yet_is_the_same_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda _: Undefined)
+    recorded = run(("undefined", {}), tmp_path / "one")
+    assert differences(recorded, replayed(recorded, ("undefined", {}), tmp_path / "two")) == []
