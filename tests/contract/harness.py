@@ -61,7 +61,35 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "g_pate": [{"as_released": True, "released_slots": 2, "teacher_network": "mlp"}],
     "pate_gan": [{"labels": "share", "generator_steps": 2, "ema": 0.5}],
+    # It has no privacy that a setting could break.
+    "nonprivate": [],
 }  # fmt: skip
+
+
+def variants(name: str) -> list[dict[str, Any]]:
+    """Returns what else a method is run with: VARIANTS, or of one that is not there each switch and choice, turned."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    try:
+        fields = dataclasses.fields(registry.load(name).Hyper)
+        turned = [{field.name: other} for field in fields for other in _others(field)]
+        return [overrides for overrides in turned if _takes(name, overrides)]
+    except Exception:
+        # Its own tests say what is wrong with it; those of other methods are to run all the same.
+        return []
+
+
+def _others(field: dataclasses.Field) -> list[Any]:
+    choices = (True, False) if isinstance(field.default, bool) else field.metadata.get("choices") or ()
+    return [choice for choice in choices if choice != field.default]
+
+
+def _takes(name: str, overrides: dict[str, Any]) -> bool:
+    try:
+        plan(name, public("grey"), tiny(name, **overrides))
+    except (AssertionError, UserError):
+        return False
+    return True
 
 
 def tiny(name: str, **overrides: Any) -> Any:
@@ -87,24 +115,43 @@ def public(shape: str) -> PublicSpec:
 class Door:
     """Private data of random pixels that can be read, counted, and nothing else: an attribute would be a leak."""
 
-    __slots__ = ("__data", "__without")
+    __slots__ = ("__data", "__reads", "__turns", "__without")
 
-    def __init__(self, spec: PublicSpec, seed: int = 0, changed: int | None = None, without: int | None = None) -> None:
-        """Record `changed` is another one; record `without` is missing from whatever is read."""
+    def __init__(
+        self, spec: PublicSpec, seed: int = 0, changed: int | list[int] | None = None, without: int | None = None,
+        turns: str | None = None,
+    ) -> None:  # fmt: skip
+        """Record `changed`, or each of them, is another one; record `without` is missing from whatever is read.
+
+        With `turns` "dark" or "bright" all records are others at each read: darker and of fewer classes, or brighter
+        and of more.
+        """
         rng = named_rng(seed, "toy data")
         images = torch.randint(256, (spec.num_train, *spec.image_shape), generator=rng).to(torch.uint8)
         # Uneven, so that counts of classes differ between data sets.
         labels = torch.randint(spec.num_classes, (spec.num_train,), generator=rng)
         if changed is not None:
-            images[changed], labels[changed] = 255 * (images[changed] < 128), (labels[changed] + 1) % spec.num_classes
+            # Several move far from their own class: were records dealt to shards by class, they would change shards.
+            further = 1 if isinstance(changed, int) else max(1, spec.num_classes // 2)
+            images[changed] = 255 * (images[changed] < 128).to(torch.uint8)
+            labels[changed] = (labels[changed] + further) % spec.num_classes
         self.__data, self.__without = PrivateData(images, labels), without
+        self.__turns, self.__reads = turns and (turns == "bright", spec.num_classes), 0
 
     def __len__(self) -> int:
         return len(self.__data)
 
     def read(self, grant: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads as PrivateData does."""
-        return self.__data.read(grant, index if self.__without is None else index[index != self.__without])
+        index = torch.as_tensor(index, dtype=torch.int64).reshape(-1)
+        images, labels = self.__data.read(grant, index if self.__without is None else index[index != self.__without])
+        if self.__turns is None:
+            return images, labels
+        bright, classes = self.__turns
+        self.__reads += 1
+        left = 0.9**self.__reads
+        share = 1 - left if bright else left
+        return (images * share).to(torch.uint8), labels % max(1, round(classes * share))
 
 
 def plan(name: str, spec: PublicSpec, hp: Any) -> tuple[Budget, tuple[Release, ...]]:

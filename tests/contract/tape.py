@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from methods.core.privacy.dp_sgd import PrivateOptimizer
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.private_data import PrivateData
 from methods.core.release import Release
+from methods.core.speed.one_backward_pass import LayerGradients, OneBackwardPass
 
 ANSWERING = ("rows", "sum", "votes", "moments", "noise")
 
@@ -29,6 +31,8 @@ class Use:
     Attributes:
         drawn: of each draw, the number of units (records or shards) drawn from, and the drawn units int64.
         read: of each read, the record indices.
+        labels: of each read, the records' classes.
+        gradients: of a sum that `PrivateOptimizer` makes, its parts: a row's gradient before it is clipped, [R, D].
         asked: of each answer, the grant's method and its arguments: `ask` repeats it on another grant.
         exact: the answer without noise, as the grant clipped and summed it.
         answer: what the method got.
@@ -37,6 +41,8 @@ class Use:
     release: Release
     drawn: list[tuple[int, torch.Tensor]] = field(default_factory=list)
     read: list[torch.Tensor] = field(default_factory=list)
+    labels: list[torch.Tensor] = field(default_factory=list)
+    gradients: list[torch.Tensor] = field(default_factory=list)
     asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     exact: torch.Tensor | None = None
     answer: torch.Tensor | None = None
@@ -65,7 +71,9 @@ class Use:
 
 
 class Tape:
-    """Records every charged grant of the runs inside `running`, and in `reads` how often each record was read at all.
+    """Records every charged grant of the runs inside `running`.
+
+    `reads` says how often each record was read at all, `batches` how often just these records were, in this order.
 
     Args:
         answers: what the grants answer instead, in order; they are asked all the same.
@@ -84,6 +92,10 @@ class Tape:
         self._draw, self._without = draw, without
         self.uses: list[Use] = []
         self.reads: Counter[int] = Counter()
+        self.batches: Counter[tuple[int, ...]] = Counter()
+        # Of the sum that is being made: where the gradients of its rows go, and those of the part in work.
+        self._sum: list[torch.Tensor] | None = None
+        self._part: torch.Tensor | None = None
         self._of: dict[int, tuple[Grant, Use]] = {}
         self._answers, self._replays, self._stop_after = list(answers), bool(answers), stop_after
 
@@ -96,6 +108,9 @@ class Tape:
             patch.setattr(PrivateData, "read", self._noting_reads(PrivateData.read))
             patch.setattr(Grant, "poisson_batch", self._noting_batches(Grant.poisson_batch))
             patch.setattr(Grant, "shard", self._noting_shards(Grant.shard))
+            patch.setattr(PrivateOptimizer, "step", self._noting_sums(PrivateOptimizer.step))
+            patch.setattr(OneBackwardPass, "add_clipped", self._noting_parts(OneBackwardPass.add_clipped))
+            patch.setattr(OneBackwardPass, "_gradients", self._noting_gradients(OneBackwardPass._gradients))
             for name in ANSWERING:
                 patch.setattr(Grant, name, self._noting_answers(name, getattr(Grant, name)))
             yield self
@@ -118,12 +133,44 @@ class Tape:
     def _noting_reads(self, whole: Callable) -> Callable:
         def read(data: PrivateData, grant: Grant, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
             read = torch.as_tensor(index, dtype=torch.int64).flatten().clone()
+            images, labels = whole(data, grant, index)
             self.reads.update(read.tolist())
+            self.batches[tuple(read.tolist())] += 1
             if id(grant) in self._of:
-                self._of[id(grant)][1].read.append(read)
-            return whole(data, grant, index)
+                use = self._of[id(grant)][1]
+                use.read.append(read)
+                use.labels.append(labels.clone())
+            return images, labels
 
         return read
+
+    def _noting_sums(self, whole: Callable) -> Callable:
+        def step(optimizer: PrivateOptimizer, grant: Grant, *rest: Any, **named: Any) -> None:
+            self._sum = self._of[id(grant)][1].gradients if id(grant) in self._of else None
+            try:
+                whole(optimizer, grant, *rest, **named)
+            finally:
+                self._sum = None
+
+        return step
+
+    def _noting_parts(self, whole: Callable) -> Callable:
+        def add_clipped(made: OneBackwardPass, *rest: Any, **named: Any) -> None:
+            self._part = None
+            whole(made, *rest, **named)
+            if self._sum is not None and self._part is not None:
+                self._sum.append(self._part)
+
+        return add_clipped
+
+    def _noting_gradients(self, whole: Callable) -> Callable:
+        def gradients(made: OneBackwardPass, *rest: Any) -> tuple[torch.Tensor, list[LayerGradients]]:
+            values, layers = whole(made, *rest)
+            # Those of the last pass are summed: one before it found rows that are not finite.
+            self._part = torch.cat([_gradient(layer) for layer in layers], 1)
+            return values, layers
+
+        return gradients
 
     def _noting_batches(self, whole: Callable) -> Callable:
         def poisson_batch(grant: Grant, units: int) -> torch.Tensor:
@@ -170,3 +217,8 @@ class Tape:
             return use.answer.clone()
 
         return answered
+
+
+def _gradient(layer: LayerGradients) -> torch.Tensor:
+    """Returns what each row adds to a layer's weights and bias, before it is clipped, [R, D]."""
+    return torch.cat([(layer._deltas.mT @ layer._patches).flatten(1).float(), layer._bias_rows], 1)

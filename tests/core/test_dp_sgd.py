@@ -279,6 +279,20 @@ def test_a_layer_called_twice_is_refused(tmp_path: Path) -> None:
         setup.optimizer.step(grant, lambda model, rows: losses(model, rows) + losses(model, rows), torch.zeros(2, 6))
 
 
+@pytest.mark.parametrize(
+    ("measure", "shape"),
+    [
+        (lambda model, rows: losses(model, rows).mean(), r"\[\]"),
+        (lambda model, rows: model(rows).square(), r"\[64, 1\]"),
+        (lambda model, rows: model(rows) - model(rows).detach()[:, 0], r"\[64, 64\]"),
+    ],
+    ids=["a mean", "a column", "pairs"],
+)
+def test_what_is_no_loss_of_each_row_is_refused(tmp_path: Path, measure: Callable, shape: str) -> None:
+    with pytest.raises(ValueError, match=rf"one loss a row, \[64\], got {shape}"):
+        Setup(tmp_path).released(torch.zeros(3, 6), measure)
+
+
 def test_one_record_moves_the_sum_by_at_most_the_clip(tmp_path: Path) -> None:
     batch = torch.randn(5, 6, generator=named_rng(0, "x")) * 50
     with_it, without = Setup(tmp_path / "a").released(batch), Setup(tmp_path / "b").released(batch[:-1])

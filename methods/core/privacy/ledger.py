@@ -159,7 +159,8 @@ class Ledger:
     def internal(self, reason: str) -> Iterator[Grant]:
         """Yields a grant that reads but releases nothing, for state that never leaves the run's private folder.
 
-        Free. Logged once per reason and process, with the total when the ledger is closed.
+        Free. Logged once per reason and process, with the total when the ledger is closed. The ledger is released, so
+        `reason` and how often there is one must follow from public values: it names no record, draw or score.
         """
         if not self._internal[reason]:
             self._append({"internal": reason}, durable=False)

@@ -99,6 +99,9 @@ class OneBackwardPass(GradSampleModuleFastGradientClipping):
         finally:
             self.disable_hooks()
             calls, self._calls = self._calls, []
+        if values.shape != (max(len(batch), fewest),):
+            # A mean, whose rows would weigh less the more there are, or a loss for each pair of rows.
+            raise ValueError(f"DP-SGD takes one loss a row, [{max(len(batch), fewest)}], got {list(values.shape)}")
         layers, inputs, outputs = zip(*calls, strict=True)
         if sorted(map(id, layers)) != sorted(id(layer) for layer in self._module.modules() if owns_parameters(layer)):
             raise ValueError("DP-SGD takes a network that calls each of its layers once")
