@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_plan_and_behaviour import differences, replayed, run
+from recorded_runs import differences, replayed, run
 
 from methods.core import registry
 

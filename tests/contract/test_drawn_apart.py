@@ -19,9 +19,9 @@ from pathlib import Path
 import harness
 import pytest
 import torch
+from recorded_runs import CASES, NAMES, SPEC, read_by, run
 from tape import Tape, Use
 from test_one_record_one_row import ROUNDING, crowds
-from test_plan_and_behaviour import CASES, NAMES, SPEC, read_by, run
 
 from methods.core import registry
 from methods.core.privacy.grant import Grant

@@ -11,8 +11,8 @@ import harness
 import numpy
 import pytest
 import torch
+from recorded_runs import differences, replayed, run
 from test_one_record_one_row import Means
-from test_plan_and_behaviour import differences, replayed, run
 from test_plan_and_behaviour import (
     test_one_record_moves_an_answer_by_at_most_the_declared_sensitivity as _record_moves_an_answer,
 )

@@ -17,8 +17,8 @@ from typing import ClassVar
 import harness
 import pytest
 import torch
+from recorded_runs import CASES, NAMES, SPEC, neighbour, read_by, run
 from tape import Tape, Use
-from test_plan_and_behaviour import CASES, NAMES, SPEC, neighbour, read_by, run
 from torch.nn.functional import one_hot, softplus
 
 from methods.core import registry

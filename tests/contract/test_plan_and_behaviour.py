@@ -7,14 +7,13 @@ it answered. All draws come from fixed keys, so a statistical test gives the sam
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import harness
 import pytest
 import torch
+from recorded_runs import CASES, NAMES, SPEC, differences, neighbour, read_by, replayed, run
 from scipy import stats
 from tape import Tape, Use
 
@@ -23,23 +22,12 @@ from methods.core.accounting.calibration import check_plan, epsilon
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
 from methods.core.release import NO_BUDGET, Budget, Release
-from methods.core.runs.live_log import plain_numbers
 from workflow.common.errors import UserError
 
-SPEC = harness.public("grey")
-CASES = [(name, overrides) for name in registry.names() for overrides in [{}, *harness.variants(name)]]
-NAMES = [name + "".join(f" {key}={value}" for key, value in overrides.items()) for name, overrides in CASES]
 # The chance that honest code fails one statistical test; another seed is not needed, as the draws are fixed.
 DOUBT = 1e-4
 NUMBERS = 5000
 USES = 1000
-
-
-def run(case: tuple[str, dict], folder: Path, **settings) -> harness.Run:
-    """Returns a run of the case whose tape is at `tape`, trained."""
-    name, overrides = case
-    one = harness.Run(name, SPEC, folder, overrides=overrides, **({"tape": Tape()} | settings))
-    return one.train()
 
 
 @pytest.fixture(scope="module", params=CASES, ids=NAMES)
@@ -70,34 +58,6 @@ def ledger(recorded: harness.Run, tmp_path: Path) -> Iterator[Ledger]:
 
 
 # The release is a function of the answers.
-
-
-def replayed(recorded: harness.Run, case: tuple[str, dict], folder: Path, turns: str = "dark") -> harness.Run:
-    """Returns a run that gets the recorded answers, on other records and with other secret draws.
-
-    The records turn darker, or brighter, with each read. A choice that follows from them, as of the best of several
-    generators, cannot be that of the recorded run both times.
-    """
-    data = harness.Door(SPEC, seed=1, turns=turns)
-    return run(case, folder, data=data, noise="other", tape=Tape(recorded.tape.answers))
-
-
-def charges(folder: Path) -> list[dict]:
-    """Returns the lines of a run's ledger, without the digests of those before."""
-    lines = map(json.loads, (folder / "ledger.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "chain"} for line in lines]
-
-
-def differences(recorded: harness.Run, other: harness.Run) -> list[str]:
-    """Returns what of the release differs between two runs that got the same answers."""
-    one, two = recorded.method.public_state(), other.method.public_state()
-    found = [key for key in one.keys() | two.keys() if not torch.equal(one[key], two[key])]
-    # Which is released too, with the reasons for internal reads and their numbers.
-    lines = itertools.zip_longest(charges(recorded.folder), charges(other.folder))
-    found += [f"the ledger, {line} and not {unlike}" for line, unlike in lines if line != unlike][:1]
-    # As text, in which a number that is none yet is itself.
-    logs = [[str(plain_numbers(row)) for row in run.logs] for run in (recorded, other)]
-    return found + [f"log of step {t}" for t, pair in enumerate(zip(*logs, strict=True)) if pair[0] != pair[1]]
 
 
 @pytest.mark.parametrize("turns", ["dark", "bright"])
@@ -191,11 +151,6 @@ def test_a_use_draws_once_from_all_units_or_not_at_all(recorded: harness.Run) ->
         ((units, _),) = use.drawn
         whole = {SPEC.num_train} | ({release.rows} if release.bounded == "sum" else set())
         assert units in whole if release.sampling == "poisson" else units == round(1 / release.rate)
-
-
-def read_by(use: Use) -> set[int]:
-    """Returns the records that were read under a use."""
-    return set(torch.cat(use.read).tolist() if use.read else [])
 
 
 def draws_records(use: Use) -> bool:
@@ -364,25 +319,6 @@ def test_a_row_beyond_the_clip_ends_at_it_and_one_within_stays_what_it_is(
             row = (factor * release.clip * unit).to(dtype)
             found = exact_of(release, row, ledger)
             torch.testing.assert_close(found, row.double().flatten(), rtol=1e-15, atol=release.grid)
-
-
-def neighbour(
-    recorded: harness.Run, case: tuple[str, dict], folder: Path, release: Release, attempt: int = 0
-) -> tuple[Use, torch.Tensor]:
-    """Returns a use of a release, and its exact answer where one record that it read is another, or is missing.
-
-    The first attempt takes the record that is read most often: one in two parts, or in another's place, would be it.
-    """
-    places = [number for number, use in enumerate(recorded.tape.uses) if use.release == release]
-    reading = [number for number in places if read_by(recorded.tape.uses[number])] or places
-    place = reading[attempt % len(reading)]
-    among = read_by(recorded.tape.uses[place]) or set(recorded.tape.reads)
-    record = sorted(among, key=lambda one: (-recorded.tape.reads[one], one))[attempt % len(among)]
-    without = release.adjacency == "add_or_remove"
-    door = harness.Door(SPEC, **{"without" if without else "changed": record})
-    # Out of the draw too: what a method has for each drawn record, such as its random numbers, has its length.
-    tape = Tape(recorded.tape.answers, place + 1, without=(len(door), record) if without else None)
-    return recorded.tape.uses[place], run(case, folder, data=door, tape=tape).tape.uses[place].exact
 
 
 def moves(recorded: harness.Run, case: tuple[str, dict], folder: Path, attempt: int) -> bool:
