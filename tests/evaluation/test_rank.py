@@ -136,6 +136,13 @@ def test_one_seed_has_no_place_where_others_have_several_since_nobody_knows_its_
     assert f"| one | sound | {single:.3f} | 9.99 |" in text
 
 
+def test_of_which_metrics_noise_is_not_known_is_said_where_it_is_known_of_others():
+    scores = four() + run("lead", "recall", [0.5]) + run("far", "recall", [0.4]) + run("one", "g2r_cnn", [0.9])
+    text = markdown(scores)
+    assert "By recall, no two methods have several seeds that differ: nothing can be told about noise" in text
+    assert "Without a place, since they have one seed where others have several: one." in text
+
+
 def test_one_that_leads_all_with_seeds_is_not_called_ahead_of_one_seed():
     scores = run("lead", "g2r_cnn", LEAD) + run("last", "g2r_cnn", LAST)
     assert "| lead, ahead of all others beyond noise |" in markdown(scores)
