@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,7 +82,10 @@ def unpaired(one: Sequence[float], other: Sequence[float]) -> Effect | None:
         return None
     if not (spreads(one) or spreads(other)):
         return None
-    welch = stats.ttest_ind(one, other, equal_var=False)
+    with warnings.catch_warnings():
+        # Of a side whose values are all equal; the other side's spread decides then.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        welch = stats.ttest_ind(one, other, equal_var=False)
     low, high = welch.confidence_interval(CONFIDENCE)
     mean = statistics.fmean(one) - statistics.fmean(other)
     return Effect(mean, float(low), float(high), float(welch.pvalue), min(len(one), len(other)))

@@ -142,15 +142,18 @@ def finding(table: list[Standing]) -> str:
 
 def one_seed(tables: dict[str, list[Standing]]) -> str:
     """Returns the note on single seeds; empty where the noise of all ranked methods is known."""
-    found = [s for table in tables.values() for s in table]
-    if any(s.verdict == FIRST for s in found):
-        return (
-            "No two methods have several seeds that differ: nothing can be told about noise, and no method can be "
-            "called the best. The first is marked first; another seed may put another there. Run several, such as "
-            "seeds: [0, 1, 2]."
-        )
-    single = ", ".join(dict.fromkeys(s.contender.method for s in found if s.verdict == ONE_SEED))
-    return single and f"Without a place, since they have one seed where others have several: {single}."
+    verdicts = {METRICS[metric].label: {s.verdict for s in table} for metric, table in tables.items()}
+    unknown = [label for label, found in verdicts.items() if FIRST in found]
+    known = any(BEST in found for found in verdicts.values())
+    single = ", ".join(dict.fromkeys(s.contender.method for t in tables.values() for s in t if s.verdict == ONE_SEED))
+    where = f"By {', '.join(unknown)}, no" if known else "No"
+    texts = [
+        f"{where} two methods have several seeds that differ: nothing can be told about noise, and no method can be "
+        "called the best. The first is marked first; another seed may put another there. Run several, such as "
+        "seeds: [0, 1, 2]."
+    ] * bool(unknown)
+    texts += [f"Without a place, since they have one seed where others have several: {single}."] * bool(single)
+    return " ".join(texts)
 
 
 def _group_text(group: Group, metrics: Sequence[str], with_preset: bool) -> str:

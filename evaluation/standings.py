@@ -172,8 +172,10 @@ def _beats(one: Contender, other: Contender, metric: str, by_seeds: bool) -> boo
     Noise is that of the differences of the seeds that both have; where these are fewer than two or show none, that of
     either by itself. Two rows of which neither spreads are not told apart.
     """
-    if not by_seeds:
-        return _lag(other, one, metric) > 0
+    ahead = _lag(other, one, metric) > 0
+    # Whoever is behind by all its seeds beats nobody by the shared ones: rows in a ring would leave no first place.
+    if not by_seeds or not ahead:
+        return ahead
     effect = paired(one.by_seed(metric), other.by_seed(metric)) or unpaired(one.values[metric], other.values[metric])
     if effect is None:
         return False

@@ -32,7 +32,7 @@ def unknown(old: Mapping[Row, float], new: Mapping[Row, float]) -> set[Place]:
 
     One that scored all that both sides have equally is not among them.
     """
-    shared = [row for row in old.keys() & new.keys() if METRICS[row.metric].network]
+    shared = [row for row in old.keys() & new.keys() if METRICS[row.metric].network and row.run.source == "measured"]
     known = {_place(row) for row in shared if row.run.method == REAL}
     return {_place(row) for row in shared if format_value(old[row]) != format_value(new[row])} - known
 

@@ -11,7 +11,7 @@ from evaluation.report.layout import Layout
 from evaluation.report.page_tables import Links
 from evaluation.report.published_costs import BOUND, CONDITIONAL, NONE_KNOWN, NONE_PROVED, TIGHT
 from evaluation.scores import Score
-from evaluation.standings import BEST, FIRST, OVER_BUDGET, Group, Standing, groups, standings
+from evaluation.standings import BEST, FIRST, ONE_SEED, OVER_BUDGET, Group, Standing, groups, standings
 from workflow.common.contracts import format_epsilon
 from workflow.common.metrics import METRICS
 
@@ -23,7 +23,7 @@ _ROUNDING = 1.01
 @dataclass(frozen=True)
 class Best:
     """The best of one data set and budget: its name, numbers, card and sound epsilon, who cannot be told from it, who
-    spent more, and whether noise is not known.
+    spent more, and what its seeds do not tell.
     """
 
     dataset: str
@@ -35,7 +35,7 @@ class Best:
     spent: str = ""
     alike: str = ""
     over: str = ""
-    one_seed: bool = False
+    untold: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,24 @@ def _best(group: Group, layout: Layout, links: Links) -> Best:
     number = cell_text(first, metric).removeprefix("1. ").removesuffix(" best").removesuffix(" first")
     return Best(
         dataset, epsilon, metric_head(metric), layout.run_label(one.method), card, number.removesuffix(" only one"),
-        f"{max(one.values['eps_sound']):.2f}", ", ".join(alike), _over(table, metric, layout), first.verdict == FIRST,
+        f"{max(one.values['eps_sound']):.2f}", ", ".join(alike), _over(table, metric, layout),
+        _untold(table, metric, layout),
     )  # fmt: skip
 
 
 def _alike(standing: Standing) -> bool:
     return standing.verdict == BEST or standing.place == 1
+
+
+def _untold(table: Sequence[Standing], metric: str, layout: Layout) -> str:
+    """Returns in words what a ranking does not tell for want of seeds; nothing where all in it have several."""
+    first = next(standing for standing in table if standing.place == 1)
+    if first.verdict == FIRST:
+        single = all(s.contender.seeds(metric) == 1 for s in table if s.place)
+        known = "From one seed each" if single else "Without several seeds of two methods that differ"
+        return f"{known}: another may put another first."
+    names = ", ".join(layout.run_label(s.contender.method) for s in table if s.verdict == ONE_SEED)
+    return names and f"Not compared, of one seed: {names}."
 
 
 def _over(table: Sequence[Standing], metric: str, layout: Layout) -> str:

@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise _taken(place.out)
     with place.held():
         if place.is_published():
-            # A kill may have come between the two steps, or while the folder was removed.
+            # A kill may have come between the two steps, before the name was on disk, or while the folder was removed.
+            place.settle()
             if (before := place.begun()) is not None:
                 spent.mark_published(arguments.data, before.id)
             place.remove()

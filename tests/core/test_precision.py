@@ -197,6 +197,14 @@ def test_a_process_that_found_all_critics_made_computed_none_of_them(tmp_path, m
     assert critics(tmp_path, monkeypatch, there=False)["computed_in"] == "bf16"
 
 
+def test_what_an_earlier_version_began_says_nothing_of_what_it_was_computed_in(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pretraining, "_train_generators", killed)
+        critics(tmp_path, patch, there=True)
+    (tmp_path / "computed_in.json").unlink()
+    assert "computed_in" not in critics(tmp_path, monkeypatch, there=False)
+
+
 @pytest.mark.parametrize("stated", [None, "fp8"], ids=["older", "damaged"])
 def test_a_warm_start_of_an_older_version_begins_a_run_and_a_damaged_record_does_not(tmp_path, monkeypatch, stated):
     done = critics(tmp_path / "critics", monkeypatch, there=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.compare import main
+from evaluation.comparison import networks
+from evaluation.comparison.changes import Row, Run
 from evaluation.scores import Score, write_scores
 
 # DP-Gauss of three seeds on MNIST, and real data, as one feature network scored them.
@@ -71,6 +73,12 @@ def test_without_a_shared_row_of_real_data_nobody_knows_which_network_it_was_and
 def test_a_network_that_scored_all_equally_raises_no_question(run):
     alone = {("dp_gauss", "fid_classifier"): FID}
     assert "not known" not in run(alone | {("dp_gauss", "fwd"): (1, 2, 3)}, alone | {("dp_gauss", "fwd"): (4, 5, 6)})[1]
+
+
+def test_a_published_value_was_scored_by_no_network_of_ours() -> None:
+    row = Row(Run("", "mnist", "dp_merf", 10.0, "sound", None, "published"), "is")
+    assert networks.unknown({row: 8.0}, {row: 8.2}) == set()
+    assert networks.unknown(*({row._replace(run=row.run._replace(source="measured")): value} for value in (8.0, 8.2)))
 
 
 def test_what_the_network_has_no_part_in_is_judged_as_ever(run):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
-from evaluation.intervals import half_width, holm, interval, paired
+from evaluation.intervals import half_width, holm, interval, paired, unpaired
 
 
 def test_the_interval_of_a_mean_is_student_s():
@@ -58,3 +60,11 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls():
     # 0.01 * 4, 0.015 * 3 = 0.045, 0.03 * 2 = 0.06, then 0.04 * 1, raised to the 0.06 before it.
     assert holm([0.03, 0.01, 0.04, 0.015]) == pytest.approx([0.06, 0.04, 0.06, 0.045])
     assert holm([0.7, 0.6]) == [1.0, 1.0] and holm([0.02]) == [0.02] and holm([]) == []
+
+
+def test_a_row_that_does_not_spread_is_compared_without_a_warning():
+    # Of the other, deviation 0.02 and standard error 0.0115470; t(0.975, 2) = 4.302653.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        effect = unpaired((0.78, 0.80, 0.82), (0.1,) * 3)
+    assert (effect.low, effect.high) == pytest.approx((0.7 - 0.0496828, 0.7 + 0.0496828), rel=1e-5)

@@ -142,6 +142,27 @@ def test_the_headline_is_the_best_within_its_budget_and_names_who_is_ahead_over_
     assert page.find(id=link).find_parent("details").summary.get_text().strip() == "DP-MERF on MNIST, ε 10"
 
 
+def test_the_headline_says_what_seeds_do_not_tell_of_the_best(tmp_path):
+    values, better = (0.8, 20.0, 9.9, 9.9, 60.0), (0.95, 20.0, 9.9, 9.9, 60.0)
+    several = [row for seed in (0, 1) for row in scores("dp_merf", (0.8 + seed / 100, *values[1:]), seed=seed)]
+    others = [row for seed in (0, 1) for row in scores("dpac", (0.6 + seed / 50, *values[1:]), seed=seed)]
+    told = {}
+    for name, rows in {
+        "each": scores("dp_merf", values) + scores("dpgan", better),
+        "one of two": several + scores("dpgan", better),
+        "one of three": several + others + scores("dpgan", better),
+        "none": several + others,
+    }.items():
+        write(tmp_path / name, rows)
+        (line,) = made(tmp_path / name).select(".best li")
+        told[name] = words(line)
+    assert "From one seed each: another may put another first." in told["each"]
+    assert "Without several seeds of two methods that differ: another may put another first." in told["one of two"]
+    assert told["one of three"].startswith("MNIST, ε 10: DP-MERF ")
+    assert "Not compared, of one seed: DPGAN" in told["one of three"]
+    assert "seed" not in told["none"]
+
+
 def test_published_epsilons_that_do_not_hold_are_told_refuted_ones_first(page):
     found = [words(one) for one in page.select(".findings li")]
     assert found == [

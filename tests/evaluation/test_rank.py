@@ -109,6 +109,23 @@ def test_methods_of_other_seeds_are_told_apart_each_by_its_own_spread():
     assert verdicts(calm + moved + steady)[:2] == verdicts(calm + moved)
 
 
+def test_rows_that_beat_each_other_in_a_ring_by_the_seeds_they_share_leave_a_first_place():
+    # Each is ahead of the next on the two seeds that both have, and all have the same mean.
+    of_seed = {"a": (2.0, 2.1, None, None, 1.0, 1.0), "b": (1.0, 1.0, 2.0, 2.1), "c": (None, None, 1.0, 1.0, 2.0, 2.1)}
+    scores = [
+        one for method, values in of_seed.items()
+        for one in run(method, "is", [9.0 if value is None else value for value in values])
+        if values[one.seed] is not None
+    ]  # fmt: skip
+    assert verdicts(scores, "is") == [(method, 1, "best within noise") for method in "abc"]
+    assert "| IS ↑ | a, b, c, which cannot be told apart |" in squeezed(padded_markdown(scores, ["is"]))
+
+
+def test_whoever_has_the_best_mean_is_first_whatever_the_shared_seeds_alone_say():
+    scores = run("best", "is", (1.0, 1.0, 5.0)) + run("shares", "is", (2.0, 2.1))
+    assert verdicts(scores, "is") == [("best", 1, "best within noise"), ("shares", 1, "best within noise")]
+
+
 @pytest.mark.parametrize("single", [0.99, 0.7, 0.1])
 def test_one_seed_has_no_place_where_others_have_several_since_nobody_knows_its_spread(single):
     scores = four() + run("one", "g2r_cnn", [single])
@@ -117,6 +134,13 @@ def test_one_seed_has_no_place_where_others_have_several_since_nobody_knows_its_
     text = markdown(scores)
     assert "Without a place, since they have one seed where others have several: one." in text
     assert f"| one | sound | {single:.3f} | 9.99 |" in text
+
+
+def test_of_which_metrics_noise_is_not_known_is_said_where_it_is_known_of_others():
+    scores = four() + run("lead", "recall", [0.5]) + run("far", "recall", [0.4]) + run("one", "g2r_cnn", [0.9])
+    text = markdown(scores)
+    assert "By recall, no two methods have several seeds that differ: nothing can be told about noise" in text
+    assert "Without a place, since they have one seed where others have several: one." in text
 
 
 def test_one_that_leads_all_with_seeds_is_not_called_ahead_of_one_seed():

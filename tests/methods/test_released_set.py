@@ -25,7 +25,7 @@ from methods.commands import release
 from methods.core import registry
 from methods.core.privacy.grant import Grant
 from methods.core.privacy.ledger import Ledger
-from methods.core.released import image_files
+from methods.core.released import image_files, workplace
 from methods.core.released.workplace import Workplace
 from methods.core.runs import noise_key, warm_start
 from methods.core.runs import spent as spent_record
@@ -287,20 +287,41 @@ def test_a_kill_in_the_clean_up_leaves_a_whole_release_and_no_second_one(
     assert not (tmp_path / "out.private" / "generator.safetensors").exists()
 
 
-def test_what_is_given_away_is_on_disk_before_what_could_make_it_again_is_removed(tmp_path, data, monkeypatch):
+def on_disk_when_removed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Returns a list that gets, in order, the paths that are on disk when a release's working folder is removed."""
     fsync, remove, synced, before = os.fsync, Workplace.remove, [], []
 
-    def noted(handle):
+    def noted(handle: int) -> None:
         synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(Workplace, "remove", lambda self: (before.extend(synced), remove(self)))
+    return before
+
+
+def test_what_is_given_away_is_on_disk_before_what_could_make_it_again_is_removed(tmp_path, data, monkeypatch):
+    before = on_disk_when_removed(monkeypatch)
     assert call(data, "out") == 0
     out, partial = tmp_path / "out", tmp_path / "out.private" / "partial"
     assert {partial / path.relative_to(out) for path in (out, *out.rglob("*"))} <= set(before)
     # The name comes last, and then the mark in the owner's record.
     assert tmp_path in before[before.index(partial) :]
+
+
+def test_a_call_that_finds_a_whole_release_has_its_name_on_disk_before_it_removes_what_made_it(
+    tmp_path, data, monkeypatch
+):
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(workplace, "sync_folder", killed)
+        call(data, "out")
+    assert (tmp_path / "out").exists() and (tmp_path / "out.private").exists()
+    before = on_disk_when_removed(monkeypatch)
+    assert call(data, "out") == 0
+    assert tmp_path in before and not (tmp_path / "out.private").exists()
 
 
 def test_a_name_that_is_taken_meanwhile_costs_no_second_training(tmp_path, data, monkeypatch, capsys):

@@ -17,8 +17,10 @@ def modes(*paths: Path) -> list[int]:
 
 @pytest.mark.parametrize(("before", "options", "folder", "file"), [
     ((), [], 0o700, 0o600),
-    (("card.json", "spent.jsonl", ".x.writing"), [], 0o700, 0o600),
+    (("card.json", "spent.jsonl", ".train.a1b2c3d_.writing.npz"), [], 0o700, 0o600),
     (("notes.txt",), [], 0o755, 0o600),
+    # A home may hold hidden files alone.
+    ((".profile",), [], 0o755, 0o600),
     ((), ["--public"], 0o755, 0o644),
 ])  # fmt: skip
 def test_private_pictures_are_their_owners_alone(tmp_path: Path, capsys, before, options, folder, file) -> None:
@@ -35,6 +37,15 @@ def test_private_pictures_are_their_owners_alone(tmp_path: Path, capsys, before,
     assert modes(out) == [folder]
     assert modes(*(out / name for name in ("train.npz", "test.npz", "card.json"))) == [file] * 3
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_all_may_write_in_stays_theirs_though_it_is_empty(tmp_path: Path) -> None:
+    own, out = classes(tmp_path / "own"), tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o1777)
+    make(own, out)
+    assert out.stat().st_mode & 0o7777 == 0o1777
+    assert modes(*(out / name for name in ("train.npz", "test.npz", "card.json"))) == [0o600] * 3
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["passes over", "refuses"])

@@ -134,8 +134,13 @@ def clear_leftovers(folder: Path) -> None:
     """Removes what `atomic` was writing in a folder when its process was killed."""
     with contextlib.suppress(OSError):
         for path in folder.glob(f".*{_WRITING}*"):
-            if _LEFTOVER.fullmatch(path.name):
+            if is_leftover(path):
                 _remove_unless_held(path)
+
+
+def is_leftover(path: Path) -> bool:
+    """Returns whether a file's name is one that `atomic` writes under, as it stays where its process is killed."""
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def _remove_unless_held(path: Path) -> None:

@@ -7,7 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
-from workflow.common.files import cannot_write
+from workflow.common.files import cannot_write, is_leftover
 
 FILES = ("train.npz", "test.npz", "card.json")
 # What `release` keeps beside them.
@@ -41,7 +41,8 @@ def say_if_open(folder: Path) -> None:
 
 
 def _holds_nothing_else(folder: Path) -> bool:
-    # Such as a folder that many share: to close it would lock them out. Hidden files are half-written ones.
+    # Such as a folder that many share: to close it would lock them out. With the sticky bit it is one while empty too.
     with contextlib.suppress(OSError):
-        return all(path.name in _OURS or path.name.startswith(".") for path in folder.iterdir())
+        shared = folder.stat().st_mode & stat.S_ISVTX
+        return not shared and all(path.name in _OURS or is_leftover(path) for path in folder.iterdir())
     return False

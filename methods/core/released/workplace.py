@@ -124,6 +124,10 @@ class Workplace:
                 f"{self.out} cannot be made ({error.strerror}): move what is there away and call the same command"
                 " again; nothing is trained or charged a second time"
             ) from None
+        self.settle()
+
+    def settle(self) -> None:
+        """Returns when the name of a published release is on disk. Raises UserError where it cannot be."""
         sync_folder(self.out.parent)
 
     def is_published(self) -> bool:

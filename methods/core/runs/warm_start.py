@@ -138,9 +138,11 @@ def make(
         started = time.monotonic()
         # An empty plan: nothing of this step may leave it, so every read is internal.
         path = out / "ledger.jsonl"
-        with Ledger.open(path, (), NO_BUDGET, resume=path.exists()) as ledger:
+        begun = path.exists()
+        with Ledger.open(path, (), NO_BUDGET, resume=begun) as ledger:
             context = Context(public, (), seed, device)
-            with _noted(out, computes_in(device, settings)):
+            # What an earlier version began has no note, and nobody knows what its part was computed in.
+            with _noted(out, "" if begun and not (out / _NOTE).exists() else computes_in(device, settings)):
                 registry.load(method).make_warm_start(settings, context, data, ledger, out)
         seconds = round(time.monotonic() - started, 3)
         files = {path.name: sha256(path) for path in _files(out)}
