@@ -178,5 +178,5 @@ def _code() -> str:
     version = privacy_facts.code_version()
     if version["commit"] is None:
         return "version unknown, it was not run from a git checkout"
-    changed = {True: "with files changed since", False: "unchanged", None: "whether changed is not known"}
+    changed = {True: "with files changed or added since", False: "unchanged", None: "whether changed is not known"}
     return f"commit {version['commit']}, {changed[version['modified']]}"
