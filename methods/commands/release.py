@@ -254,8 +254,9 @@ def _tell(plan: Plan, arguments: argparse.Namespace, card: dict[str, Any]) -> No
     print(
         f"{arguments.out} may be given away: {plan.method}, epsilon {up(plan.costs[SOUND])} by the sound count at delta"
         f" {plan.budget.delta:g}; look at its contact_sheet.png, and read its DATASHEET.md\n"
-        f"release {len(releases)} from {arguments.data}, which has spent {spent.total(releases)} in all by basic"
-        f" composition ({arguments.data / spent.FILE}; releases of the same pictures from another folder add to it)"
+        f"release {len(releases)} from {arguments.data}, which has spent in all, by basic composition,"
+        f" {spent.total(releases)} ({arguments.data / spent.FILE}; releases of the same pictures from another"
+        " folder add to it)"
     )
     _say_earlier(card, releases)
 

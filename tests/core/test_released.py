@@ -244,6 +244,7 @@ def test_the_sheet_says_whom_it_protects_from_what_and_what_it_does_not_cover() 
         "the number of training pictures (60)", "28 x 28, grey", "number of classes (3)", "that choice is not counted",
         "was never written", "Other releases made from the same pictures", "Names of classes", "running time",
         "anyone who watched it", "Floating point", "docs/privacy.md", "Harder, Adamczewski, Park",
+        "In the names of these folders `_` stands for blanks",
     ):  # fmt: skip
         assert words in sheet, words
     assert "add or remove" not in sheet and all(len(line) <= 120 for line in datasheet(a_plan(), True).splitlines())
@@ -282,6 +283,10 @@ GRADIENT = Release(
           "at most 3, each with 4 answers")),
         (Release(name="l", kind="laplace", clip=0.5, noise=7, bounded="function", rows=1, rate=1.0, sampling="all",
                  max_uses=1), ("At most 1 row,", "L1 norm 0.5", "Laplace noise of scale 7 is")),
+        # One kind for classes and for the parts that DP-Gauss splits them into.
+        (Release(name="parts", kind="gaussian", clip=1, noise=2, bounded="moments", rows=9, rate=1.0, sampling="all",
+                 max_uses=1),
+         ("of each class, or of each part of one, all together", "at most 9 rows u, each from one record")),
     ],
 )  # fmt: skip
 def test_each_kind_of_answer_is_put_in_words(release: Release, words: tuple[str, ...]) -> None:

@@ -17,8 +17,10 @@ VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 PACKAGES = ("torch", "torchvision", "opacus", "torch-fidelity", "dp-accounting", "scikit-learn", "numpy", "snakemake")
 
 
-def _git(*arguments: str) -> str | None:
-    root = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _git(*arguments: str, root: Path = _ROOT) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -51,6 +53,16 @@ def _processor() -> str:
     features = found.get("flags", "").split()
     widest = next((name for flag, name in VECTORS.items() if flag in features), None)
     return ", ".join([found["model name"], *([" ".join(numbers)] if numbers else []), *([widest] if widest else [])])
+
+
+def added_code(root: Path = _ROOT) -> tuple[str, ...]:
+    """Returns the Python files of `methods/` and `workflow/` that git does not hold, such as a new method's.
+
+    Empty without git. `provenance` looks at tracked files alone: a benchmark's runs are the same beside a method's file
+    that none of them uses.
+    """
+    listed = _git("ls-files", "--others", "--exclude-standard", "--", "methods", "workflow", root=root) or ""
+    return tuple(path for path in listed.splitlines() if path.endswith(".py"))
 
 
 def provenance() -> dict[str, Any]:

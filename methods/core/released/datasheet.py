@@ -72,6 +72,7 @@ How many images each class has was chosen and says nothing about the original pi
 is rare, and may show what is not so: check on real pictures whatever you conclude from them.
 
 `images/<class>/*.png` are the images in `samples.npz`, in its order within each class; `contact_sheet.png` shows some.
+In the names of these folders `_` stands for blanks and other signs that not every system allows.
 Label i is called `class_names[i]` in `privacy.json`; programs that number the folders by name may number otherwise.
 
 ```python
@@ -177,5 +178,5 @@ def _code() -> str:
     version = privacy_facts.code_version()
     if version["commit"] is None:
         return "version unknown, it was not run from a git checkout"
-    changed = {True: "with files changed since", False: "unchanged", None: "whether changed is not known"}
+    changed = {True: "with files changed or added since", False: "unchanged", None: "whether changed is not known"}
     return f"commit {version['commit']}, {changed[version['modified']]}"

@@ -20,8 +20,9 @@ def _answer(release: Release) -> str:
         return "Counts of votes; each voter has seen its own part of the records, and names one of several bins."
     if release.bounded == "moments":
         return (
-            f"The second moments of each class, all together: sums of u u^T over at most {release.rows} rows u, each"
-            f" from one record and clipped to {_NORM[release.kind]} norm {release.clip:.6g}."
+            "The second moments of each class, or of each part of one, all together: sums of u u^T over at most"
+            f" {release.rows} rows u, each from one record and clipped to {_NORM[release.kind]} norm"
+            f" {release.clip:.6g}."
         )
     rows = f"{release.rows} row" + ("" if release.rows == 1 else "s")
     clipped = f"clipped to {_NORM[release.kind]} norm {release.clip:.6g}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from methods.core.released.mechanism import in_words
 from methods.core.runs.plan import Plan
-from workflow.common.provenance import provenance
+from workflow.common.provenance import added_code, provenance
 
 ADJACENCY = {
     "replace_one": "two sets of pictures are neighbours if one picture, with its label, is exchanged for any other"
@@ -101,9 +101,13 @@ def _taken(deduced: Sequence[str]) -> list[str]:
 
 
 def code_version() -> dict[str, Any]:
-    """Returns the commit of the code and whether its files differed from it; None for what is not known."""
+    """Returns the commit of the code and whether its files differed from it; None for what is not known.
+
+    A method's file that was never committed differs too: whoever has the commit alone cannot load its generator.
+    """
     made_by = provenance()
-    return {"commit": made_by["commit"], "modified": made_by["modified"]}
+    modified = made_by["modified"]
+    return {"commit": made_by["commit"], "modified": None if modified is None else modified or bool(added_code())}
 
 
 def published_plan(plan: Plan) -> dict[str, Any]:
