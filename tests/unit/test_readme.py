@@ -202,7 +202,7 @@ def test_the_tables_of_the_best_sound_rows_are_the_committed_run():
             for dataset in ("mnist", "fashion_mnist")
         ]
         expected.append("| " + " | ".join([f"`{run}`", *cells]) + " |")
-    assert rows_of_seeds(RESULTS, "Rows of three seeds at a sound ε") == expected
+    assert rows_of_seeds(RESULTS, "Rows of several seeds at a sound ε") == expected
     spent = {one.epsilon: one.value for one in SEEDS if one.metric == "eps_sound"}
     assert set(spent) == {1, 10} and all(spent[epsilon] <= epsilon for epsilon in spent)
 
