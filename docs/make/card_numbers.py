@@ -21,7 +21,7 @@ from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
-REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "gan_seeds", "long", "long_scatter",
+REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "gan_seeds", "eight_times", "long", "long_scatter",
               "long_teachers", "long_datalens", "celeba10k")  # fmt: skip
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
