@@ -68,3 +68,10 @@ def test_a_row_that_does_not_spread_is_compared_without_a_warning():
         warnings.simplefilter("error")
         effect = unpaired((0.78, 0.80, 0.82), (0.1,) * 3)
     assert (effect.low, effect.high) == pytest.approx((0.7 - 0.0496828, 0.7 + 0.0496828), rel=1e-5)
+
+
+def test_two_rows_without_shared_seeds_are_compared_by_welch_s_t():
+    # Variances of the means 1/3 and 100/3: 2.04 degrees of freedom, t(0.975, 2.04) = 4.222816, times sqrt(101 / 3).
+    effect = unpaired((1, 2, 3), (10, 20, 30))
+    assert (effect.mean, effect.seeds) == (-18, 3)
+    assert (effect.low, effect.high) == pytest.approx((-18 - 24.50204, -18 + 24.50204), abs=1e-4)
