@@ -9,6 +9,7 @@ from typing import Any
 from methods.core.release import Budget, PublicSpec, Release
 from methods.core.sharded.gan import ShardedGAN, ShardedHyper
 from methods.core.sharded.interface import RELEASE
+from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError
 from workflow.common.settings import setting
 
@@ -37,7 +38,10 @@ class NonPrivate(ShardedGAN):
     def plan(cls, hp: Any, public: PublicSpec, budget: Budget) -> tuple[Release, ...]:
         """Returns one release without noise. Raises UserError for a finite epsilon: this method keeps no promise."""
         if not math.isinf(budget.epsilon):
-            raise UserError(f"nonprivate has no privacy: give it epsilon inf and accounting none, not {budget.epsilon}")
+            raise UserError(
+                f"nonprivate has no privacy, so neither noise nor a cost at epsilon {format_epsilon(budget.epsilon)};"
+                " it trains at epsilon inf with accounting none alone; choose another method for a private set"
+            )
         return super().plan(hp, public, budget)
 
     @classmethod

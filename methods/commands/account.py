@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,9 +53,7 @@ def report(arguments: argparse.Namespace) -> str:
     Raises UserError for unknown names or settings, or a budget that no noise meets.
     """
     public = public_facts(arguments)
-    budgets = [parse_epsilon(text) for text in arguments.epsilon.split(",")]
-    if math.inf in budgets:
-        raise UserError("--epsilon takes finite budgets: at inf there is nothing to count")
+    budgets = [parse_epsilon(text, endless=False) for text in arguments.epsilon.split(",")]
     warn_of_budget(max(budgets), arguments.delta, public.num_train)
     method, settings = _settings(arguments, public.dataset, budgets[0])
     hp = registry.hyper(method, settings, public.num_train)

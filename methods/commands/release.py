@@ -202,7 +202,7 @@ def _begun(
 def _budget(arguments: argparse.Namespace, row: Configured, records: int) -> Budget:
     if arguments.epsilon is None and len(row.epsilons) != 1:
         raise UserError(f"run {arguments.name} has {len(row.epsilons)} budgets; choose one by --epsilon")
-    epsilon = row.epsilons[0] if arguments.epsilon is None else parse_epsilon(arguments.epsilon)
+    epsilon = row.epsilons[0] if arguments.epsilon is None else parse_epsilon(arguments.epsilon, endless=False)
     if math.isinf(epsilon):
         raise UserError("--epsilon inf protects nobody: a release needs a finite one, such as 10 or 1")
     below = largest_delta(records)

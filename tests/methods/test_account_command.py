@@ -92,7 +92,7 @@ def test_a_name_of_sets_with_other_facts_is_refused_with_their_paths(tmp_path, m
         (["dp_merf", "--dataset", "cifar10"], "unknown dataset 'cifar10'; valid: celeba, fashion_mnist, mnist"),
         (["dp_merf", "--set", "steps"], "--set takes KEY=VALUE, got 'steps'"),
         (["dp_merf", "--set", "stepz=3"], "unknown hyper-parameter of dp_merf 'stepz'; did you mean 'steps'? "),
-        (["dp_merf", "--epsilon", "ten"], "epsilon must be a number above 0"),
+        (["dp_merf", "--epsilon", "ten"], "epsilon must be a finite number above 0"),
         (["dp_merf", "--records", "0"], "--records must be at least 1, got 0"),
         (["dp_merf", "--paper"], "dp_merf for mnist at epsilon 10; valid: mnist at epsilon 1, "),
         (["pate_gan", "--paper"], "valid: none, leave out --paper"),

@@ -432,7 +432,8 @@ def test_a_pipe_in_the_workplace_holds_up_nobody(tmp_path, data, monkeypatch, ca
     ("more", "run", "words"),
     [
         (["--epsilon", "inf"], "rows", "protects nobody"),
-        (["--epsilon", "0"], "rows", "above 0"),
+        (["--epsilon", "0"], "rows", "must be a finite number above 0"),
+        (["--epsilon", "-3"], "rows", "must be a finite number above 0"),
         (["--delta", "0.02"], "rows", "not below 1 / records"),
         (["--set", "stesp=3"], "rows", "did you mean 'steps'"),
         (["--set", "features=0"], "rows", "must be 2 to"),

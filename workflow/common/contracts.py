@@ -33,14 +33,17 @@ def format_epsilon(epsilon: float) -> str:
     return short if float(short) == epsilon else repr(float(epsilon)).removesuffix(".0")
 
 
-def parse_epsilon(text: str | float) -> float:
-    """Returns epsilon as a float. Raises UserError unless it is a number above 0 or "inf"."""
+def parse_epsilon(text: str | float, endless: bool = True) -> float:
+    """Returns epsilon as a float. Raises UserError unless it is a number above 0 or, if `endless`, "inf"."""
     try:
-        value = math.nan if isinstance(text, bool) else parse_number(str(text).strip(), endless=True)
+        value = math.nan if isinstance(text, bool) else parse_number(str(text).strip(), endless=endless)
     except ValueError:
         value = math.nan
     if not value > 0:
-        raise UserError(f"epsilon must be a number above 0, or inf for no privacy; got {shown(text)}")
+        valid = "a number above 0, or inf for no privacy"
+        if not endless:
+            valid = "a finite number above 0, such as 10 or 1 (inf protects nobody)"
+        raise UserError(f"epsilon must be {valid}; got {shown(text)}")
     return value
 
 
