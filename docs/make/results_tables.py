@@ -18,7 +18,7 @@ from docs.make import chosen_lines
 from docs.make.conclusions import FORMS, Conclusions
 from docs.make.measured_files import Rows, Timings, TuningCosts
 from docs.make.references import Reference, number, pooled, read_reference, table, with_interval
-from evaluation.report.layout import Layout, load_layout
+from evaluation.report.layout import Layout, parse_layout
 from evaluation.scores import Score, read_scores
 from workflow.common.contracts import format_epsilon
 from workflow.common.errors import UserError, command, unknown
@@ -29,9 +29,10 @@ from workflow.common.readers.yaml_text import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
+OF_REPORTS, OF_PAGES = "workflow/config/report.yaml", "docs/make/claims.yaml"
 ALL = "all"
-KEYS = ("reference", "benchmark", "file", "stages", "claims", "form", "only", "tuning", "head", "rows", "without",
-        "columns", "chosen")  # fmt: skip
+KEYS = ("reference", "benchmark", "file", "stages", "claims", "form", "only", "without_seeds", "tuning", "head", "rows",
+        "without", "columns", "chosen")  # fmt: skip
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
 # Of a table, or of a list whose items may be longer than a line.
@@ -169,7 +170,7 @@ def _table(name: str, entry: Mapping[str, Any], root: Path) -> Written:
     named = entry["reference"] if isinstance(entry["reference"], list) else [entry["reference"]]
     references = [read_reference(root / "results/reference" / str(one)) for one in named]
     if "claims" in entry:
-        return _conclusions(name, entry, references, load_layout(str(root / "workflow/config/report.yaml")))
+        return _conclusions(name, entry, references, _layout(root))
     reference = pooled(references) if len(references) > 1 else references[0]
     if "stages" in entry:
         return Stages(reference)
@@ -192,7 +193,14 @@ def _conclusions(
     for claim in only:
         if claim not in layout.claims[entry["claims"]].claims:
             raise unknown(f"claim of table {name}", claim, layout.claims[entry["claims"]].claims)
-    return Conclusions(references, layout, entry["claims"], form, tuple(only))
+    seen = frozenset(entry.get("without_seeds", ()))
+    return Conclusions(references, layout, entry["claims"], form, tuple(only), seen)
+
+
+def _layout(root: Path) -> Layout:
+    """Returns the reports' layout, with the claims of pages alone besides."""
+    whole = read_yaml(root / OF_REPORTS)
+    return parse_layout(whole | {"claims": whole["claims"] | read_yaml(root / OF_PAGES)})
 
 
 def _check_keys(what: str, entry: Mapping[str, Any], known: Iterable[str], needed: Iterable[str]) -> None:
