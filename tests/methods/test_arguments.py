@@ -205,7 +205,7 @@ def test_a_plan_without_its_costs_is_not_trained(data, tmp_path, capsys):
         (["account", "dp_merf", "--noise", "1e300"], "--noise must be a number from 0 to 1e+06, got 1e300"),
         (["account", "dp_merf", "--records", "many"], "--records must be a whole number, got 'many'"),
         (["account", "dp_merf", "--records", str(2 * 10**9)], "data set mnist is too large"),
-        (["account", "dp_merf", "--epsilon", "10,,1"], "epsilon must be a number above 0"),
+        (["account", "dp_merf", "--epsilon", "10,,1"], "epsilon must be a finite number above 0"),
         (["audit", "dp_merf", "--seconds", "inf"], "--seconds must be a number above 0 and at most 1e+06, got inf"),
         (["audit", "dp_merf", "--canaries", "0"], "--canaries must be at least 1, got 0"),
         (["audit", "dp_merf", "--confidence", "nan"], "--confidence must be a number above 0 and at most 1, got nan"),
