@@ -511,6 +511,7 @@ def test_a_working_folder_is_closed_to_others_and_no_link(tmp_path, data, monkey
         killed_at(patch, "dp_merf", 2)
         call(data, "out")
     assert (tmp_path / "out.private").stat().st_mode & 0o777 == 0o700
+    assert (data / "spent.jsonl").stat().st_mode & 0o777 == 0o600
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "linked.private").symlink_to(tmp_path / "elsewhere")
     capsys.readouterr()
@@ -543,6 +544,12 @@ def test_records_that_are_not_their_cards_are_refused_before_a_charge(data, monk
     records(data, stored.images, stored.labels, **facts)
     assert call(data, "out") == 2 and words in error(capsys)
     assert used == spent(data) == [] and not (data.parents[1] / "out.private").exists()
+
+
+def test_a_link_to_nowhere_is_not_written_through(tmp_path, data, capsys):
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    assert call(data, "out") == 2 and f"link to {tmp_path / 'gone'}, which is not there" in error(capsys)
+    assert spent(data) == []
 
 
 def test_a_place_among_the_private_files_is_found_through_a_link(tmp_path, data, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,8 @@ def mark_published(folder: Path, name: str) -> None:
 
 def _add(folder: Path, line: Mapping[str, Any]) -> None:
     try:
-        with (folder / FILE).open("ab+") as file:
+        # What was spent on private pictures is their owner's to tell.
+        with open(folder / FILE, "ab+", opener=functools.partial(os.open, mode=0o600)) as file:
             _append(file, json.dumps(line, sort_keys=True).encode() + b"\n")
     except OSError as error:
         raise cannot_write(folder / FILE, error) from None
