@@ -111,7 +111,7 @@ def _out(arguments: argparse.Namespace) -> Path:
 
 def _taken(out: Path) -> UserError:
     if not out.exists():
-        return UserError(f"{out} is a link to {os.readlink(out)}, which is not there; remove it or choose another --out")
+        return UserError(f"{out} is a link to {os.readlink(out)}, which is not there; remove it or choose another")
     return UserError(f"{out} exists; a release is not written over: choose an --out that does not exist yet")
 
 
