@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
@@ -14,6 +15,7 @@ from toys import shipped
 from docs.make import results_tables
 from docs.make.older_rows import older
 from evaluation.protocol import Protocol
+from evaluation.report.verdicts import judge
 from evaluation.scores import read_scores
 from methods.core import registry
 
@@ -154,3 +156,14 @@ def test_the_dp_gauss_of_another_network_and_the_faces_are_older_than_todays_set
 
 def test_a_small_rank_correlation_is_laid_to_neither_training_nor_distance():
     assert "Training and distance both differ, and neither's part in that can be told." in DISTANCES
+
+
+def test_a_claim_is_judged_at_every_budget_that_both_rows_were_run_at():
+    """Not on the data sets and budgets alone that it names."""
+    table = results_tables.read_tables()["comparisons"]
+    given = read_scores(ROOT / "results/reference/quick_seeds/scores.csv")
+    assert table.spec().claims["scatter_gen2real"].epsilons == [10, 1]
+    moved = [replace(one, epsilon=3.0) for one in given if one.epsilon == 10]
+    found = {line.epsilon for line in judge(table.spec(), [*given, *moved]) if line.claim == "scatter_gen2real"}
+    assert found == {10, 3, 1}
+    assert "it is also judged on every other data set and budget where both rows were run." in COMPARING
