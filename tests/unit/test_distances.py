@@ -25,6 +25,10 @@ def test_the_sets_are_what_their_names_say():
     assert np.array_equal(sets["real"], test.images)
     assert np.abs(sets["noise of 2 grey levels"].astype(int) - test.images).max() < 15
     assert len(sets["half of the classes"]) == len(sets["one class"]) == 20
+    fewer = {name for name, images in sets.items() if len(images) < len(test.images)}
+    assert fewer == {"half of the classes", "one class"}
+    told = " ".join((ROOT / "docs/distances.md").read_text(encoding="utf-8").split())
+    assert "of which half of the classes are some 5,000 and one class some 1,000" in told
     flat = np.full((2, 1, 28, 28), 90, np.uint8)
     assert (distances._blurred(flat, 5) == 90).all()
 
