@@ -27,8 +27,7 @@ class Conclusions:
     """What the rows of several references say of the claims called `name` in the layout; `only` some, if any.
 
     Each row comes from the first reference that has it. `form` is one of FORMS: a list of sentences, a table of claims,
-    a table of all comparisons that two seeds judge, or a table of where the rows came from. `without_seeds` judge
-    nothing: such as had been seen when a claim was made.
+    a table of all comparisons that two seeds judge, or a table of where the rows came from.
     """
 
     references: Sequence[Reference]
@@ -36,7 +35,6 @@ class Conclusions:
     name: str
     form: str
     only: tuple[str, ...] = ()
-    without_seeds: frozenset[int] = frozenset()
 
     def markdown(self, paper: Iterable[Score]) -> str:
         """Returns the lines; `paper` has the paper's numbers."""
@@ -48,8 +46,7 @@ class Conclusions:
 
     def judged(self, paper: Iterable[Score] = ()) -> list[Comparison]:
         """Returns the comparisons of the claims; `paper` has the paper's numbers."""
-        scores = [s for s in pooled(self.references).scores if s.seed not in self.without_seeds]
-        return verdicts.judge(self.spec(), scores, paper, self._by_two_networks)
+        return verdicts.judge(self.spec(), pooled(self.references).scores, paper, self._by_two_networks)
 
     def _by_two_networks(self, line: Comparison) -> bool:
         owner = owners(self.references)

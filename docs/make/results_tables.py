@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DESCRIBED = ROOT / "docs/make/results.yaml"
 OF_REPORTS, OF_PAGES = "workflow/config/report.yaml", "docs/make/claims.yaml"
 ALL = "all"
-KEYS = ("reference", "benchmark", "file", "stages", "claims", "form", "only", "without_seeds", "tuning", "head", "rows",
-        "without", "columns", "chosen")  # fmt: skip
+KEYS = ("reference", "benchmark", "file", "stages", "claims", "form", "only", "tuning", "head", "rows", "without",
+        "columns", "chosen")  # fmt: skip
 # What `rows: all` puts last, in this order: what no private row can pass.
 CEILINGS = ("nonprivate", "real")
 # Of a table, or of a list whose items may be longer than a line.
@@ -193,8 +193,7 @@ def _conclusions(
     for claim in only:
         if claim not in layout.claims[entry["claims"]].claims:
             raise unknown(f"claim of table {name}", claim, layout.claims[entry["claims"]].claims)
-    seen = frozenset(entry.get("without_seeds", ()))
-    return Conclusions(references, layout, entry["claims"], form, tuple(only), seen)
+    return Conclusions(references, layout, entry["claims"], form, tuple(only))
 
 
 def _layout(root: Path) -> Layout:

@@ -121,14 +121,6 @@ def test_comparisons_are_those_that_two_seeds_judge_and_a_star_marks_rows_of_two
     assert written("comparisons", references=[alone]).endswith("| supported |")
 
 
-def test_a_seed_that_had_been_seen_when_a_claim_was_made_judges_nothing():
-    # Of seeds 1 to 3 the differences are 0.20, 0.21 and 0.22; that of seed 0 would make the mean 0.38.
-    raised = reference("raised", foo=(0.99, 0.60, 0.71, 0.82), bar=(0.1, 0.40, 0.50, 0.60))
-    claims = Conclusions([raised], LAYOUT, "table9", "comparisons", ("one",), frozenset({0}))
-    (line,) = claims.judged()
-    assert (line.seeds, round(line.difference, 3)) == (3, 0.21)
-
-
 def test_a_comparison_has_the_number_of_its_claim_among_all_of_them():
     raised = reference("raised", foo=(0.59, 0.70, 0.81), baz=(0.40, 0.50, 0.60))
     line = written("comparisons", ("two",), [raised]).splitlines()[2]
