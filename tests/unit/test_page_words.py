@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 import pytest
 import yaml
 from scipy import stats
+from toys import shipped
 
 from evaluation.scores import read_scores
 from methods.__main__ import main
@@ -86,3 +87,13 @@ def test_the_changes_say_how_many_seeds_the_rows_have_and_which_presets_there_ar
     assert sound == dict.fromkeys(("dp_merf", "dp_cgan", "dp_sinkhorn"), 3) | {"gs_wgan_sound": 5, "dpac_sound": 5}
     (named,) = re.findall(r"- Presets ((?:`\w+`,? ?(?:and )?)+);", changes)
     assert set(re.findall(r"`(\w+)`", named)) == set(presets.names())
+
+
+def test_how_many_discriminator_steps_dpgan_makes_in_the_presets_is_what_its_card_says() -> None:
+    assert "in every preset but `paper` it makes one" in page("docs/methods/dpgan.md")
+    runs = {name: shipped(name).runs for name in presets.names()}
+    steps = {
+        name: {hyper.get("generator_every") for hyper in of["dpgan"].hyper.values()}
+        for name, of in runs.items() if "dpgan" in of
+    }  # fmt: skip
+    assert steps.pop("paper") == {None} and len(steps) == 4 and all(one == {1} for one in steps.values())
