@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One slot on a machine with a GPU: benchmarks/gpu_session.sh MINUTES [PART...]
 #
-# Parts, in this order unless named otherwise: tests, speed, paper. There is also teachers: the eight rows of preset long
-# at DataLens' and G-PATE's own settings. Each slot goes on where the last one ended. Exit code 0: all is done; 75: call it
+# Parts, in this order unless named otherwise: tests, speed, paper. There is also teachers: the eight runs of preset
+# teachers, at DataLens' and G-PATE's own settings. Each slot goes on where the last one ended. Exit code 0: all is done; 75: call it
 # again, here or elsewhere; 1: something failed, and its words are above.
 #
 # From the environment: OUT, the one folder of all that a slot leaves, to be carried to the next machine (gpu_session);

@@ -76,8 +76,8 @@ def _settings(arguments: argparse.Namespace, dataset: str, epsilon: float) -> tu
     # On first use: a machine that only trains may lack what reads a preset.
     from methods.core.runs.configured import configured
 
-    row = configured(arguments.name, dataset, arguments.preset, None)
-    return row.method, {**row.hyper, **assignments(arguments.set)}
+    row = configured(arguments.name, dataset, arguments.preset, None, released=False)
+    return row.method, {**row.settings(epsilon), **assignments(arguments.set)}
 
 
 def add_data(parser: Any) -> None:

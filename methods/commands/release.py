@@ -183,10 +183,11 @@ def _begun(
     Raises UserError, and begins none, for a plan whose run cannot work.
     """
     before = place.begun()
-    hyper = {**row.hyper, **assignments(arguments.set)}
+    budget = _budget(arguments, row, public.num_train)
+    hyper = {**row.settings(budget.epsilon), **assignments(arguments.set)}
     # The first seed is the operating system's, so that no two releases share weights or draws.
     seed = before.plan.seed if before else secrets.randbits(63)
-    plan = Plan.make(row.method, arguments.name, hyper, public, _budget(arguments, row, public.num_train), seed)
+    plan = Plan.make(row.method, arguments.name, hyper, public, budget, seed)
     if before is None:
         warm_start.check_settings(plan)
         rehearse(plan, device)

@@ -36,7 +36,7 @@ from methods.commands.arguments import (
     warn_of_budget,
 )
 from methods.commands.describe import settings_of
-from methods.core.runs import finished, generator, outputs, parts, warm_start
+from methods.core.runs import begun, finished, generator, outputs, parts, warm_start
 from methods.core.runs.folder import held
 from methods.core.runs.plan import Plan
 from methods.core.runs.sample import draw
@@ -130,8 +130,8 @@ def _begin(folder: Path, plan: Plan) -> None:
 
 
 def _check_begun(folder: Path, plan: Plan) -> None:
-    if (folder / _PLAN).exists() and read_plan(folder / _PLAN) != plan:
-        raise UserError(f"{folder} was begun with other settings; use those, or another --out")
+    if (folder / _PLAN).exists():
+        begun.check_plan(read_plan(folder / _PLAN), plan, folder)
 
 
 def _samples(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> None:

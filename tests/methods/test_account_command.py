@@ -117,6 +117,24 @@ def test_a_presets_row_is_counted_with_the_settings_that_follow_the_records(caps
     assert "did you mean 'gs_wgan_sound'" in capsys.readouterr().err
 
 
+def test_any_row_of_a_preset_is_counted_whatever_holds_it_to_its_budget(capsys):
+    assert main(["account", "gs_wgan", "--preset", "quick"]) == 0
+    assert "640 uses, 256 rows of one shard of 1000" in capsys.readouterr().out
+    assert main(["account", "dpac_as_released", "--preset", "quick"]) == 0
+    assert "is exceeded at the plan's noise" in capsys.readouterr().out
+
+
+def test_a_row_of_a_preset_of_published_settings_is_counted_with_these(capsys):
+    known = ["account", "datalens", "--dataset", "fashion_mnist"]
+    assert main([*known, "--paper"]) == 0
+    published = capsys.readouterr().out
+    assert main([*known, "--preset", "paper"]) == 0
+    assert capsys.readouterr().out == published and "146 uses" in published
+    # None are published at this budget, so the preset takes the defaults.
+    assert main([*known, "--preset", "paper", "--epsilon", "3"]) == 0
+    assert "109 uses" in capsys.readouterr().out
+
+
 def test_a_setting_that_follows_the_records_is_written_as_the_error_advises(capsys):
     known = ["account", "dp_cgan", "--records", "400"]
     assert main(known) == 2 and "{one_per: 4, at_most: 512}" in capsys.readouterr().err

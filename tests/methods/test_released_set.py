@@ -590,7 +590,7 @@ def test_a_configuration_of_ones_own_states_the_budget(tmp_path, data):
 def test_delta_stays_below_one_in_the_number_of_records(data):
     for records, delta in ((60, 1e-5), (99_999, 1e-5), (100_000, 1e-6), (1_000_000, 1e-7), (999_999, 1e-6)):
         options = release.argparse.Namespace(epsilon="10", delta=None)
-        row = Configured("dp_merf", {}, (10.0,), 1e-5)
+        row = Configured("dp_merf", "lesions", {}, (10.0,), 1e-5, paper=False)
         assert release._budget(options, row, records).delta == pytest.approx(delta)
 
 

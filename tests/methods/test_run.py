@@ -264,7 +264,7 @@ def test_of_two_calls_that_begin_a_folder_at_once_the_second_one_finds_the_first
 
     monkeypatch.setattr(whole_run, "held", late)
     assert call(data, tmp_path / "run", steps=3, warm_start_steps=0) == 2
-    assert "begun with other settings" in capsys.readouterr().err and path.read_bytes() == other
+    assert "run was begun with hyper.steps 2, now 3" in capsys.readouterr().err and path.read_bytes() == other
 
 
 def test_a_finished_run_is_sampled_again_and_never_trained_again(tmp_path, data, monkeypatch):
@@ -309,7 +309,7 @@ def test_a_folder_that_is_no_data_set_is_refused_with_the_command_that_makes_one
 def test_a_folder_begun_with_other_settings_is_refused(tmp_path, data, capsys):
     call(data, tmp_path / "run")
     assert call(data, tmp_path / "run", steps=13) == 2
-    assert "begun with other settings" in capsys.readouterr().err
+    assert "run was begun with hyper.steps 12, now 13: continue it as it was begun" in capsys.readouterr().err
 
 
 WITHOUT = """

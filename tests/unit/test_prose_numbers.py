@@ -527,13 +527,14 @@ def test_by_how_much_a_networks_seed_moves_fid_is_what_was_measured():
 def test_what_dp_merfs_card_says_of_500_faces_is_what_the_ranking_says():
     card = page("docs/methods/dp_merf.md")
     assert "On 500 faces no row is told to be better by FID or recall" in card
-    assert "DP-Gauss and `dpac_scatter` have a higher mean by gen2real" in card
+    assert "DP-Gauss, `dpac_scatter`, DP-NTK and `gs_wgan_sound` have a higher mean by gen2real" in card
     ranking = (ROOT / "results/reference/own_faces/tables/rank.md").read_text(encoding="utf-8")
     lines = [line for line in ranking.splitlines() if "cannot be told apart" in line]
     bests = {line.removeprefix("| ").split()[0]: line for line in lines}
     assert "dp_merf" in bests["FID"] and "dp_merf" in bests["recall"]
     means = {run: fmean(values) for (run, *_, metric), values in reference("own_faces").items() if metric == "g2r_cnn"}
-    assert means["dp_merf"] < min(means["dp_gauss"], means["dpac_scatter"])
+    above = {run for run, mean in means.items() if mean > means["dp_merf"]} - {"nonprivate", "real"}
+    assert above == {"dp_gauss", "dpac_scatter", "dp_ntk", "gs_wgan_sound"}
 
 
 @pytest.mark.parametrize("dataset", SETS)

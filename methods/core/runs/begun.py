@@ -66,10 +66,7 @@ class Begun:
 
         The fingerprint covers the plan, so records are compared only under equal plans.
         """
-        if differing := list(_differences(_values(self.plan), _values(now.plan))):
-            settings = [text for name, text in differing if name not in _DERIVED] or [text for _, text in differing]
-            more = f" and {len(settings) - _MOST} more" if len(settings) > _MOST else ""
-            raise UserError(f"{folder} was begun with {', '.join(settings[:_MOST])}{more}: {_WAYS}")
+        check_plan(self.plan, now.plan, folder)
         if self.noise != now.noise:
             raise UserError(f"{folder} was begun with {self.noise} noise, now {now.noise}: {_WAYS}")
         if self.records != now.records:
@@ -77,6 +74,14 @@ class Begun:
 
 
 _WAYS = "continue it as it was begun, or use another folder"
+
+
+def check_plan(before: Plan, now: Plan, folder: Path) -> None:
+    """Raises UserError, which names what differs, unless `now` is the plan that the run in `folder` began with."""
+    if differing := list(_differences(_values(before), _values(now))):
+        settings = [text for name, text in differing if name not in _DERIVED] or [text for _, text in differing]
+        more = f" and {len(settings) - _MOST} more" if len(settings) > _MOST else ""
+        raise UserError(f"{folder} was begun with {', '.join(settings[:_MOST])}{more}: {_WAYS}")
 
 
 def begun_path(folder: Path) -> Path:
