@@ -21,8 +21,8 @@ from workflow.common.files import read_object
 from workflow.common.metrics import METRICS
 
 # Folders of results/reference on full-size images, the shortest training first; the others are of a kind of their own.
-REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "gan_seeds", "eight_times", "long_pair", "long",
-              "long_scatter", "long_teachers", "long_datalens", "celeba10k")  # fmt: skip
+REFERENCES = ("quick", "quick_seeds", "longer_seeds", "sound_seeds", "gan_seeds", "sound_eps1", "eight_times",
+              "long_pair", "long", "long_scatter", "long_teachers", "long_datalens", "celeba10k")  # fmt: skip
 SHOWN = ("g2r_cnn", "r2g_cnn")
 MEASURED = (*SHOWN, "fid_classifier", "eps_sound", "train_seconds")
 HEADS = ("row", "data set", "ε", *(METRICS[name].label for name in MEASURED))
